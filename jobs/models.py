@@ -1,0 +1,269 @@
+"""Jobs, their parcels and their events. Only `jobs.services` writes them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from engine.types import Phase
+from jobs.states import LIVE, Status
+from portals.models import Portal
+
+
+class JobMode(models.TextChoices):
+    """`engine.types.Mode`, with names for people."""
+
+    COPY = "copy", _("copy")
+    MOVE = "move", _("move")
+
+
+class JobStrategy(models.TextChoices):
+    """`engine.types.Strategy`, with names for people."""
+
+    AUTO = "auto", _("automatic")
+    ZIP = "zip", _("pack everything")
+    FILES = "files", _("file by file")
+
+
+class JobVerify(models.TextChoices):
+    """`engine.types.Verify`, with names for people; empty takes the mode's default."""
+
+    DEFAULT = "", _("by mode: copy stream, move read back")
+    STREAM = "stream", _("stream: digests of both ends compared")
+    READBACK = "readback", _("read back from the target's disk")
+
+
+class JobConflict(models.TextChoices):
+    """`engine.types.OnConflict`, with names for people."""
+
+    FAIL = "fail", _("fail")
+    SKIP = "skip", _("skip")
+    OVERWRITE = "overwrite", _("overwrite")
+    KEEP_BOTH = "keep-both", _("keep both")
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    """Named reads over jobs."""
+
+    def live(self) -> JobQuerySet:
+        """Jobs that have not ended."""
+        return self.filter(status__in=LIVE)
+
+
+class Job(models.Model):
+    """One requested transfer. Only `jobs.services.job_move` writes `status`."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    mode = models.CharField(_("mode"), max_length=8, choices=JobMode, default=JobMode.COPY)
+    source_portal = models.ForeignKey(
+        Portal, models.PROTECT, related_name="jobs_from", verbose_name=_("source portal")
+    )
+    source_path = models.CharField(
+        _("source path"), max_length=4096, blank=True, default="", help_text=_("Below the portal's root; empty for the root itself.")
+    )
+    target_portal = models.ForeignKey(
+        Portal, models.PROTECT, related_name="jobs_to", verbose_name=_("target portal")
+    )
+    target_path = models.CharField(
+        _("target path"), max_length=4096, blank=True, default="", help_text=_("The contents of the source folder land in this folder.")
+    )
+    strategy = models.CharField(
+        _("strategy"), max_length=16, choices=JobStrategy, default=JobStrategy.AUTO
+    )
+    verify = models.CharField(
+        _("verification"), max_length=16, choices=JobVerify, blank=True, default=JobVerify.DEFAULT
+    )
+    on_conflict = models.CharField(
+        _("on conflict"), max_length=16, choices=JobConflict, default=JobConflict.FAIL
+    )
+    include = models.JSONField(_("include"), default=list, blank=True)
+    exclude = models.JSONField(_("exclude"), default=list, blank=True)
+    streams = models.PositiveSmallIntegerField(_("streams"), default=1)
+
+    status = models.CharField(
+        _("status"), max_length=16, choices=Status, default=Status.QUEUED, editable=False
+    )
+    phase = models.CharField(_("phase"), max_length=16, blank=True, default="", editable=False)
+    files_total = models.BigIntegerField(_("files"), default=0, editable=False)
+    files_done = models.BigIntegerField(_("files done"), default=0, editable=False)
+    files_skipped = models.BigIntegerField(_("files skipped"), default=0, editable=False)
+    files_failed = models.BigIntegerField(_("files failed"), default=0, editable=False)
+    bytes_total = models.BigIntegerField(_("bytes"), default=0, editable=False)
+    bytes_done = models.BigIntegerField(_("bytes done"), default=0, editable=False)
+    plan = models.JSONField(_("plan"), null=True, blank=True, editable=False)
+
+    attempt = models.PositiveIntegerField(_("attempt"), default=0, editable=False)
+    worker = models.CharField(_("worker"), max_length=255, blank=True, default="", editable=False)
+    lease_until = models.DateTimeField(_("lease until"), null=True, blank=True, editable=False)
+    heartbeat_at = models.DateTimeField(_("heartbeat"), null=True, blank=True, editable=False)
+    cancel_requested_at = models.DateTimeField(
+        _("cancel requested"), null=True, blank=True, editable=False
+    )
+
+    error_code = models.CharField(
+        _("error code"), max_length=64, blank=True, default="", editable=False
+    )
+    error_message = models.TextField(_("error"), blank=True, default="", editable=False)
+
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.PROTECT,
+        related_name="jobs",
+        verbose_name=_("requested by"),
+        editable=False,
+    )
+    idempotency_key = models.CharField(
+        _("idempotency key"), max_length=128, blank=True, default="", editable=False
+    )
+    relaunched_from = models.ForeignKey(
+        "self",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="relaunches",
+        verbose_name=_("relaunched from"),
+        editable=False,
+    )
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    queued_at = models.DateTimeField(_("queued"), null=True, blank=True, editable=False)
+    started_at = models.DateTimeField(_("started"), null=True, blank=True, editable=False)
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True, editable=False)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        db_table = "jobs"
+        ordering: ClassVar = ["-created_at"]
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
+        constraints: ClassVar = [
+            models.CheckConstraint(name="job_status_known", condition=Q(status__in=Status.values)),
+            models.CheckConstraint(name="job_mode_known", condition=Q(mode__in=JobMode.values)),
+            models.CheckConstraint(
+                name="job_phase_known", condition=Q(phase__in=["", *(p.value for p in Phase)])
+            ),
+            models.CheckConstraint(
+                name="job_places_differ",
+                condition=~Q(source_portal=F("target_portal"), source_path=F("target_path")),
+            ),
+            models.CheckConstraint(
+                name="job_running_has_lease",
+                condition=~Q(status="running") | Q(lease_until__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="job_streams_range", condition=Q(streams__gte=1) & Q(streams__lte=32)
+            ),
+            models.UniqueConstraint(
+                name="job_idempotency_key_once_per_user",
+                fields=["requested_by", "idempotency_key"],
+                condition=~Q(idempotency_key=""),
+            ),
+        ]
+        indexes: ClassVar = [
+            # The reaper asks every few seconds: which leases ran out?
+            models.Index(
+                fields=["lease_until"], name="job_leases", condition=Q(status="running")
+            ),
+            # The reaper and the claim ask: what waits, oldest first?
+            models.Index(fields=["queued_at"], name="job_waiting", condition=Q(status="queued")),
+            # The admin list and the API list: newest first, often by status.
+            models.Index(fields=["status", "-created_at"], name="job_by_status"),
+            models.Index(fields=["-created_at"], name="job_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)[:8]
+
+
+class ParcelKind(models.TextChoices):
+    """`engine.types.ParcelKind`, with names for people."""
+
+    ZIP = "zip", _("zip")
+    FILE = "file", _("file")
+
+
+class ParcelState(models.TextChoices):
+    """`engine.types.ParcelState`, with names for people."""
+
+    PENDING = "pending", _("pending")
+    SENDING = "sending", _("sending")
+    VERIFIED = "verified", _("verified")
+    PUBLISHED = "published", _("published")
+    SOURCE_REMOVED = "source_removed", _("source removed")
+    FAILED = "failed", _("failed")
+
+
+class JobParcel(models.Model):
+    """One unit of packing, proof and retry of a job, with its manifest."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="parcels")
+    number = models.PositiveIntegerField(_("number"))
+    kind = models.CharField(_("kind"), max_length=8, choices=ParcelKind)
+    files = models.BigIntegerField(_("files"))
+    bytes = models.BigIntegerField(_("bytes"))
+    state = models.CharField(_("state"), max_length=16, choices=ParcelState)
+    digest = models.CharField(_("SHA-256 of the manifest"), max_length=64, blank=True, default="")
+    manifest = models.BinaryField(null=True, blank=True, editable=False)
+    attempt = models.PositiveIntegerField(_("attempt"))
+
+    class Meta:
+        db_table = "job_parcels"
+        ordering: ClassVar = ["number"]
+        verbose_name = _("parcel")
+        verbose_name_plural = _("parcels")
+        constraints: ClassVar = [
+            models.UniqueConstraint(name="parcel_number_once_per_job", fields=["job", "number"]),
+            models.CheckConstraint(
+                name="parcel_state_known", condition=Q(state__in=ParcelState.values)
+            ),
+            models.CheckConstraint(
+                name="parcel_kind_known", condition=Q(kind__in=ParcelKind.values)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id}/{self.number}"
+
+
+class EventLevel(models.TextChoices):
+    """How much an event matters."""
+
+    INFO = "info", _("info")
+    WARNING = "warning", _("warning")
+    ERROR = "error", _("error")
+
+
+class JobEvent(models.Model):
+    """One line of a job's trail. Append-only; `seq` has no gaps, so a poller can resume."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="events")
+    seq = models.PositiveIntegerField(_("number"))
+    at = models.DateTimeField(_("at"), default=timezone.now)
+    level = models.CharField(_("level"), max_length=8, choices=EventLevel)
+    code = models.CharField(_("code"), max_length=64)
+    phase = models.CharField(_("phase"), max_length=16, blank=True, default="")
+    attempt = models.PositiveIntegerField(_("attempt"))
+    message = models.TextField(_("message"))
+    data = models.JSONField(_("data"), default=dict, blank=True)
+
+    class Meta:
+        db_table = "job_events"
+        ordering: ClassVar = ["seq"]
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        constraints: ClassVar = [
+            # Also the cursor's index: events of a job after seq N.
+            models.UniqueConstraint(name="event_seq_once_per_job", fields=["job", "seq"]),
+            models.CheckConstraint(
+                name="event_level_known", condition=Q(level__in=EventLevel.values)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id}#{self.seq} {self.code}"

@@ -1,0 +1,130 @@
+"""Ketter's settings. The environment decides; there is one module for all installations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ketter_site.env import BASE_DIR, VAR_DIR, env, required
+from ketter_site.servers import database_config, redis_url
+
+SECRET_KEY = required("KETTER_SECRET_KEY", "signs sessions and forms")
+FIELD_KEYS = [k.strip() for k in required("KETTER_FIELD_KEYS", "encrypts credentials").split(",")]
+DEBUG = env.bool("KETTER_DEBUG", default=False)
+ALLOWED_HOSTS = env.list("KETTER_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("KETTER_CSRF_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    # Before django.contrib.admin: its templates replace the admin's.
+    "unfold",
+    "unfold.contrib.filters",
+    # Ketter's apps come before django_rq: our `rqworker` replaces the stock command.
+    "ketter_site.apps.SiteConfig",
+    "portals.apps.PortalsConfig",
+    "jobs.apps.JobsConfig",
+    "dku.apps.DkuConfig",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "knox",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_rq",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "ketter_site.urls"
+WSGI_APPLICATION = "ketter_site.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [Path(__file__).parent / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {"default": database_config()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = redis_url()
+RQ_QUEUES = {
+    "default": {
+        "URL": REDIS_URL,
+        # The engine bounds itself (stall timer, lease), however large the job.
+        "DEFAULT_TIMEOUT": -1,
+        "SERIALIZER": "rq.serializers.JSONSerializer",
+    }
+}
+# Jobs are enqueued by `transaction.on_commit` in jobs.services: one mechanism defers, not two.
+RQ = {"COMMIT_MODE": "auto"}
+
+#: Seconds a worker may be silent before its job goes to another one.
+KETTER_LEASE_SECONDS = env.int("KETTER_LEASE_SECONDS", default=60)
+#: Seconds between two looks of the reaper.
+KETTER_REAPER_SECONDS = env.int("KETTER_REAPER_SECONDS", default=15)
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = env.str("KETTER_TIME_ZONE", default="UTC")
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = VAR_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "knox.auth.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
+    "DEFAULT_FILTER_BACKENDS": [
+        "django_filters.rest_framework.DjangoFilterBackend",
+        "rest_framework.filters.OrderingFilter",
+    ],
+    "DEFAULT_PAGINATION_CLASS": "ketter_site.api.Pagination",
+    "EXCEPTION_HANDLER": "ketter_site.api.exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "PAGE_SIZE": 50,
+}
+REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Token"}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Ketter API",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+UNFOLD = {"SITE_TITLE": "Ketter", "SITE_HEADER": "Ketter", "SITE_SYMBOL": "sync_alt"}

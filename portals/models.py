@@ -1,0 +1,170 @@
+"""Portals (where) and credentials (how to get in)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from portals.fields import EncryptedTextField
+
+
+class CredentialKind(models.TextChoices):
+    """What proves who we are at a host."""
+
+    PASSWORD = "password", _("password")
+    PRIVATE_KEY = "private_key", _("private key, stored here")
+    KEY_FILE = "key_file", _("private key, a file on the worker")
+    AGENT = "agent", _("ssh-agent of the worker")
+
+
+class Credential(models.Model):
+    """A secret, or the way to one. The secret can be written but never read back."""
+
+    name = models.SlugField(_("name"), max_length=64, unique=True)
+    kind = models.CharField(_("kind"), max_length=16, choices=CredentialKind)
+    secret = EncryptedTextField(_("secret"), blank=True, default="", editable=False)
+    key_path = models.CharField(_("key file"), max_length=4096, blank=True, default="")
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("updated"), auto_now=True)
+
+    class Meta:
+        db_table = "credentials"
+        ordering: ClassVar = ["name"]
+        verbose_name = _("credential")
+        verbose_name_plural = _("credentials")
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="credential_kind_known", condition=Q(kind__in=CredentialKind.values)
+            ),
+            models.CheckConstraint(
+                name="credential_secret_iff_kind_holds_one",
+                condition=(Q(kind__in=["password", "private_key"]) & ~Q(secret=""))
+                | (Q(kind__in=["key_file", "agent"]) & Q(secret="")),
+            ),
+            models.CheckConstraint(
+                name="credential_key_path_iff_key_file",
+                condition=(Q(kind="key_file") & Q(key_path__startswith="/"))
+                | (~Q(kind="key_file") & Q(key_path="")),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PortalKind(models.TextChoices):
+    """Where a portal is."""
+
+    LOCAL = "local", _("this machine")
+    SSH = "ssh", _("a host behind SSH")
+
+
+class PortalState(models.TextChoices):
+    """Whether jobs may use a portal."""
+
+    ACTIVE = "active", _("active")
+    DISABLED = "disabled", _("disabled")
+
+
+class PortalHealth(models.TextChoices):
+    """What the last connection test found."""
+
+    UNKNOWN = "unknown", _("unknown")
+    OK = "ok", _("ok")
+    FAILING = "failing", _("failing")
+    HOST_KEY_CHANGED = "host_key_changed", _("host key changed")
+
+
+class Portal(models.Model):
+    """A root folder on a host: the place jobs start from or end at."""
+
+    name = models.SlugField(_("name"), max_length=64, unique=True)
+    kind = models.CharField(_("kind"), max_length=8, choices=PortalKind)
+    host = models.CharField(
+        _("host"),
+        max_length=255,
+        blank=True,
+        default="",
+        # A leading dash would be read by ssh as an option.
+        validators=[RegexValidator(r"^[A-Za-z0-9_\[:][A-Za-z0-9_.:%\]-]*$")],
+    )
+    port = models.PositiveIntegerField(
+        _("port"), default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)]
+    )
+    username = models.CharField(
+        _("user name"),
+        max_length=64,
+        blank=True,
+        default="",
+        validators=[RegexValidator(r"^[A-Za-z0-9_.][A-Za-z0-9_.@\\-]*$")],
+    )
+    root_path = models.CharField(
+        _("root folder"),
+        max_length=4096,
+        validators=[RegexValidator(r"^/", _("The root folder is an absolute path."))],
+    )
+    credential = models.ForeignKey(
+        Credential,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="portals",
+        verbose_name=_("credential"),
+    )
+    host_key = models.TextField(
+        _("pinned host key"), blank=True, default="", help_text=_("As in known_hosts, without the host name: ssh-ed25519 AAAA…")
+    )
+    max_streams = models.PositiveSmallIntegerField(
+        _("streams at once"), default=4, validators=[MinValueValidator(1), MaxValueValidator(32)]
+    )
+    state = models.CharField(
+        _("state"), max_length=16, choices=PortalState, default=PortalState.ACTIVE
+    )
+    health = models.CharField(
+        _("health"),
+        max_length=20,
+        choices=PortalHealth,
+        default=PortalHealth.UNKNOWN,
+        editable=False,
+    )
+    health_message = models.TextField(_("last finding"), blank=True, default="", editable=False)
+    capabilities = models.JSONField(_("capabilities"), default=dict, blank=True, editable=False)
+    checked_at = models.DateTimeField(_("checked"), null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("updated"), auto_now=True)
+
+    class Meta:
+        db_table = "portals"
+        ordering: ClassVar = ["name"]
+        verbose_name = _("portal")
+        verbose_name_plural = _("portals")
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="portal_host_iff_ssh",
+                condition=(Q(kind="ssh") & ~Q(host="")) | (Q(kind="local") & Q(host="")),
+            ),
+            models.CheckConstraint(
+                name="portal_credential_only_ssh",
+                condition=Q(kind="ssh") | Q(credential__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="portal_root_absolute", condition=Q(root_path__startswith="/")
+            ),
+            models.CheckConstraint(
+                name="portal_port_range", condition=Q(port__gte=1) & Q(port__lte=65535)
+            ),
+            models.CheckConstraint(
+                name="portal_streams_range",
+                condition=Q(max_streams__gte=1) & Q(max_streams__lte=32),
+            ),
+            models.CheckConstraint(
+                name="portal_state_known", condition=Q(state__in=PortalState.values)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
