@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
+
+#: How every Fernet token begins: version 0x80 and the zero bytes of its time stamp.
+TOKEN_START = "gAAAAA"
 
 
 class EncryptedTextField(models.TextField):
@@ -11,3 +16,10 @@ class EncryptedTextField(models.TextField):
     `portals.crypto.encrypt` makes the token and `decrypt` opens it, each in
     one place, so that no query, form or serializer can show a secret.
     """
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Refuse plain text at the door; a database error about it would print the row."""
+        prepared = super().get_prep_value(value)
+        if prepared and not prepared.startswith(TOKEN_START):
+            raise ValueError(f"{self.name} takes only what portals.crypto.encrypt returned")
+        return prepared

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar
 
-from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from portals.fields import EncryptedTextField
+from portals.host_keys import host_key_parse, validate_host_key
+from portals.validators import (
+    root_path_normalise,
+    validate_host,
+    validate_key_path,
+    validate_root_path,
+    validate_username,
+)
 
 
 class CredentialKind(models.TextChoices):
@@ -21,13 +31,24 @@ class CredentialKind(models.TextChoices):
     AGENT = "agent", _("ssh-agent of the worker")
 
 
+#: The kinds whose secret Ketter holds itself.
+SECRET_KINDS = (CredentialKind.PASSWORD, CredentialKind.PRIVATE_KEY)
+
+
 class Credential(models.Model):
     """A secret, or the way to one. The secret can be written but never read back."""
 
     name = models.SlugField(_("name"), max_length=64, unique=True)
     kind = models.CharField(_("kind"), max_length=16, choices=CredentialKind)
     secret = EncryptedTextField(_("secret"), blank=True, default="", editable=False)
-    key_path = models.CharField(_("key file"), max_length=4096, blank=True, default="")
+    key_path = models.CharField(
+        _("key file"),
+        max_length=4096,
+        blank=True,
+        default="",
+        validators=[validate_key_path],
+        help_text=_("Absolute path on the worker's machine, readable by the worker's user."),
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated"), auto_now=True)
 
@@ -55,12 +76,30 @@ class Credential(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        """Say which field is wrong before a constraint does, which names none."""
+        if self.kind == CredentialKind.KEY_FILE and not self.key_path:
+            raise ValidationError({"key_path": _("Enter the path of the key file.")})
+        if self.kind != CredentialKind.KEY_FILE and self.key_path:
+            raise ValidationError(
+                {"key_path": _("Only a credential of the kind “key file” has a path.")}
+            )
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether a secret is stored; the secret itself is nobody's to see."""
+        return bool(self.secret)
+
 
 class PortalKind(models.TextChoices):
     """Where a portal is."""
 
     LOCAL = "local", _("this machine")
     SSH = "ssh", _("a host behind SSH")
+
+
+#: What only a portal behind SSH has; its fields are empty on a local one.
+SSH_ONLY = ("host", "username", "credential", "host_key")
 
 
 class PortalState(models.TextChoices):
@@ -89,8 +128,7 @@ class Portal(models.Model):
         max_length=255,
         blank=True,
         default="",
-        # A leading dash would be read by ssh as an option.
-        validators=[RegexValidator(r"^[A-Za-z0-9_\[:][A-Za-z0-9_.:%\]-]*$")],
+        validators=[validate_host],
     )
     port = models.PositiveIntegerField(
         _("port"), default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)]
@@ -100,12 +138,13 @@ class Portal(models.Model):
         max_length=64,
         blank=True,
         default="",
-        validators=[RegexValidator(r"^[A-Za-z0-9_.][A-Za-z0-9_.@\\-]*$")],
+        validators=[validate_username],
     )
     root_path = models.CharField(
         _("root folder"),
         max_length=4096,
-        validators=[RegexValidator(r"^/", _("The root folder is an absolute path."))],
+        validators=[validate_root_path],
+        help_text=_("Jobs of this portal stay below this folder."),
     )
     credential = models.ForeignKey(
         Credential,
@@ -116,7 +155,11 @@ class Portal(models.Model):
         verbose_name=_("credential"),
     )
     host_key = models.TextField(
-        _("pinned host key"), blank=True, default="", help_text=_("As in known_hosts, without the host name: ssh-ed25519 AAAA…")
+        _("pinned host key"),
+        blank=True,
+        default="",
+        validators=[validate_host_key],
+        help_text=_("As in known_hosts, without the host name: ssh-ed25519 AAAA…"),
     )
     max_streams = models.PositiveSmallIntegerField(
         _("streams at once"), default=4, validators=[MinValueValidator(1), MaxValueValidator(32)]
@@ -142,6 +185,7 @@ class Portal(models.Model):
         ordering: ClassVar = ["name"]
         verbose_name = _("portal")
         verbose_name_plural = _("portals")
+        permissions: ClassVar = [("test_portal", "Can test portal")]
         constraints: ClassVar = [
             models.CheckConstraint(
                 name="portal_host_iff_ssh",
@@ -155,6 +199,19 @@ class Portal(models.Model):
                 name="portal_root_absolute", condition=Q(root_path__startswith="/")
             ),
             models.CheckConstraint(
+                name="portal_root_normalised",
+                condition=~Q(root_path__regex=r"//|/[.]{1,2}(/|$)|.+/$"),
+            ),
+            # The validators say more; these hold for writers that skip them.
+            models.CheckConstraint(
+                name="portal_host_plain",
+                condition=Q(host="") | Q(host__regex=r"^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*$"),
+            ),
+            models.CheckConstraint(
+                name="portal_username_plain",
+                condition=Q(username="") | Q(username__regex=r"^[A-Za-z0-9_.][A-Za-z0-9_.@\\-]*$"),
+            ),
+            models.CheckConstraint(
                 name="portal_port_range", condition=Q(port__gte=1) & Q(port__lte=65535)
             ),
             models.CheckConstraint(
@@ -164,7 +221,34 @@ class Portal(models.Model):
             models.CheckConstraint(
                 name="portal_state_known", condition=Q(state__in=PortalState.values)
             ),
+            models.CheckConstraint(
+                name="portal_health_known", condition=Q(health__in=PortalHealth.values)
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Check each field, then bring the root and the host key to their one spelling."""
+        super().clean_fields(exclude)
+        checked = {"root_path", "host_key"} - set(exclude or ())
+        if "root_path" in checked:
+            self.root_path = root_path_normalise(self.root_path)
+        if "host_key" in checked and self.host_key:
+            self.host_key = host_key_parse(self.host_key).line
+
+    def clean(self) -> None:
+        """Say which field is wrong before a constraint does, which names none."""
+        if self.kind == PortalKind.SSH and not self.host:
+            raise ValidationError({"host": _("A portal behind SSH needs a host.")})
+        if self.kind == PortalKind.LOCAL:
+            wrong = [name for name in SSH_ONLY if getattr(self, name)]
+            sentence = _("A portal on this machine has no such thing; leave it empty.")
+            if wrong:
+                raise ValidationError(dict.fromkeys(wrong, sentence))
+
+    @property
+    def fingerprint(self) -> str:
+        """The pinned key's fingerprint as `ssh-keygen -l` prints it; empty without a pin."""
+        return host_key_parse(self.host_key).fingerprint if self.host_key else ""
