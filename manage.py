@@ -6,8 +6,12 @@ import sys
 
 
 def main() -> None:
-    """Run one management command."""
+    """Run one management command; `up` first makes the keys that settings need."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ketter_site.settings")
+    if sys.argv[1:2] == ["up"]:
+        from ketter_site.env import make_secrets
+
+        make_secrets()
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ketter_site.env import BASE_DIR, VAR_DIR, env, required
+from ketter_site.env import VAR_DIR, env, required
 from ketter_site.servers import database_config, redis_url
 
 SECRET_KEY = required("KETTER_SECRET_KEY", "signs sessions and forms")

@@ -1,0 +1,76 @@
+"""What all API endpoints share: how lists are cut and how errors look."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
+from django.http import Http404
+from rest_framework import exceptions
+from rest_framework.pagination import PageNumberPagination
+from rest_framework.response import Response
+from rest_framework.serializers import as_serializer_error
+from rest_framework.views import exception_handler as rest_exception_handler
+
+
+class Pagination(PageNumberPagination):
+    """Pages of 50 by default, of `page_size` up to 500 when asked."""
+
+    page_size_query_param = "page_size"
+    max_page_size = 500
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Answer every expected error with `{code, message, extra}`; a bug stays a 500.
+
+    Expected are: those of REST framework, Django's own (not found, forbidden,
+    not valid), and every error that brings a `code` and a `status_code`.
+    """
+    error = _as_api_error(error)
+    if not isinstance(error, exceptions.APIException):
+        status = getattr(error, "status_code", None)
+        if status is None or not hasattr(error, "code"):
+            return None
+        extra = getattr(error, "extra", {})
+        return Response(_envelope(error.code, str(error), **extra), status=status)
+    response = rest_exception_handler(error, context)
+    if response is not None:
+        response.data = _rest_envelope(error)
+    return response
+
+
+def _as_api_error(error: Exception) -> Exception:
+    """The REST framework's word for an error that Django raises."""
+    if isinstance(error, Http404):
+        return exceptions.NotFound()
+    if isinstance(error, PermissionDenied):
+        return exceptions.PermissionDenied()
+    if isinstance(error, ValidationError):
+        return exceptions.ValidationError(as_serializer_error(error))
+    return error
+
+
+def _rest_envelope(error: exceptions.APIException) -> dict[str, Any]:
+    detail = error.detail
+    if isinstance(detail, exceptions.ErrorDetail):
+        return _envelope(detail.code.upper(), str(detail))
+    if isinstance(detail, list):
+        detail = {NON_FIELD_ERRORS: detail}
+    return _envelope("INVALID", _first_sentence(detail), fields=detail)
+
+
+def _first_sentence(detail: Any, where: str = "") -> str:
+    """The first of a tree of validation messages, with the field it is about."""
+    if isinstance(detail, dict) and detail:
+        name, inner = next(iter(detail.items()))
+        general = name in {NON_FIELD_ERRORS, "non_field_errors"}
+        return _first_sentence(inner, where if general else str(name))
+    if isinstance(detail, list) and detail:
+        return _first_sentence(detail[0], where)
+    text = str(detail) if detail else HTTPStatus.BAD_REQUEST.phrase
+    return f"{where}: {text}" if where else text
+
+
+def _envelope(code: str, message: str, **extra: Any) -> dict[str, Any]:
+    return {"code": code, "message": message, "extra": extra}

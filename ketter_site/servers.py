@@ -1,0 +1,83 @@
+"""Which Postgres and Redis to use: those of the environment, else the embedded ones.
+
+Nothing is started here. Without `DATABASE_URL` or `REDIS_URL` the answer is
+the Unix socket at which `manage.py up` starts the embedded server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from ketter_site.env import VAR_DIR, env
+
+#: A socket's path must fit in 104 bytes on macOS and 108 on Linux, with its end.
+SOCKET_PATH_MAX = 100
+LONGEST_SOCKET = "postgres/.s.PGSQL.5432"
+
+
+def socket_folder(var_dir: Path = VAR_DIR) -> Path:
+    """The folder of the embedded servers' sockets.
+
+    It is `run` below the var folder, or, where that makes too long a path, a
+    private folder in /tmp that belongs to this user and this var folder alone.
+    """
+    folder = var_dir / "run"
+    if len(os.fsencode(folder / LONGEST_SOCKET)) <= SOCKET_PATH_MAX:
+        return folder
+    mark = hashlib.sha256(os.fsencode(var_dir)).hexdigest()[:12]
+    # Not the system's choice of temporary folder: every process must find the same one.
+    return Path(f"/tmp/ketter-{os.getuid()}-{mark}")  # noqa: S108
+
+
+def postgres_socket_folder(var_dir: Path = VAR_DIR) -> Path:
+    """Where the embedded Postgres puts its socket."""
+    return socket_folder(var_dir) / "postgres"
+
+
+def valkey_socket(var_dir: Path = VAR_DIR) -> Path:
+    """The embedded Valkey's socket."""
+    return socket_folder(var_dir) / "valkey.sock"
+
+
+def postgres_url(socket_dir: Path, database: str = "ketter") -> str:
+    """A database URL that libpq, SQLAlchemy and Ketter's settings all understand."""
+    return f"postgresql://ketter@/{database}?host={quote(str(socket_dir))}"
+
+
+def database_url() -> str:
+    """The URL of Ketter's database."""
+    given: str = env.str("DATABASE_URL", default="").strip()
+    return given or postgres_url(postgres_socket_folder())
+
+
+def redis_url() -> str:
+    """The URL of Ketter's Redis or Valkey."""
+    given: str = env.str("REDIS_URL", default="").strip()
+    return given or f"unix://{quote(str(valkey_socket()))}?db=0"
+
+
+def database_config() -> dict[str, Any]:
+    """Django's settings for `database_url()`; anything but Postgres is refused."""
+    url = database_url()
+    scheme = urlsplit(url).scheme
+    if scheme not in {"postgres", "postgresql"}:
+        raise ImproperlyConfigured(
+            f"DATABASE_URL begins with {scheme or 'no scheme'!r}, but Ketter runs on PostgreSQL "
+            "only (postgresql://…): its workers claim jobs with row locks and conditional "
+            "updates that other databases, SQLite among them, do not have. Leave DATABASE_URL "
+            "out and `manage.py up` starts a Postgres of its own."
+        )
+    config: dict[str, Any] = environ.Env.db_url_config(url)
+    options = config.setdefault("OPTIONS", {})
+    # A socket folder travels as ?host=…; Django wants it where host names are.
+    config["HOST"] = options.pop("host", config["HOST"])
+    config["CONN_MAX_AGE"] = env.int("KETTER_DATABASE_CONN_MAX_AGE", default=60)
+    config["CONN_HEALTH_CHECKS"] = True
+    return config

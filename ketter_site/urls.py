@@ -1,0 +1,27 @@
+"""Every address Ketter answers at: the admin, one API router, docs and health."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from jobs.api.views import JobViewSet
+from portals.api.views import PortalViewSet
+from rest_framework.routers import DefaultRouter
+
+from ketter_site import health
+
+router = DefaultRouter()
+router.register("portals", PortalViewSet, basename="portal")
+router.register("jobs", JobViewSet, basename="job")
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
+    path("admin/", admin.site.urls),
+    path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="api-schema"), name="api-docs"),
+    path("api/", include(router.urls)),
+    path("status/", health.status, name="status"),
+    path("health", health.health, name="health"),
+]
