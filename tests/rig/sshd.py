@@ -154,6 +154,7 @@ class Sshd:
     def _write_server_config(self) -> Path:
         lines = [
             *server_lines(self.host, self.port, self._host_key_file, self.authorized_keys),
+            f"UsePAM {'yes' if root_is_locked() else 'no'}",
             "PasswordAuthentication no",
             f"SetEnv {self._mark} PATH={self._path} HOME={self.home}",
         ]
@@ -187,7 +188,6 @@ def server_lines(host: str, port: int, host_key: Path, authorized_keys: Path) ->
         f"HostKey {host_key}",
         f"AuthorizedKeysFile {authorized_keys}",
         "PidFile none",
-        f"UsePAM {'yes' if root_is_locked() else 'no'}",
         "StrictModes no",  # The keys lie below a temporary folder, which StrictModes distrusts.
         "PermitRootLogin yes",
         "KbdInteractiveAuthentication no",

@@ -184,6 +184,7 @@ class TwoHosts:
         seen = Path("/etc/ssh")  # Where SRVTRF sees this folder.
         lines = [
             *server_lines("0.0.0.0", self.port, seen / "host_key", seen / "authorized_keys"),
+            "UsePAM no",
             "PasswordAuthentication yes",
             f"SetEnv PATH={SYSTEM_PATH}",
         ]
