@@ -7,7 +7,7 @@ from typing import Any
 from django.db import models
 
 #: How every Fernet token begins: version 0x80 and the zero bytes of its time stamp.
-TOKEN_START = "gAAAAA"
+FERNET_START = "gAAAAA"
 
 
 class EncryptedTextField(models.TextField):
@@ -20,6 +20,6 @@ class EncryptedTextField(models.TextField):
     def get_prep_value(self, value: Any) -> Any:
         """Refuse plain text at the door; a database error about it would print the row."""
         prepared = super().get_prep_value(value)
-        if prepared and not prepared.startswith(TOKEN_START):
+        if prepared and not prepared.startswith(FERNET_START):
             raise ValueError(f"{self.name} takes only what portals.crypto.encrypt returned")
         return prepared

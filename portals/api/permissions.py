@@ -1,0 +1,33 @@
+"""Who may do what through the API: Django's model permissions, reading included."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rest_framework.permissions import DjangoModelPermissions
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+VIEW = ["%(app_label)s.view_%(model_name)s"]
+
+
+class ModelPermissions(DjangoModelPermissions):
+    """Like the stock class, but reading needs the view permission too.
+
+    A viewset names the permission of a verb that is none of create, update or
+    delete in `action_permissions`, action name -> permission.
+    """
+
+    perms_map: ClassVar = {
+        **DjangoModelPermissions.perms_map,
+        "GET": VIEW,
+        "HEAD": VIEW,
+        "OPTIONS": VIEW,
+    }
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether the user holds what the action, or else the method, asks for."""
+        named = getattr(view, "action_permissions", {}).get(getattr(view, "action", None))
+        if named is None:
+            return bool(super().has_permission(request, view))
+        return bool(request.user and request.user.has_perm(named))

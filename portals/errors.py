@@ -1,0 +1,62 @@
+"""Every way a portal can refuse, as one tree.
+
+PortalError                 code, status_code (for the API), retry (as in engine.errors)
+├── CannotDecrypt           no key of this installation opens the secret
+├── PortalDisabled          an operator took the portal out of use
+├── HostKeyNotPinned        nobody has said yet which key the host should show
+├── PortalChanged           edited while it was tested
+├── PortalInUse             jobs need it
+└── CredentialInUse         portals need it
+"""
+
+from __future__ import annotations
+
+from engine.errors import NEEDS_PERSON, PERMANENT, TRANSIENT
+
+
+class PortalError(Exception):
+    """A portal or credential cannot be used so; the message is one sentence for a person."""
+
+    code = "PORTAL_ERROR"
+    status_code = 409
+    retry = NEEDS_PERSON
+
+
+class CannotDecrypt(PortalError):
+    """A stored secret cannot be opened with any key in KETTER_FIELD_KEYS."""
+
+    code = "CANNOT_DECRYPT"
+    status_code = 500
+
+
+class PortalDisabled(PortalError):
+    """The portal is disabled, so no job may use it."""
+
+    code = "PORTAL_DISABLED"
+
+
+class HostKeyNotPinned(PortalError):
+    """The portal has no pinned host key, so the host cannot be told from an impostor."""
+
+    code = "HOST_KEY_UNKNOWN"
+
+
+class PortalChanged(PortalError):
+    """The portal was edited while it was tested, so the finding is about the old one."""
+
+    code = "PORTAL_CHANGED"
+    retry = TRANSIENT
+
+
+class PortalInUse(PortalError):
+    """Jobs refer to the portal, so it stays."""
+
+    code = "PORTAL_IN_USE"
+    retry = PERMANENT
+
+
+class CredentialInUse(PortalError):
+    """Portals refer to the credential, so it stays."""
+
+    code = "CREDENTIAL_IN_USE"
+    retry = PERMANENT

@@ -1,0 +1,27 @@
+"""`manage.py rotate_credentials`: encrypt all secrets with the first field key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from portals.errors import CannotDecrypt
+from portals.services import credentials_rotate
+
+
+class Command(BaseCommand):
+    """Encrypt every stored secret anew, all or none."""
+
+    help = (
+        "Encrypts every stored secret with the first key in KETTER_FIELD_KEYS. Afterwards the "
+        "other keys can be taken out of the list."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Rotate and say how many secrets there were."""
+        try:
+            count = credentials_rotate()
+        except CannotDecrypt as error:
+            raise CommandError(str(error)) from None
+        self.stdout.write(f"{count} secrets are now encrypted with the first field key.")
