@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from django.conf import settings
 from django.db.migrations import Migration
 from django.db.migrations.graph import MigrationGraph
 from django.db.migrations.loader import MigrationLoader
 
 from ketter_site.alembic_export.errors import ExportError
+from ketter_site.env import BASE_DIR
 
 MANIFEST = "manifest.json"
 
@@ -46,7 +46,7 @@ def revision_of(app: str, name: str) -> str:
 def is_ours(migration: Migration) -> bool:
     """Whether the migration is one of this project's and not of a library."""
     package = type(migration).__module__.partition(".")[0]
-    return Path(settings.BASE_DIR, package).is_dir()
+    return (BASE_DIR / package).is_dir()
 
 
 def read_manifest(folder: Path) -> list[tuple[str, str]]:

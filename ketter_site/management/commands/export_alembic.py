@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ketter_site.alembic_export.errors import ExportError
 from ketter_site.alembic_export.files import difference, export, write
+from ketter_site.env import BASE_DIR
 
 
 class Command(BaseCommand):
@@ -29,7 +28,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Export to deploy/alembic, or compare with it."""
-        folder = Path(settings.BASE_DIR, "deploy", "alembic")
+        folder = BASE_DIR / "deploy" / "alembic"
         try:
             files = export(folder)
         except ExportError as error:

@@ -1,0 +1,2 @@
+-- Create model LogEntry
+DROP TABLE "django_admin_log" CASCADE;

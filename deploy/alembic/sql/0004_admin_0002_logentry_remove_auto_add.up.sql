@@ -1,0 +1,2 @@
+-- Alter field action_time on logentry
+-- (no-op)

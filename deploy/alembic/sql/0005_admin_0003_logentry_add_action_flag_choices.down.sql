@@ -1,0 +1,2 @@
+-- Alter field action_flag on logentry
+-- (no-op)

@@ -1,0 +1,2 @@
+-- Alter field name on permission
+ALTER TABLE "auth_permission" ALTER COLUMN "name" TYPE varchar(255);

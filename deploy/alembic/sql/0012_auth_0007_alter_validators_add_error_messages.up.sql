@@ -1,0 +1,2 @@
+-- Alter field username on user
+-- (no-op)

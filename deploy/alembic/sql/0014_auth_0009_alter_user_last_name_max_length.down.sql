@@ -1,0 +1,2 @@
+-- Alter field last_name on user
+ALTER TABLE "auth_user" ALTER COLUMN "last_name" TYPE varchar(30);

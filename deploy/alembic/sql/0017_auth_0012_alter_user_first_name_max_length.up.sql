@@ -1,0 +1,2 @@
+-- Alter field first_name on user
+ALTER TABLE "auth_user" ALTER COLUMN "first_name" TYPE varchar(150);

@@ -1,0 +1,2 @@
+-- Create model Queue
+-- (no-op)

@@ -1,0 +1,4 @@
+-- Change Meta options on Dashboard
+-- (no-op)
+-- Rename model Queue to Dashboard
+-- (no-op)

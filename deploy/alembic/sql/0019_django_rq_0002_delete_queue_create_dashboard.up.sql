@@ -1,0 +1,4 @@
+-- Rename model Queue to Dashboard
+-- (no-op)
+-- Change Meta options on Dashboard
+-- (no-op)

@@ -1,0 +1,3 @@
+-- Raw Python operation
+-- Change Meta options on dashboard
+-- (no-op)

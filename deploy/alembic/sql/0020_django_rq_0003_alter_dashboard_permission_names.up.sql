@@ -1,0 +1,3 @@
+-- Change Meta options on dashboard
+-- (no-op)
+-- Raw Python operation

@@ -1,0 +1,2 @@
+-- Create model AuthToken
+DROP TABLE "knox_authtoken" CASCADE;

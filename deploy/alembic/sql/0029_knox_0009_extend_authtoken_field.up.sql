@@ -1,0 +1,2 @@
+-- Alter field token_key on authtoken
+ALTER TABLE "knox_authtoken" ALTER COLUMN "token_key" TYPE varchar(25);

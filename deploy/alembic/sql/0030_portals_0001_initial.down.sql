@@ -1,0 +1,5 @@
+-- Create model Portal
+DROP TABLE "portals" CASCADE;
+--;;
+-- Create model Credential
+DROP TABLE "credentials" CASCADE;

@@ -1,0 +1,2 @@
+-- Create model Session
+DROP TABLE "django_session" CASCADE;
