@@ -1,0 +1,129 @@
+"""Where smoke transfers happen: two portals of their own, emptied before and after.
+
+Jobs keep their portals for ever, so `dku-source` and `dku-target` are
+permanent; only their folders below VAR_DIR/dku are made and emptied.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth.models import User
+
+from dku.trees import ROOM_BYTES, empty_folder
+from jobs.errors import JobError
+from jobs.models import Job
+from jobs.services import job_cancel
+from portals.models import Portal, PortalKind, PortalState
+from portals.services import portal_create, portal_update
+
+SOURCE = "dku-source"
+TARGET = "dku-target"
+PORTAL_NAMES = (SOURCE, TARGET)
+USERNAME = "dku"
+#: How long a cancelled job may take to let go of its files.
+CANCEL_SECONDS = 15.0
+
+
+class ArenaBusy(Exception):
+    """Another DKU is running its smoke transfer here; try again when it is done."""
+
+
+class NoRoom(Exception):
+    """There is too little room below VAR_DIR for the smoke transfer."""
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Two empty portals, and the user who launches jobs between them."""
+
+    source: Portal
+    target: Portal
+    user: User
+
+    @property
+    def source_root(self) -> Path:
+        """The source portal's folder."""
+        return Path(self.source.root_path)
+
+    @property
+    def target_root(self) -> Path:
+        """The target portal's folder."""
+        return Path(self.target.root_path)
+
+
+def home() -> Path:
+    """The folder DKU works in."""
+    return Path(settings.VAR_DIR) / "dku"
+
+
+def smoke_user() -> User:
+    """The user who launches smoke jobs; it has no usable password, so nobody can log in as it."""
+    user, created = User.objects.get_or_create(username=USERNAME)
+    if created:
+        user.set_unusable_password()
+        user.save(update_fields=["password"])
+    return user
+
+
+def _portal(name: str) -> Portal:
+    """The portal of that name, at its folder below today's VAR_DIR."""
+    root = str(home() / name.removeprefix("dku-"))
+    empty_folder(Path(root))
+    portal = Portal.objects.filter(name=name).first()
+    if portal is None:
+        return portal_create(name=name, kind=PortalKind.LOCAL, root_path=root)
+    if portal.root_path != root or portal.state != PortalState.ACTIVE:
+        return portal_update(portal, root_path=root, state=PortalState.ACTIVE)
+    return portal
+
+
+def _end_jobs(user: User) -> None:
+    """Cancel what still runs between the two portals, and wait until it lets go of the files."""
+    live = Job.objects.live().filter(source_portal__name=SOURCE, target_portal__name=TARGET)
+    for job in live:
+        try:
+            job_cancel(job, by=user)
+        except JobError:
+            continue  # It ended meanwhile, which is all that was wanted.
+    give_up = time.monotonic() + CANCEL_SECONDS
+    while live.exists() and time.monotonic() < give_up:
+        time.sleep(0.1)
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Hold the arena alone; the lock goes with the process, however that ends."""
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArenaBusy("Another DKU is running its smoke transfer.") from None
+        yield
+
+
+@contextmanager
+def arena() -> Iterator[Arena]:
+    """The two portals, empty now and emptied again on every way out."""
+    with _locked():
+        free = shutil.disk_usage(home()).free
+        if free < ROOM_BYTES:
+            raise NoRoom(f"The smoke transfer needs {ROOM_BYTES} bytes, {free} are free.")
+        user = smoke_user()
+        # A DKU that was killed may have left a job at work.
+        _end_jobs(user)
+        stage = Arena(_portal(SOURCE), _portal(TARGET), user)
+        try:
+            yield stage
+        finally:
+            _end_jobs(user)
+            empty_folder(stage.source_root)
+            empty_folder(stage.target_root)

@@ -1,0 +1,121 @@
+"""Where bytes come from and go to: disks of this machine, and the portals."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from dku.arena import PORTAL_NAMES
+from dku.findings import Finding, Verdict, first_line, worst
+from engine.errors import EngineError
+from portals.errors import PortalError
+from portals.models import Portal, PortalHealth, PortalKind, PortalState
+from portals.services import portal_test
+
+FREE_WARN = 20.0
+FREE_FAIL = 5.0
+#: Portals tested at once: a dead host takes its whole connection timeout.
+AT_ONCE = 8
+GIB = 1024**3
+
+
+def _portals() -> list[Portal]:
+    """The portals that jobs may use, without the smoke transfer's own."""
+    active = Portal.objects.filter(state=PortalState.ACTIVE).exclude(name__in=PORTAL_NAMES)
+    return list(active.select_related("credential"))
+
+
+def _free(name: str, folder: Path) -> dict[str, Any]:
+    """What one folder's disk has left, judged."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError as error:
+        line = f"{name}: {folder}: {error.strerror}"
+        return {"name": name, "folder": str(folder), "verdict": Verdict.WARN, "line": line}
+    percent = round(usage.free / usage.total * 100, 1) if usage.total else 0.0
+    if percent < FREE_FAIL:
+        verdict = Verdict.FAIL
+    else:
+        verdict = Verdict.WARN if percent < FREE_WARN else Verdict.PASS
+    return {
+        "name": name,
+        "folder": str(folder),
+        "verdict": verdict,
+        "free_percent": percent,
+        "free_bytes": usage.free,
+        "line": f"{name}: {folder}: {percent} % free, {usage.free / GIB:.1f} GiB",
+    }
+
+
+def disk() -> Finding:
+    """How much room is left below VAR_DIR and below every local portal's root."""
+    looks = [_free("var", settings.VAR_DIR)]
+    sentence = ""
+    try:
+        local = [portal for portal in _portals() if portal.kind == PortalKind.LOCAL]
+    except DatabaseError:
+        local, sentence = [], "The portals' folders are unknown without the database. "
+    looks += [_free(portal.name, Path(portal.root_path)) for portal in local]
+    verdict = worst(look["verdict"] for look in looks)
+    least = min((look["free_percent"] for look in looks if "free_percent" in look), default=0.0)
+    if verdict is Verdict.PASS:
+        sentence += f"Every disk has more than {FREE_WARN:.0f} % free."
+    else:
+        sentence += "Room is short: " + "; ".join(
+            look["line"] for look in looks if look["verdict"] is not Verdict.PASS
+        )
+    return Finding(
+        verdict,
+        f"{len(looks)} folder(s), least free {least} %",
+        sentence,
+        "" if verdict is Verdict.PASS else "Make room, or correct the portal's root folder.",
+        tuple(look["line"] for look in looks),
+        {"folders": [{k: v for k, v in look.items() if k != "line"} for look in looks]},
+    )
+
+
+def _portal_fault(portal: Portal) -> str:
+    """What is wrong with a portal, or an empty text."""
+    try:
+        portal_test(portal)
+    except (EngineError, PortalError) as error:
+        return f"{error.code}: {first_line(error)}"
+    finally:
+        # Each thread of the pool has a connection of its own, which nobody else would close.
+        connection.close()
+    return "" if portal.health == PortalHealth.OK else portal.health_message or portal.health
+
+
+def portals() -> Finding:
+    """Whether every active portal can be reached and used.
+
+    A portal that cannot is a warning, not a failure: the far host is somebody
+    else's, and Ketter is healthy without it.
+    """
+    rows = _portals()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        faults = list(pool.map(_portal_fault, rows))
+    failing = [row.name for row, fault in zip(rows, faults, strict=True) if fault]
+    details = tuple(
+        f"{row.name} ({row.kind} {row.host or row.root_path}): {fault or 'ok'}"
+        for row, fault in zip(rows, faults, strict=True)
+    )
+    measured = {"active": len(rows), "failing": failing}
+    value = f"{len(rows) - len(failing)} of {len(rows)} ok"
+    if failing:
+        return Finding(
+            Verdict.WARN,
+            value,
+            f"Jobs over these portals will fail: {', '.join(failing)}.",
+            "Open the portal in the admin and test its connection.",
+            details,
+            measured,
+        )
+    sentence = "Every active portal can be used." if rows else "No portal is registered yet."
+    return Finding(Verdict.PASS, value, sentence, "", details, measured)

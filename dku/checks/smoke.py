@@ -1,0 +1,215 @@
+"""The proof: real jobs through the queue and a worker, and damage that must be caught."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import engine
+from dku.arena import Arena, ArenaBusy, NoRoom, arena, home
+from dku.checks.workers import START_WORKER, alive
+from dku.findings import Finding, Verdict, first_line
+from dku.trees import Tree, read_tree, write_large, write_many, write_small
+from engine.types import Endpoint, Mode, OnConflict, Request
+from jobs.models import Job
+from jobs.services import job_create
+from jobs.states import FINAL, Status
+
+POLL_SECONDS = 0.1
+MEGABYTE = 1_000_000
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """One smoke transfer: what is sent, and how."""
+
+    name: str
+    write: Callable[[Path], None]
+    mode: Mode
+
+
+CASES = (
+    # Moving is the one thing that deletes, so the smallest tree proves it.
+    Case("small folder", write_small, Mode.MOVE),
+    Case("many files", write_many, Mode.COPY),
+    Case("large file", write_large, Mode.COPY),
+)
+
+
+def transfer(case: Case, timeout: float) -> Finding:
+    """Launch one real job and see it DONE with equal trees, within `timeout` seconds."""
+    if not alive():
+        return Finding(
+            Verdict.FAIL, "not run", "No worker is alive, so no job was launched.", START_WORKER
+        )
+    try:
+        with arena() as stage:
+            return _transfer(stage, case, timeout)
+    except ArenaBusy as error:
+        return Finding(Verdict.WARN, "not run", str(error), "Run DKU again when it has ended.")
+    except NoRoom as error:
+        return Finding(Verdict.FAIL, "not run", str(error), "Make room below VAR_DIR.")
+
+
+def _transfer(stage: Arena, case: Case, timeout: float) -> Finding:
+    folder = case.name.replace(" ", "-")
+    source = stage.source_root / folder
+    source.mkdir()
+    case.write(source)
+    sent = read_tree(source)
+    job = job_create(
+        by=stage.user,
+        source_portal=stage.source,
+        source_path=folder,
+        target_portal=stage.target,
+        target_path=folder,
+        mode=case.mode.value,
+    )
+    _wait(job, timeout)
+    if job.status not in FINAL:
+        return _late(job, timeout)
+    if job.status != Status.DONE:
+        return _fault(job, f"The job ended {job.status}: {job.error_code}: {job.error_message}")
+    return _compare(stage, case, job, sent)
+
+
+def _wait(job: Job, timeout: float) -> None:
+    """Wait until the job has ended or the time is up."""
+    give_up = time.monotonic() + timeout
+    while job.status not in FINAL and time.monotonic() < give_up:
+        time.sleep(POLL_SECONDS)
+        job.refresh_from_db()
+
+
+def _fault(job: Job, sentence: str, details: tuple[str, ...] = ()) -> Finding:
+    return Finding(
+        Verdict.FAIL,
+        f"job {job} {job.status}",
+        sentence,
+        f"Read the trail of job {job.pk}. Run DKU on the machine of the workers and as their "
+        "user: both must see the same VAR_DIR.",
+        details,
+        {"job": str(job.pk), "status": job.status, "error": job.error_code},
+    )
+
+
+def _late(job: Job, timeout: float) -> Finding:
+    """A job that has not ended: no fault of anybody's where all workers have other work."""
+    busy = all(worker.get_state() == "busy" for worker in alive())
+    if job.status == Status.QUEUED and busy:
+        return Finding(
+            Verdict.WARN,
+            f"job {job} {job.status}",
+            f"Nothing is proven: every worker had other work for {timeout:.0f} s.",
+            "Run DKU again later, give it a longer --timeout, or start another worker.",
+            measured={"job": str(job.pk), "status": job.status},
+        )
+    return _fault(job, f"The job was still {job.status} after {timeout:.0f} s and was cancelled.")
+
+
+def _compare(stage: Arena, case: Case, job: Job, sent: Tree) -> Finding:
+    """Judge a job that says DONE by the files themselves."""
+    folder = case.name.replace(" ", "-")
+    wrong = sent.differences(read_tree(stage.target_root / folder))
+    if wrong:
+        return _fault(
+            job, f"The job says DONE, but {len(wrong)} paths differ.", tuple(wrong[:SHOWN])
+        )
+    debris = [p.name for p in stage.target_root.iterdir() if p.name != folder]
+    if debris:
+        return _fault(job, "The job left debris at the target.", tuple(sorted(debris)[:SHOWN]))
+    left = read_tree(stage.source_root / folder)
+    if left.differences(Tree({}, 0, 0) if case.mode is Mode.MOVE else sent):
+        return _fault(job, f"After the {case.mode} the source is not as it should be.")
+    return _passed(case, job, sent)
+
+
+def _passed(case: Case, job: Job, sent: Tree) -> Finding:
+    measured = _measured(job, sent)
+    return Finding(
+        Verdict.PASS,
+        f"{sent.files} files, {sent.bytes / MEGABYTE:.1f} MB in {measured['seconds']} s: "
+        f"{measured['files_per_second']} files/s, {measured['mb_per_second']} MB/s",
+        f"A worker ran the {case.mode} and the trees are equal by SHA-256.",
+        measured=measured,
+    )
+
+
+def _measured(job: Job, sent: Tree) -> dict[str, Any]:
+    # A job that is DONE has been through all three.
+    assert job.queued_at
+    assert job.started_at
+    assert job.finished_at
+    seconds = (job.finished_at - job.started_at).total_seconds() or 0.001
+    kinds = job.parcels.values_list("kind", flat=True).distinct()
+    return {
+        "job": str(job.pk),
+        "mode": job.mode,
+        "files": sent.files,
+        "bytes": sent.bytes,
+        "seconds": round(seconds, 3),
+        "waited_seconds": round((job.started_at - job.queued_at).total_seconds(), 3),
+        "files_per_second": round(sent.files / seconds, 1),
+        "mb_per_second": round(sent.bytes / MEGABYTE / seconds, 1),
+        "parcel_kinds": sorted(kinds),
+        "worker": job.worker,
+    }
+
+
+def corruption() -> Finding:
+    """Damage one byte on its way and see it caught, with the target as it was."""
+    home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="drill-", dir=home()) as folder:
+        source, target = Path(folder, "source"), Path(folder, "target")
+        source.mkdir()
+        target.mkdir()
+        write_small(source)
+        # An older version at the target: it must still be there afterwards.
+        (target / "camera.raw").write_bytes(b"the older version")
+        before = read_tree(target)
+        started = time.perf_counter()
+        caught = _damaged_run(source, target)
+        seconds = round(time.perf_counter() - started, 3)
+        touched = before.differences(read_tree(target))
+    if isinstance(caught, engine.VerifyFailed) and not touched:
+        return Finding(
+            Verdict.PASS,
+            f"caught in {seconds} s",
+            "One byte was damaged on purpose: it was caught, and the target was not touched.",
+            measured={"code": caught.code, "seconds": seconds},
+        )
+    if caught is None:
+        sentence = "A damaged byte was delivered and nobody noticed."
+    elif isinstance(caught, engine.VerifyFailed):
+        sentence = "The damage was caught, but the target is not as it was."
+    else:
+        sentence = f"The drill could not be run: {caught.code}: {first_line(caught)}"
+    return Finding(
+        Verdict.FAIL,
+        "not caught" if caught is None else caught.code,
+        sentence,
+        "Do not trust this installation with a move; report this with the version.",
+        tuple(touched[:SHOWN]),
+    )
+
+
+def _damaged_run(source: Path, target: Path) -> engine.EngineError | None:
+    """Run a transfer that damages a byte; what it raised, or None where it ended well."""
+    request = Request(
+        source=Endpoint(str(source)),
+        target=Endpoint(str(target)),
+        transfer_id=f"dku-drill-{uuid.uuid4().hex[:12]}",
+        on_conflict=OnConflict.OVERWRITE,
+        drill="flip-byte",
+    )
+    try:
+        engine.run(request)
+    except engine.EngineError as error:
+        return error
+    return None

@@ -1,0 +1,211 @@
+"""The single checks, and how they are strung together."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from django.db import OperationalError
+
+from dku.checks import installation, places, services
+from dku.diagnosis import diagnose
+from dku.findings import Check, Finding, Verdict, worst
+from dku.redaction import HIDDEN, redacted
+from portals.models import PortalHealth
+from portals.services import credential_create
+from tests.factories import PortalFactory
+
+OK = Finding(Verdict.PASS, "fine", "All is well.")
+BAD = Finding(Verdict.FAIL, "bad", "It is broken.")
+Usage = namedtuple("Usage", "total used free")
+STRONG = "k7-Qw_9zLmX2vB4nT8rY1uI5oP0aS3dF6gH-jKeWcRtUxZ_q"
+
+
+def test_it_ends_with_the_worst_verdict():
+    assert worst([]).exit_code == 0
+    assert worst([Verdict.PASS, Verdict.WARN]).exit_code == 1
+    assert worst([Verdict.FAIL, Verdict.WARN, Verdict.PASS]).exit_code == 2
+
+
+def test_it_goes_on_after_a_failure_and_skips_only_what_needs_it():
+    asked = []
+    todo = [
+        Check("a", lambda: BAD),
+        Check("b", lambda: asked.append("b") or OK, needs=("a",)),
+        Check("c", lambda: asked.append("c") or OK, needs=("b",)),
+        Check("d", lambda: asked.append("d") or OK),
+    ]
+    found = list(diagnose(todo))
+
+    assert [f.verdict for f in found] == [Verdict.FAIL, Verdict.FAIL, Verdict.FAIL, Verdict.PASS]
+    assert found[2].sentence == "This needs b, which failed."
+    assert asked == ["d"]
+
+
+def test_it_makes_a_finding_of_whatever_a_check_raises(caplog):
+    def down() -> Finding:
+        raise OperationalError("connection refused\n\tmore")
+
+    def bug() -> Finding:
+        raise KeyError("oops")
+
+    first, second, third = diagnose([Check("x", down), Check("y", bug), Check("z", lambda: OK)])
+
+    assert first.sentence == "connection refused"
+    assert "The check itself broke: KeyError" in second.sentence
+    assert third.verdict is Verdict.PASS
+    # A bug leaves its traceback in the log, what was foreseen does not.
+    assert [record.getMessage() for record in caplog.records] == ["The check y broke"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "word"),
+    [
+        ({}, Verdict.PASS, "sound"),
+        ({"SECRET_KEY": "short"}, Verdict.FAIL, "KETTER_SECRET_KEY"),
+        ({"SECRET_KEY": "a" * 60}, Verdict.FAIL, "KETTER_SECRET_KEY"),
+        ({"FIELD_KEYS": ["not-a-key"]}, Verdict.FAIL, "key 1"),
+        ({"DEBUG": True}, Verdict.WARN, "KETTER_DEBUG"),
+        ({"DEBUG": True, "ALLOWED_HOSTS": ["ketter.lab"]}, Verdict.FAIL, "KETTER_DEBUG"),
+        ({"ALLOWED_HOSTS": []}, Verdict.FAIL, "KETTER_ALLOWED_HOSTS"),
+        ({"ALLOWED_HOSTS": ["*"]}, Verdict.WARN, "KETTER_ALLOWED_HOSTS"),
+    ],
+)
+def test_it_judges_the_settings(settings, changes, verdict, word):
+    settings.ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+    for name, value in changes.items():
+        setattr(settings, name, value)
+
+    found = installation.configuration()
+
+    assert found.verdict is verdict
+    assert word in found.sentence
+    assert "short" not in found.value + found.sentence
+    assert "not-a-key" not in found.value + found.sentence
+
+
+def test_it_passes_credentials_that_open(db):
+    credential_create(name="lab", kind="password", secret="hunter2-hunter2")
+    assert installation.credentials().verdict is Verdict.PASS
+
+
+def test_it_names_credentials_that_do_not_open(db, settings):
+    from cryptography.fernet import Fernet
+
+    credential_create(name="lab", kind="password", secret="hunter2-hunter2")
+    settings.FIELD_KEYS = [Fernet.generate_key().decode()]
+
+    found = installation.credentials()
+
+    assert found.verdict is Verdict.FAIL
+    assert found.details[0].startswith("lab: ")
+
+
+def test_it_warns_of_key_files_others_can_read(db, tmp_path):
+    key = tmp_path / "id_ed25519"
+    key.write_text("key")
+    key.chmod(0o644)
+    credential_create(name="open", kind="key_file", key_path=str(key))
+    credential_create(name="gone", kind="key_file", key_path=str(tmp_path / "none"))
+
+    found = installation.credentials()
+
+    assert found.verdict is Verdict.WARN
+    assert [line.split(":")[0] for line in found.details] == ["gone", "open"]
+
+
+def test_it_measures_the_servers(db, clean_redis):
+    assert services.postgres().measured["latency_ms"] > 0
+    assert services.migrations().verdict is Verdict.PASS
+    assert services.redis().measured["waiting"] == 0
+
+
+def test_it_says_how_to_tell_the_web_address(settings, monkeypatch, tmp_path):
+    monkeypatch.delenv("KETTER_WEB_URL", raising=False)
+    settings.VAR_DIR = tmp_path
+
+    found = services.web()
+
+    assert found.verdict is Verdict.WARN
+    assert "KETTER_WEB_URL" in found.remedy
+
+
+def test_it_takes_the_web_address_that_up_wrote_down(settings, monkeypatch, tmp_path):
+    monkeypatch.delenv("KETTER_WEB_URL", raising=False)
+    settings.VAR_DIR = tmp_path
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "web.url").write_text("http://127.0.0.1:1/\n")
+
+    found = services.web()
+
+    assert found.verdict is Verdict.FAIL
+    assert found.value == "http://127.0.0.1:1"
+    assert "does not answer" in found.sentence
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "localhost:8000"])
+def test_it_asks_nothing_but_web_addresses(monkeypatch, url):
+    monkeypatch.setenv("KETTER_WEB_URL", url)
+    assert services.web().sentence == "This is not a web address."
+
+
+def test_it_reports_a_web_process_that_is_not_well(clean_redis, live_server, monkeypatch):
+    # No worker runs, so /health answers 503.
+    monkeypatch.setenv("KETTER_WEB_URL", live_server.url)
+
+    found = services.web()
+
+    assert found.verdict is Verdict.FAIL
+    assert "503" in found.sentence
+
+
+def test_it_notices_that_something_else_answers(live_server, monkeypatch):
+    monkeypatch.setenv("KETTER_WEB_URL", f"{live_server.url}/nothing-here")
+    assert "is not Ketter" in services.web().sentence
+
+
+@pytest.mark.parametrize(
+    ("free", "verdict"), [(4.9, Verdict.FAIL), (19.9, Verdict.WARN), (20, Verdict.PASS)]
+)
+def test_it_judges_the_room_on_disks(db, monkeypatch, tmp_path, free, verdict):
+    PortalFactory(name="lab", root_path=str(tmp_path))
+    usage = Usage(1000, 0, int(free * 10))
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda path: usage if Path(path) == tmp_path else Usage(1000, 0, 900),
+    )
+
+    found = places.disk()
+
+    assert found.verdict is verdict
+    assert [look["name"] for look in found.measured["folders"]] == ["var", "lab"]
+    assert ("lab" in found.sentence) == (verdict is not Verdict.PASS)
+
+
+def test_it_warns_of_portals_that_cannot_be_used(transactional_db, tmp_path):
+    good = PortalFactory(name="lab", root_path=str(tmp_path))
+    bad = PortalFactory(name="gone", root_path=str(tmp_path / "none"))
+    PortalFactory(name="off", root_path=str(tmp_path / "none"), state="disabled")
+
+    found = places.portals()
+
+    assert found.verdict is Verdict.WARN
+    assert found.measured == {"active": 2, "failing": ["gone"]}
+    for portal in (good, bad):
+        portal.refresh_from_db()
+    assert (good.health, bad.health) == (PortalHealth.OK, PortalHealth.FAILING)
+
+
+def test_it_blanks_out_secrets_wherever_they_are(settings):
+    settings.SECRET_KEY = STRONG
+    settings.REDIS_URL = "redis://:with%20blank@localhost/0"
+    told = {"a": [f"key {STRONG}!", {"b": "with blank, with%20blank"}], "n": 1, "x": None}
+
+    assert redacted(told) == {
+        "a": [f"key {HIDDEN}!", {"b": f"{HIDDEN}, {HIDDEN}"}],
+        "n": 1,
+        "x": None,
+    }

@@ -1,0 +1,145 @@
+"""The smoke transfer's own parts: its trees, its arena, its judgement."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+import engine
+from dku.arena import ArenaBusy, arena, home
+from dku.checks import smoke
+from dku.findings import Verdict
+from dku.trees import Tree, read_tree, write_many, write_small
+from engine.types import Mode
+from jobs.services import job_create
+from jobs.states import Status
+from tests.factories import JobFactory
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> Path:
+    folder = tmp_path / "sent"
+    folder.mkdir()
+    write_small(folder)
+    return folder
+
+
+def test_it_finds_equal_trees_equal(sent):
+    assert read_tree(sent).differences(read_tree(sent)) == []
+    assert read_tree(sent).files == 5
+
+
+@pytest.mark.parametrize(
+    ("harm", "path"),
+    [
+        (lambda root: (root / ".hidden").unlink(), ".hidden"),
+        (lambda root: (root / ".hidden").write_bytes(b"SEEN"), ".hidden"),
+        (lambda root: (root / "run.sh").chmod(0o640), "run.sh"),
+        (lambda root: os.utime(root / "run.sh"), "run.sh"),
+        (lambda root: (root / "take 01/empty folder").rmdir(), "take 01/empty folder"),
+        (lambda root: (root / "more").mkdir(), "more"),
+    ],
+)
+def test_it_finds_what_differs(sent, harm, path):
+    before = read_tree(sent)
+    harm(sent)
+    assert before.differences(read_tree(sent)) == [path]
+
+
+def test_it_makes_thousands_of_small_files(tmp_path):
+    write_many(tmp_path)
+    assert read_tree(tmp_path).files == 3000
+
+
+def test_it_empties_the_arena_on_every_way_out(transactional_db, clean_redis):
+    with pytest.raises(ZeroDivisionError), arena() as stage:
+        write_small(stage.source_root)
+        (stage.target_root / "left").mkdir()
+        1 / 0
+
+    assert list(stage.source_root.iterdir()) == list(stage.target_root.iterdir()) == []
+
+
+def test_it_uses_the_same_two_portals_again(transactional_db, clean_redis, settings, tmp_path):
+    with arena() as first:
+        pass
+    settings.VAR_DIR = tmp_path
+    with arena() as second:
+        assert second.source_root == tmp_path / "dku" / "source"
+    assert (first.source.pk, first.target.pk) == (second.source.pk, second.target.pk)
+
+
+def test_it_lets_one_dku_into_the_arena_at_a_time(transactional_db, clean_redis):
+    with arena(), pytest.raises(ArenaBusy), arena():
+        pass
+
+
+def test_it_cancels_a_job_that_a_killed_dku_left(transactional_db, clean_redis):
+    with arena() as stage:
+        places = {"source_portal": stage.source, "target_portal": stage.target}
+    left = job_create(by=stage.user, source_path="a", target_path="a", **places)
+
+    with arena():
+        left.refresh_from_db()
+        assert left.status == Status.CANCELLED
+
+
+def _judge(stage, mode: Mode, tree: Tree):
+    job = JobFactory(source_portal=stage.source, target_portal=stage.target)
+    return smoke._compare(stage, smoke.Case("small folder", write_small, mode), job, tree)
+
+
+def test_it_does_not_believe_a_job_that_says_done(transactional_db, clean_redis):
+    with arena() as stage:
+        for root in (stage.source_root, stage.target_root):
+            (root / "small-folder").mkdir()
+        write_small(stage.source_root / "small-folder")
+        found = _judge(stage, Mode.COPY, read_tree(stage.source_root / "small-folder"))
+
+    assert found.verdict is Verdict.FAIL
+    assert "7 paths differ" in found.sentence
+
+
+def test_it_does_not_believe_a_move_that_left_the_source(transactional_db, clean_redis):
+    with arena() as stage:
+        for root in (stage.source_root, stage.target_root):
+            (root / "small-folder").mkdir()
+            (root / "small-folder" / "file").touch()
+            os.utime(root / "small-folder" / "file", (0, 0))
+        found = _judge(stage, Mode.MOVE, read_tree(stage.source_root / "small-folder"))
+
+    assert found.verdict is Verdict.FAIL
+    assert "source is not as it should be" in found.sentence
+
+
+def test_it_sees_a_damaged_byte_caught():
+    found = smoke.corruption()
+
+    assert found.verdict is Verdict.PASS, found
+    assert found.measured["code"] == engine.VerifyFailed.code
+    assert list(home().glob("drill-*")) == []
+    assert home() == Path(settings.VAR_DIR) / "dku"
+
+
+def test_it_fails_where_a_damaged_byte_is_not_caught(monkeypatch):
+    # An engine that does not look: what DKU exists to find.
+    monkeypatch.setattr(engine, "run", lambda request: None)
+    found = smoke.corruption()
+
+    assert found.verdict is Verdict.FAIL
+    assert "nobody noticed" in found.sentence
+
+
+def test_it_fails_where_the_damage_reaches_the_target(monkeypatch):
+    def careless(request: engine.Request) -> None:
+        Path(request.target.root, "camera.raw").write_bytes(b"damaged")
+        raise engine.VerifyFailed("too late")
+
+    monkeypatch.setattr(engine, "run", careless)
+    found = smoke.corruption()
+
+    assert found.verdict is Verdict.FAIL
+    assert found.details == ("camera.raw",)
