@@ -65,13 +65,21 @@ class Job(models.Model):
         Portal, models.PROTECT, related_name="jobs_from", verbose_name=_("source portal")
     )
     source_path = models.CharField(
-        _("source path"), max_length=4096, blank=True, default="", help_text=_("Below the portal's root; empty for the root itself.")
+        _("source path"),
+        max_length=4096,
+        blank=True,
+        default="",
+        help_text=_("Below the portal's root; empty for the root itself."),
     )
     target_portal = models.ForeignKey(
         Portal, models.PROTECT, related_name="jobs_to", verbose_name=_("target portal")
     )
     target_path = models.CharField(
-        _("target path"), max_length=4096, blank=True, default="", help_text=_("The contents of the source folder land in this folder.")
+        _("target path"),
+        max_length=4096,
+        blank=True,
+        default="",
+        help_text=_("The contents of the source folder land in this folder."),
     )
     strategy = models.CharField(
         _("strategy"), max_length=16, choices=JobStrategy, default=JobStrategy.AUTO
@@ -167,9 +175,7 @@ class Job(models.Model):
         ]
         indexes: ClassVar = [
             # The reaper asks every few seconds: which leases ran out?
-            models.Index(
-                fields=["lease_until"], name="job_leases", condition=Q(status="running")
-            ),
+            models.Index(fields=["lease_until"], name="job_leases", condition=Q(status="running")),
             # The reaper and the claim ask: what waits, oldest first?
             models.Index(fields=["queued_at"], name="job_waiting", condition=Q(status="queued")),
             # The admin list and the API list: newest first, often by status.
@@ -179,6 +185,34 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)[:8]
+
+    @property
+    def is_live(self) -> bool:
+        """Whether this job has not ended."""
+        return self.status in LIVE
+
+    @property
+    def seconds(self) -> float:
+        """How long the latest attempt has run, or ran."""
+        until = self.finished_at or self.heartbeat_at
+        if self.started_at is None or until is None:
+            return 0.0
+        return max(0.0, (until - self.started_at).total_seconds())
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second of the latest attempt."""
+        return self.bytes_done / self.seconds if self.seconds else 0.0
+
+    @property
+    def percent(self) -> int:
+        """How much is done, in bytes, or in files where there are no bytes; 100 only when done."""
+        if self.status == Status.DONE:
+            return 100
+        done, total = self.bytes_done, self.bytes_total
+        if not total:
+            done, total = self.files_done, self.files_total
+        return min(99, 100 * done // total) if total else 0
 
 
 class ParcelKind(models.TextChoices):

@@ -1,0 +1,113 @@
+"""Jobs and events as JSON."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rest_framework import serializers
+
+from jobs.models import Job, JobConflict, JobEvent, JobMode, JobStrategy, JobVerify
+from jobs.orders import MAX_STREAMS, ORDER_FIELDS
+from portals.models import Portal
+
+
+class PatternsField(serializers.ListField):
+    """A list of glob patterns."""
+
+    child = serializers.CharField(trim_whitespace=False)
+
+
+class JobOrderSerializer(serializers.Serializer):
+    """What a launcher sends; `jobs.services.job_create` decides whether it can be done."""
+
+    source_portal = serializers.SlugRelatedField(slug_field="name", queryset=Portal.objects.all())
+    source_path = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
+    target_portal = serializers.SlugRelatedField(slug_field="name", queryset=Portal.objects.all())
+    target_path = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
+    mode = serializers.ChoiceField(JobMode.choices, default=JobMode.COPY)
+    strategy = serializers.ChoiceField(JobStrategy.choices, default=JobStrategy.AUTO)
+    verify = serializers.ChoiceField(JobVerify.choices, default="", allow_blank=True)
+    on_conflict = serializers.ChoiceField(JobConflict.choices, default=JobConflict.FAIL)
+    include = PatternsField(default=list)
+    exclude = PatternsField(default=list)
+    streams = serializers.IntegerField(default=1, min_value=1, max_value=MAX_STREAMS)
+
+
+class JobSerializer(serializers.ModelSerializer):
+    """A job as lists show it: what was asked, how it stands, how fast it goes."""
+
+    source_portal = serializers.SlugRelatedField("name", read_only=True)
+    target_portal = serializers.SlugRelatedField("name", read_only=True)
+    requested_by = serializers.SlugRelatedField("username", read_only=True)
+    rate = serializers.SerializerMethodField(help_text="Bytes per second of the latest attempt.")
+    percent = serializers.IntegerField(read_only=True)
+    is_live = serializers.BooleanField(read_only=True)
+
+    class Meta:
+        model = Job
+        fields: ClassVar = [
+            "id",
+            *ORDER_FIELDS,
+            "status",
+            "is_live",
+            "phase",
+            "percent",
+            "rate",
+            "files_total",
+            "files_done",
+            "files_skipped",
+            "files_failed",
+            "bytes_total",
+            "bytes_done",
+            "attempt",
+            "worker",
+            "heartbeat_at",
+            "cancel_requested_at",
+            "error_code",
+            "error_message",
+            "requested_by",
+            "relaunched_from",
+            "created_at",
+            "queued_at",
+            "started_at",
+            "finished_at",
+        ]
+        read_only_fields: ClassVar = fields
+
+    def get_rate(self, job: Job) -> int:
+        """Whole bytes per second."""
+        return round(job.rate)
+
+
+class JobDetailSerializer(JobSerializer):
+    """A job alone: also the plan the engine made."""
+
+    class Meta(JobSerializer.Meta):
+        fields: ClassVar = [*JobSerializer.Meta.fields, "plan"]
+        read_only_fields: ClassVar = fields
+
+
+class JobEventSerializer(serializers.ModelSerializer):
+    """One line of a job's trail."""
+
+    class Meta:
+        model = JobEvent
+        fields: ClassVar = [
+            "seq", "at", "level", "code", "phase", "attempt", "message", "data",
+        ]  # fmt: skip
+
+
+class EventsQuerySerializer(serializers.Serializer):
+    """Which events to send: those after a number, at most so many."""
+
+    after = serializers.IntegerField(default=0, min_value=0, max_value=2**31 - 1)
+    limit = serializers.IntegerField(default=100, min_value=1, max_value=1000)
+
+
+class EventsPageSerializer(serializers.Serializer):
+    """Events in order, and the number to pass as `after` to get the next ones."""
+
+    results = JobEventSerializer(many=True)
+    after = serializers.IntegerField()
+    more = serializers.BooleanField(help_text="Whether more events are there already.")
+    is_live = serializers.BooleanField(help_text="Whether the job can still get new events.")

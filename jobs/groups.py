@@ -1,0 +1,20 @@
+"""What the two groups that come with Ketter may do with jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps as installed_apps
+from django.apps.registry import Apps
+
+from portals.groups import OPERATORS, VIEWERS, group_grant
+
+VIEW = ("jobs.view_job", "jobs.view_jobevent", "jobs.view_jobparcel")
+#: Launching and relaunching need the first, cancelling the second.
+OPERATE = ("jobs.add_job", "jobs.change_job")
+
+
+def jobs_granted(*, using: str, apps: Apps = installed_apps, **_signal: Any) -> None:
+    """Let viewers look and operators launch, cancel and relaunch; a post_migrate receiver."""
+    group_grant(VIEWERS, VIEW, using=using, apps=apps)
+    group_grant(OPERATORS, [*VIEW, *OPERATE], using=using, apps=apps)

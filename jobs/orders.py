@@ -1,0 +1,101 @@
+"""What a person or a program asks for when launching a job, and whether it can be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import TextChoices
+from django.utils.translation import gettext as _
+
+from jobs.errors import Problem
+from jobs.models import Job, JobConflict, JobMode, JobStrategy, JobVerify
+from jobs.places import overlap_problem, path_problem, tidy
+from jobs.text import is_storable
+from portals.models import Portal, PortalState
+
+#: The columns a launcher decides; all others are the job's own.
+ORDER_FIELDS = (
+    "mode",
+    "source_portal",
+    "source_path",
+    "target_portal",
+    "target_path",
+    "strategy",
+    "verify",
+    "on_conflict",
+    "include",
+    "exclude",
+    "streams",
+)
+
+_CHOICES: dict[str, type[TextChoices]] = {
+    "mode": JobMode,
+    "strategy": JobStrategy,
+    "verify": JobVerify,
+    "on_conflict": JobConflict,
+}
+MAX_STREAMS, MAX_PATTERNS, MAX_PATTERN, MAX_KEY = 32, 200, 1024, 128
+
+
+def tidy_order(order: Job) -> None:
+    """Bring the paths of a job not yet launched into their shortest form."""
+    order.source_path = tidy(order.source_path)
+    order.target_path = tidy(order.target_path)
+
+
+def problems_of(order: Job) -> dict[str, Problem]:
+    """Everything that is wrong with a job not yet launched, by field; nothing if it can be."""
+    found = {
+        name: _choice_problem(getattr(order, name), choices) for name, choices in _CHOICES.items()
+    }
+    for side in ("source", "target"):
+        found[f"{side}_portal"] = _portal_problem(getattr(order, f"{side}_portal"))
+        found[f"{side}_path"] = path_problem(getattr(order, f"{side}_path"))
+    if not found["source_path"] and not found["target_path"]:
+        found["target_path"] = overlap_problem(
+            (order.source_portal, order.source_path), (order.target_portal, order.target_path)
+        )
+    found["include"] = _patterns_problem(order.include)
+    found["exclude"] = _patterns_problem(order.exclude)
+    found["streams"] = _streams_problem(order.streams)
+    found["idempotency_key"] = _key_problem(order.idempotency_key)
+    return {name: problem for name, problem in found.items() if problem}
+
+
+def _choice_problem(value: str, choices: type[TextChoices]) -> Problem | None:
+    if value in choices.values:
+        return None
+    known = ", ".join(repr(str(choice)) for choice in choices.values)
+    return Problem(
+        "INVALID", _("%(value)r is not one of %(known)s.") % {"value": value, "known": known}
+    )
+
+
+def _portal_problem(portal: Portal) -> Problem | None:
+    if portal.state == PortalState.ACTIVE:
+        return None
+    return Problem("PORTAL_DISABLED", _("Portal %s is disabled.") % portal.name)
+
+
+def _patterns_problem(patterns: Any) -> Problem | None:
+    if len(patterns) > MAX_PATTERNS:
+        return Problem("INVALID", _("There can be at most %d patterns.") % MAX_PATTERNS)
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not 0 < len(pattern) <= MAX_PATTERN:
+            return Problem("INVALID", _("A pattern is a text of 1 to %d characters.") % MAX_PATTERN)
+        if not is_storable(pattern):
+            return Problem("INVALID", _("A pattern must be valid text without NUL."))
+    return None
+
+
+def _streams_problem(streams: Any) -> Problem | None:
+    if isinstance(streams, int) and 1 <= streams <= MAX_STREAMS:
+        return None
+    return Problem("INVALID", _("The number of streams is between 1 and %d.") % MAX_STREAMS)
+
+
+def _key_problem(key: str) -> Problem | None:
+    if len(key) <= MAX_KEY and key.isascii() and (key.isprintable() or not key):
+        return None
+    message = _("An idempotency key has at most %d printable ASCII characters.") % MAX_KEY
+    return Problem("INVALID", message)

@@ -1,0 +1,96 @@
+"""Our rq worker: the stock one, that also runs the reaper and says at once when a run dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connections
+from redis.exceptions import RedisError
+from rq import Worker
+from rq.executions import Execution
+from rq.job import Job as RqJob
+
+from jobs import reaper
+from jobs.errors import JobError
+from jobs.queue import TASK
+
+logger = logging.getLogger(__name__)
+
+
+class KetterWorker(Worker):
+    """An rq worker whose parent process looks after lost jobs, idle or busy.
+
+    rq's own retries and scheduler are not used: the row says what comes next.
+    All of our work in the parent happens between two waits, with no thread
+    and no database connection left open, so that forking stays safe.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # A process id alone comes again, in a container even at once.
+        unique = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
+        kwargs["name"] = kwargs.get("name") or unique
+        kwargs["job_monitoring_interval"] = self._interval
+        super().__init__(*args, **kwargs)
+        self._reaped = 0.0
+
+    @property
+    def _interval(self) -> int:
+        return max(1, int(settings.KETTER_REAPER_SECONDS))
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """How long to wait for a ring before looking after lost jobs."""
+        return min(super().dequeue_timeout, self._interval)
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Asked by rq before each wait of an idle worker."""
+        return self._reaper_is_due or super().should_run_maintenance_tasks
+
+    def run_maintenance_tasks(self) -> None:
+        """Run the reaper at its pace, and rq's own tidying at rq's."""
+        self._reap()
+        if super().should_run_maintenance_tasks:
+            super().run_maintenance_tasks()
+
+    def maintain_heartbeats(self, job: RqJob, execution: Execution) -> None:
+        """Run the reaper also while a work-horse runs; an absent Redis does not stop the horse."""
+        try:
+            super().maintain_heartbeats(job, execution)
+        except RedisError as error:
+            logger.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
+        if self._reaper_is_due:
+            self._reap()
+
+    def handle_work_horse_killed(self, job: RqJob, retpid: int, ret_val: int, rusage: Any) -> None:
+        """Give the job back at once when its process died and we did not."""
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)
+        if job.func_name == TASK:
+            why = f"its process ended with wait status {ret_val}"
+            self._guarded(partial(reaper.give_back, job.args[0], worker=self.name, reason=why))
+
+    @property
+    def _reaper_is_due(self) -> bool:
+        return time.monotonic() - self._reaped >= self._interval
+
+    def _reap(self) -> None:
+        self._reaped = time.monotonic()
+        self._guarded(reaper.tick)
+
+    def _guarded(self, look: Callable[[], object]) -> None:
+        """Run the reaper's work; what goes wrong is logged, and tried again at the next look."""
+        try:
+            look()
+        except (DatabaseError, RedisError, JobError):
+            logger.warning("Worker %s: the reaper could not work", self.name, exc_info=True)
+        finally:
+            connections.close_all()
