@@ -54,7 +54,7 @@ def _as_api_error(error: Exception) -> Exception:
 def _rest_envelope(error: exceptions.APIException) -> dict[str, Any]:
     detail = error.detail
     if isinstance(detail, exceptions.ErrorDetail):
-        return _envelope(detail.code.upper(), str(detail))
+        return _envelope((detail.code or "error").upper(), str(detail))
     if isinstance(detail, list):
         detail = {NON_FIELD_ERRORS: detail}
     return _envelope("INVALID", _first_sentence(detail), fields=detail)

@@ -287,13 +287,16 @@ def _ensure_database(socket_dir: Path) -> None:
 
 
 def _wait_ready(server: Server, log: Path, probe: Callable[[], object]) -> None:
+    """Wait until `probe` goes through; on any way out but success the server is ended."""
     deadline = time.monotonic() + START_SECONDS
-    while server.alive() and time.monotonic() < deadline:
-        try:
-            probe()
-        except (psycopg.OperationalError, redis.RedisError):
+    try:
+        while server.alive() and time.monotonic() < deadline:
+            with contextlib.suppress(psycopg.OperationalError, redis.RedisError):
+                probe()
+                return
             time.sleep(0.03)
-        else:
-            return
+    except BaseException:
+        server.stop()
+        raise
     server.stop()
     raise EmbeddedError(f"{server.name} did not start, see {log}:\n{last_lines(log)}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import django_rq
+from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
@@ -14,9 +15,6 @@ from django.views.decorators.http import require_safe
 from rq import Worker
 
 from ketter_site import __version__
-
-#: An idle rq worker reports at least this often (its dequeue timeout is 405 s).
-WORKER_SILENT = timedelta(seconds=480)
 
 
 class Unhealthy(Exception):
@@ -70,10 +68,11 @@ def _redis() -> None:
 
 
 def _worker() -> None:
-    now = datetime.now(UTC)
+    # A worker reports at the reaper's pace, be it idle or busy.
+    silent = timedelta(seconds=30 + 2 * settings.KETTER_REAPER_SECONDS)
     for worker in Worker.all(connection=django_rq.get_connection()):
         seen = worker.last_heartbeat
-        if seen and now - seen.replace(tzinfo=UTC) < WORKER_SILENT:
+        if seen and datetime.now(UTC) - seen.replace(tzinfo=UTC) < silent:
             return
     raise Unhealthy("failing: no worker is running")
 

@@ -6,14 +6,15 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
-from jobs.api.views import JobViewSet
-from portals.api.views import PortalViewSet
 from rest_framework.routers import DefaultRouter
 
+from jobs.api.views import JobViewSet
 from ketter_site import health
+from portals.api.views import CredentialViewSet, PortalViewSet
 
 router = DefaultRouter()
 router.register("portals", PortalViewSet, basename="portal")
+router.register("credentials", CredentialViewSet, basename="credential")
 router.register("jobs", JobViewSet, basename="job")
 
 urlpatterns = [

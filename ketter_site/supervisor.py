@@ -1,0 +1,107 @@
+"""Keeps a few long-lived children running, and ends them all when it ends."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FrameType
+
+from ketter_site.processes import Ledger, Process, end
+
+#: Seconds between two looks at the children.
+TICK = 0.2
+#: A child that ran this long starts again at once when it dies.
+SETTLED_SECONDS = 60
+BACKOFF_MAX_SECONDS = 30
+#: How long a child may take to finish what it does before it is pressed.
+PATIENCE_SECONDS = 3
+
+
+class StopRequested(BaseException):
+    """Somebody asked for the end: Ctrl-C, SIGTERM, or a closed terminal."""
+
+
+@dataclass
+class Child:
+    """A program to keep running; `start` returns once it can be used.
+
+    Servers stand behind the others: they are ended last.
+    """
+
+    name: str
+    start: Callable[[], Process]
+    stop_signal: signal.Signals = signal.SIGTERM
+    is_server: bool = False
+    process: Process | None = field(default=None, init=False)
+    started_at: float = field(default=0, init=False)
+    start_at: float = field(default=0, init=False)
+    crashes: int = field(default=0, init=False)
+
+
+class Supervisor:
+    """Starts children, starts them again after a crash, and ends them in order."""
+
+    def __init__(self, ledger: Ledger, say: Callable[[str], None]) -> None:
+        self.ledger = ledger
+        self.say = say
+        self.children: list[Child] = []
+
+    def add(self, child: Child) -> None:
+        """Start a child now, and keep it running from here on."""
+        self.children.append(child)
+        self._start(child)
+
+    def watch(self) -> None:
+        """Keep all children running until `StopRequested` is raised."""
+        while True:
+            for child in self.children:
+                self._look_after(child)
+            time.sleep(TICK)
+
+    def stop(self) -> None:
+        """End all children within seconds: first those in front, then the servers."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        front = [c.process for c in self.children if c.process and not c.is_server]
+        for process in front:
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline and any(p.poll() is None for p in front):
+            time.sleep(0.05)
+        # A second signal makes a worker drop the job it is at; another attempt takes it up.
+        for process in front:
+            end(process, signal.SIGTERM, seconds=PATIENCE_SECONDS)
+        for child in reversed(self.children):
+            if child.is_server and child.process:
+                end(child.process, child.stop_signal, seconds=20)
+
+    def _start(self, child: Child) -> None:
+        child.process = child.start()
+        child.started_at = time.monotonic()
+        self.ledger.add(child.process.pid)
+
+    def _look_after(self, child: Child) -> None:
+        """Notice a crash and plan the next start, or start when that is due."""
+        now = time.monotonic()
+        if child.process is not None:
+            if child.process.poll() is None:
+                return
+            settled = now - child.started_at > SETTLED_SECONDS
+            child.crashes = 1 if settled else child.crashes + 1
+            wait = min(BACKOFF_MAX_SECONDS, 0.5 * 2 ** (child.crashes - 1))
+            self.say(f"{child.name} ended (status {child.process.returncode}), again in {wait:g} s")
+            child.process, child.start_at = None, now + wait
+        elif now >= child.start_at:
+            self._start(child)
+
+
+def raise_on_signals() -> None:
+    """Turn Ctrl-C, SIGTERM and SIGHUP into `StopRequested`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StopRequested(signal.Signals(number).name)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
