@@ -2,10 +2,11 @@
 
 import django.core.validators
 import django.db.models.deletion
+from django.db import migrations, models
+
 import portals.fields
 import portals.host_keys
 import portals.validators
-from django.db import migrations, models
 
 
 class Migration(migrations.Migration):

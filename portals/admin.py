@@ -1,0 +1,224 @@
+"""Portals and credentials in the admin."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_post_parameters
+from unfold.admin import ModelAdmin
+from unfold.decorators import action, display
+
+from engine.types import HostKey
+from portals import services
+from portals.errors import PortalError
+from portals.forms import CredentialForm, PinForm, PortalForm
+from portals.host_keys import host_key_parse
+from portals.models import (
+    SSH_ONLY,
+    Credential,
+    CredentialKind,
+    Portal,
+    PortalHealth,
+    PortalKind,
+)
+
+HEALTH_COLOURS = {
+    PortalHealth.UNKNOWN: "info",
+    PortalHealth.OK: "success",
+    PortalHealth.FAILING: "danger",
+    PortalHealth.HOST_KEY_CHANGED: "danger",
+}
+
+
+def shown_if_kind(kind: str) -> str:
+    """The page's condition for a field; on a page without a form, all fields are shown."""
+    return f"typeof kind === 'undefined' || kind == '{kind}'"
+
+
+@admin.register(Portal)
+class PortalAdmin(ModelAdmin):
+    """Portals, with a page that tests the connection and pins host keys."""
+
+    form = PortalForm
+    list_display = ("name", "place", "state", "health_label", "checked_at")
+    list_filter = ("kind", "state", "health")
+    search_fields = ("name", "host", "root_path")
+    readonly_fields = ("fingerprint", "health_label", "health_message", "checked_at")
+    fieldsets: ClassVar = (
+        (None, {"fields": ("name", "kind", "root_path", "state", "max_streams")}),
+        (_("Host"), {"fields": ("host", "port", "username", "credential", "host_key")}),
+        (_("Last test"), {"fields": readonly_fields}),
+    )
+    conditional_fields: ClassVar = {
+        name: shown_if_kind(PortalKind.SSH) for name in (*SSH_ONLY, "port")
+    }
+    actions_row = ("connection",)
+    actions_detail = ("connection",)
+
+    @display(description=_("place"))
+    def place(self, portal: Portal) -> str:
+        """Host and folder in one, as scp writes them."""
+        user = f"{portal.username}@" if portal.username else ""
+        return f"{user}{portal.host}:{portal.root_path}" if portal.host else portal.root_path
+
+    @display(description=_("health"), ordering="health", label=HEALTH_COLOURS)
+    def health_label(self, portal: Portal) -> tuple[str, str]:
+        """The health in its colour."""
+        return portal.health, portal.get_health_display()
+
+    @display(description=_("fingerprint"), empty_value="-")
+    def fingerprint(self, portal: Portal) -> str:
+        """The pinned key as `ssh-keygen -l` names it."""
+        return portal.fingerprint
+
+    def save_model(self, request: HttpRequest, obj: Portal, form: PortalForm, change: bool) -> None:
+        """Write through the services, as the API does."""
+        if change:
+            services.portal_update(obj, **form.changes())
+            return
+        obj.pk = services.portal_create(**form.changes()).pk
+        obj.refresh_from_db()
+
+    def has_test_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Whether this user may have Ketter connect to a portal."""
+        return bool(request.user.has_perm("portals.test_portal"))
+
+    @action(
+        description=_("Test connection"), url_path="connection", icon="lan", permissions=["test"]
+    )
+    def connection(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """The page that tests a portal and offers the host's key to be pinned.
+
+        Looking is a GET; testing and pinning are POSTs of the page's two forms.
+        """
+        portal = self.get_object(request, object_id)
+        if portal is None or not self.has_view_permission(request, portal):
+            raise Http404
+        match request.POST.get("verb"):
+            case "test":
+                return self._test(request, portal)
+            case "pin":
+                return self._pin(request, portal)
+        return self._connection_page(request, portal)
+
+    def _test(self, request: HttpRequest, portal: Portal) -> HttpResponseBase:
+        try:
+            finding = services.portal_test(portal)
+        except PortalError as error:
+            messages.error(request, str(error))
+            return self._connection_page(request, portal)
+        pin = PinForm(initial={"host_key": finding.offer.line}) if finding.offer else None
+        return self._connection_page(request, portal, code=finding.code, offer=pin)
+
+    def _pin(self, request: HttpRequest, portal: Portal) -> HttpResponseBase:
+        if not self.has_change_permission(request, portal):
+            raise PermissionDenied
+        form = PinForm(request.POST)
+        if not form.is_valid():
+            return self._connection_page(request, portal, offer=form)
+        services.portal_pin_host_key(portal, line=form.cleaned_data["host_key"])
+        words = {"name": portal.name, "fingerprint": portal.fingerprint}
+        done = gettext("The host key %(fingerprint)s is pinned to “%(name)s”.") % words
+        self.log_change(request, portal, done)
+        messages.success(request, done)
+        return HttpResponseRedirect(reverse("admin:portals_portal_connection", args=[portal.pk]))
+
+    def _connection_page(
+        self,
+        request: HttpRequest,
+        portal: Portal,
+        *,
+        code: str = "",
+        offer: PinForm | None = None,
+    ) -> TemplateResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "original": portal,
+            "portal": portal,
+            "title": _("Test connection"),
+            "subtitle": portal.name,
+            "code": code,
+            "colour": HEALTH_COLOURS[PortalHealth(portal.health)],
+            "seen": _seen(portal),
+            "offer": offer,
+            "offered": _offered_key(offer),
+            "may_pin": self.has_change_permission(request, portal),
+        }
+        return TemplateResponse(request, "admin/portals/portal/connection.html", context)
+
+
+def _offered_key(form: PinForm | None) -> HostKey | None:
+    """The key in a pin form, as far as it is one, to show its fingerprint."""
+    if form is None or form["host_key"].errors:
+        return None
+    return host_key_parse(form["host_key"].value())
+
+
+def _seen(portal: Portal) -> list[tuple[str, str]]:
+    """What the last good test saw at the host, as rows of a table."""
+    seen = portal.capabilities
+    if not seen:
+        return []
+    folding = {True: gettext("yes"), False: gettext("no"), None: gettext("not known")}
+    space = gettext("%(free)s of %(total)s") % {
+        "free": filesizeformat(seen["free_bytes"]),
+        "total": filesizeformat(seen["total_bytes"]),
+    }
+    return [
+        (gettext("Host name"), seen["hostname"]),
+        (gettext("System"), seen["system"]),
+        (gettext("Python"), seen["python"]),
+        (gettext("Root folder, links resolved"), seen["realpath"]),
+        (gettext("Writable"), folding[seen["writable"]]),
+        (gettext("Free space"), space),
+        (gettext("Longest name"), gettext("%d bytes") % seen["name_max"]),
+        (gettext("Upper and lower case are one"), folding[seen["case_folding"]]),
+        (gettext("Time of the test"), gettext("%.1f s") % seen["seconds"]),
+    ]
+
+
+@admin.register(Credential)
+class CredentialAdmin(ModelAdmin):
+    """Credentials; the stored secret has no way onto a page."""
+
+    form = CredentialForm
+    list_display = ("name", "kind", "key_path", "updated_at")
+    list_filter = ("kind",)
+    search_fields = ("name",)
+    conditional_fields: ClassVar = {
+        "password": shown_if_kind(CredentialKind.PASSWORD),
+        "private_key": shown_if_kind(CredentialKind.PRIVATE_KEY),
+        "key_path": shown_if_kind(CredentialKind.KEY_FILE),
+    }
+
+    def get_fields(self, request: HttpRequest, obj: Credential | None = None) -> tuple[str, ...]:
+        """Name, kind and the ways in; without the latter for those who may only look."""
+        known = ("name", "kind", "key_path")
+        writable = self.has_change_permission(request, obj) if obj else True
+        return (*known, *CredentialForm.SECRET_FIELDS.values()) if writable else known
+
+    @method_decorator(sensitive_post_parameters())
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Keep what was posted out of error reports."""
+        return super().changeform_view(request, *args, **kwargs)
+
+    def save_model(
+        self, request: HttpRequest, obj: Credential, form: CredentialForm, change: bool
+    ) -> None:
+        """Write through the services, as the API does."""
+        given = {name: form.cleaned_data[name] for name in ("name", "key_path", "secret")}
+        if change:
+            services.credential_update(obj, **given)
+            return
+        obj.pk = services.credential_create(kind=form.cleaned_data["kind"], **given).pk
+        obj.refresh_from_db()

@@ -1,0 +1,125 @@
+"""The admin's forms. A secret goes through them inwards only."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+from unfold.widgets import (
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldBooleanWidget,
+)
+
+from portals.host_keys import validate_host_key
+from portals.models import SSH_ONLY, Credential, CredentialKind, Portal, PortalKind
+from portals.services import secret_clean
+
+
+class SecretTextarea(UnfoldAdminTextareaWidget):
+    """A text area that never shows what it holds, not even after a mistake."""
+
+    def format_value(self, value: Any) -> str:
+        """Show nothing."""
+        return ""
+
+
+class PortalForm(forms.ModelForm):
+    """A portal; what only SSH has is dropped for a portal on this machine."""
+
+    class Meta:
+        model = Portal
+        fields = (
+            "name",
+            "kind",
+            "host",
+            "port",
+            "username",
+            "credential",
+            "root_path",
+            "max_streams",
+            "state",
+            "host_key",
+        )
+
+    def clean(self) -> dict[str, Any]:
+        """Empty the fields that the page hides for a portal on this machine."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if cleaned.get("kind") == PortalKind.LOCAL:
+            cleaned |= {name: None if name == "credential" else "" for name in SSH_ONLY}
+            for name in SSH_ONLY:
+                self.errors.pop(name, None)
+        return cleaned
+
+    def changes(self) -> dict[str, Any]:
+        """What to hand to the services; the pin only where somebody typed one."""
+        changes = dict(self.cleaned_data)
+        if "host_key" not in self.changed_data:
+            del changes["host_key"]
+        return changes
+
+
+class PinForm(forms.Form):
+    """The confirmation of a person that a host key is the right one."""
+
+    host_key = forms.CharField(widget=forms.HiddenInput, validators=[validate_host_key])
+    compared = forms.BooleanField(
+        label=_("I have compared this fingerprint with the one on the host itself."),
+        widget=UnfoldBooleanWidget,
+        error_messages={"required": _("Compare the fingerprint first, then tick the box.")},
+    )
+
+
+class CredentialForm(forms.ModelForm):
+    """A credential; an empty secret keeps the stored one."""
+
+    #: Which field of the form takes the secret of which kind.
+    SECRET_FIELDS: ClassVar = {
+        CredentialKind.PASSWORD: "password",
+        CredentialKind.PRIVATE_KEY: "private_key",
+    }
+
+    password = forms.CharField(
+        label=_("password"),
+        required=False,
+        strip=False,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+    )
+    private_key = forms.CharField(
+        label=_("private key"),
+        required=False,
+        strip=False,
+        widget=SecretTextarea(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text=_("The whole text of the key file. It needs to be without a passphrase."),
+    )
+
+    class Meta:
+        model = Credential
+        fields = ("name", "kind", "key_path")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk is None or "kind" not in self.fields:
+            return
+        self.fields["kind"].disabled = True  # A new kind is a new credential.
+        keep = _("Leave it empty to keep the stored one. What is stored is never shown.")
+        for name in self.SECRET_FIELDS.values():
+            self.fields[name].help_text = keep
+
+    def clean(self) -> dict[str, Any]:
+        """Check the secret of this kind; what the other kinds have is dropped."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        kind = cleaned.get("kind", "")
+        if kind != CredentialKind.KEY_FILE:
+            cleaned["key_path"] = ""
+            self.errors.pop("key_path", None)
+        field = self.SECRET_FIELDS.get(kind)
+        cleaned["secret"] = cleaned.get(field, "") if field else ""
+        if field and (cleaned["secret"] or self.instance.pk is None):
+            try:
+                secret_clean(kind, cleaned["secret"])
+            except ValidationError as error:
+                self.add_error(field, error.messages)
+        return cleaned
