@@ -20,7 +20,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.rig.sshd import (
@@ -155,6 +155,18 @@ class TwoHosts:
         """What a command prints when root runs it on SRVTRF itself."""
         inside = ["nsenter", *self._srvtrf, "--", *command]
         return subprocess.run(inside, capture_output=True, text=True, check=True).stdout
+
+    @contextlib.contextmanager
+    def slow_line(self, mbit: int) -> Iterator[None]:
+        """Let no more than so many Mbit/s leave LAB for a while."""
+        shaping = f"tc qdisc replace dev eth0 root tbf rate {mbit}mbit burst 256k latency 200ms"
+        answer = self.run_in_lab(shaping.split())
+        if answer.returncode != 0:
+            raise RigError(f"this kernel cannot slow the line: {answer.stderr}")
+        try:
+            yield
+        finally:
+            self.run_in_lab(["tc", "qdisc", "del", "dev", "eth0", "root"])
 
     def _prepare_folders(self) -> None:
         for name in ("lab", "srvtrf", "home", "etc/ssh"):
