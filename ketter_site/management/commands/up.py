@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import hashlib
 import json
 import os
 import secrets
@@ -19,6 +21,7 @@ from typing import Any, TextIO
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.staticfiles.finders import get_finders
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import connections
 from django.utils.translation import gettext_lazy as _
@@ -100,9 +103,8 @@ class Command(BaseCommand):
         url = _url(listener)
         supervisor.add(Child("web", lambda: _spawn_web(listener)))
         for number in range(1, options["workers"] + 1):
-            supervisor.add(
-                Child(f"worker-{number}", lambda name=f"worker-{number}": _spawn_worker(name))
-            )
+            name = f"worker-{number}"
+            supervisor.add(Child(name, functools.partial(_spawn_worker, name)))
         _wait_for_web(url, supervisor.children)
         if ready_file := options["ready_file"]:
             ready_file.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
@@ -112,7 +114,7 @@ class Command(BaseCommand):
     def _prepare(self) -> None:
         """Bring the schema, the static files and the first user up to date."""
         call_command("migrate", interactive=False, verbosity=0)
-        call_command("collectstatic", interactive=False, verbosity=0)
+        _collect_static()
         user_model = get_user_model()
         if not user_model.objects.filter(is_superuser=True).exists():
             password = secrets.token_urlsafe(12)
@@ -131,6 +133,21 @@ def _take_lock(lock: TextIO) -> None:
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
+
+
+def _collect_static() -> None:
+    """Collect and compress the static files, unless they are the same as last time."""
+    digest = hashlib.sha256()
+    for finder in get_finders():
+        for path, storage in finder.list([]):
+            stat = Path(storage.path(path)).stat()
+            digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    mark = RUN_DIR / "static.sha256"
+    if mark.exists() and mark.read_text("ascii") == digest.hexdigest():
+        return
+    mark.unlink(missing_ok=True)
+    call_command("collectstatic", interactive=False, verbosity=0)
+    mark.write_text(digest.hexdigest(), "ascii")
 
 
 def _servers() -> list[Child]:
@@ -186,7 +203,8 @@ def _spawn_web(listener: socket.socket) -> Process:
         "--bind",
         f"fd://{listener.fileno()}",
     ]
-    argv += ["--workers", "2", "--threads", "4", "--graceful-timeout", "5", "--access-logfile", "-"]
+    argv += ["--preload", "--workers", "2", "--threads", "4", "--graceful-timeout", "5"]
+    argv += ["--access-logfile", "-"]
     return spawn(argv, log=LOG_DIR / "web.log", cwd=BASE_DIR, pass_fds=[listener.fileno()])
 
 
