@@ -35,4 +35,5 @@ def _with_socket(url: URL) -> URL:
     else:
         return url
     # SQLAlchemy and libpq take a socket's folder as a query parameter.
-    return url.set(host=None, database=database).update_query_dict({"host": folder})
+    query = {**url.query, "host": folder}
+    return URL.create(DRIVER, url.username, url.password, None, url.port, database, query)

@@ -148,12 +148,12 @@ def _statements(collected: Sequence[str], begun: datetime, twin: _Twin) -> tuple
         if text.startswith("--") and "\n" not in text:
             comments += [] if text == "--" else [text]
         elif text:
-            found.append("\n".join([*comments, _with_now(text, begun)]))
+            found.append("\n".join([*comments, with_now(text, begun)]))
             comments = []
     return (*found, "\n".join(comments)) if comments else tuple(found)
 
 
-def _with_now(sql: str, begun: datetime) -> str:
+def with_now(sql: str, begun: datetime) -> str:
     """Say now() where a default was worked out during this export, for the same text each time."""
 
     def moment(match: re.Match[str]) -> str:
