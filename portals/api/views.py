@@ -30,7 +30,7 @@ class PortalViewSet(ModelViewSet[Portal]):
     serializer_class = PortalSerializer
     filterset_class = PortalFilterSet
     ordering_fields: ClassVar = ["name", "kind", "host", "health", "checked_at", "created_at"]
-    permission_classes: ClassVar = [ModelPermissions]
+    permission_classes = (ModelPermissions,)
     action_permissions: ClassVar = {
         "test": "portals.test_portal",
         "pin_host_key": "portals.change_portal",
@@ -75,7 +75,7 @@ class CredentialViewSet(ModelViewSet[Credential]):
     serializer_class = CredentialSerializer
     filterset_class = CredentialFilterSet
     ordering_fields: ClassVar = ["name", "kind", "created_at", "updated_at"]
-    permission_classes: ClassVar = [ModelPermissions]
+    permission_classes = (ModelPermissions,)
 
     def perform_create(self, serializer: BaseSerializer[Credential]) -> None:
         """Register a credential."""

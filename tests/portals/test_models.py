@@ -1,0 +1,111 @@
+"""What the database itself refuses, and the sentence an operator reads instead."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError
+
+from portals.crypto import encrypt
+from portals.models import Credential, Portal
+from portals.services import credential_create, portal_create
+from tests.portals.conftest import HOST_KEY
+
+LOCAL = {"name": "lab", "kind": "local", "root_path": "/srv"}
+SSH = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_path": "/srv"}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fields"),
+    [
+        ("portal_host_iff_ssh", {**LOCAL, "host": "h"}),
+        ("portal_host_iff_ssh", {**SSH, "host": ""}),
+        ("portal_host_iff_ssh", {**LOCAL, "kind": "ftp"}),
+        ("portal_root_absolute", {**LOCAL, "root_path": "srv"}),
+        ("portal_root_normalised", {**LOCAL, "root_path": "/srv/"}),
+        ("portal_root_normalised", {**LOCAL, "root_path": "/srv/.."}),
+        ("portal_root_normalised", {**LOCAL, "root_path": "/srv/./a"}),
+        ("portal_root_normalised", {**LOCAL, "root_path": "//srv"}),
+        ("portal_host_plain", {**SSH, "host": "-oProxyCommand=id"}),
+        ("portal_host_plain", {**SSH, "host": "a b"}),
+        ("portal_username_plain", {**SSH, "username": "-l"}),
+        ("portal_username_plain", {**SSH, "username": "a;id"}),
+        ("portal_port_range", {**SSH, "port": 0}),
+        ("portal_port_range", {**SSH, "port": 65536}),
+        ("portal_streams_range", {**LOCAL, "max_streams": 33}),
+        ("portal_state_known", {**LOCAL, "state": "gone"}),
+        ("portal_health_known", {**LOCAL, "health": "fine"}),
+        ("portals_name_09d74109_uniq|portals_name_key", {**LOCAL, "name": "taken"}),
+    ],
+)
+def test_it_has_constraints_for_portals(db, constraint: str, fields: dict[str, object]) -> None:
+    Portal.objects.create(name="taken", kind="local", root_path="/")
+    with pytest.raises(IntegrityError, match=constraint):
+        Portal.objects.create(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**LOCAL, "root_path": "/"},
+        {**LOCAL, "root_path": "/srv/.hidden/..a"},
+        {**SSH, "host": "fe80::1%eth0", "username": "LAB\\oscar"},
+    ],
+)
+def test_it_has_no_constraint_against_good_portals(db, fields: dict[str, object]) -> None:
+    Portal.objects.create(**fields)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fields"),
+    [
+        ("credential_kind_known", {"kind": "magic"}),
+        ("credential_secret_iff_kind_holds_one", {"kind": "password"}),
+        ("credential_secret_iff_kind_holds_one", {"kind": "agent", "secret": "x"}),
+        ("credential_key_path_iff_key_file", {"kind": "key_file"}),
+        ("credential_key_path_iff_key_file", {"kind": "key_file", "key_path": "k"}),
+        ("credential_key_path_iff_key_file", {"kind": "agent", "key_path": "/k"}),
+    ],
+)
+def test_it_has_constraints_for_credentials(db, constraint: str, fields: dict[str, str]) -> None:
+    secret = encrypt(fields["secret"]) if "secret" in fields else ""
+    with pytest.raises(IntegrityError, match=constraint):
+        Credential.objects.create(name="c", **{**fields, "secret": secret})
+
+
+def test_it_refuses_a_credential_on_this_machine_in_the_database(db) -> None:
+    agent = credential_create(name="agent", kind="agent")
+    with pytest.raises(IntegrityError, match="portal_credential_only_ssh"):
+        Portal.objects.create(**LOCAL, credential=agent)
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("host", {**SSH, "host": ""}),
+        ("host", {**SSH, "host": "-oProxyCommand=id"}),
+        ("host", {**LOCAL, "host": "h"}),
+        ("username", {**LOCAL, "username": "oscar"}),
+        ("host_key", {**LOCAL, "host_key": HOST_KEY}),
+        ("host_key", {**SSH, "host_key": "no key"}),
+        ("username", {**SSH, "username": "-l"}),
+        ("root_path", {**SSH, "root_path": "srv"}),
+        ("root_path", {**SSH, "root_path": "/srv/../etc"}),
+        ("port", {**SSH, "port": 0}),
+        ("max_streams", {**SSH, "max_streams": 0}),
+        ("name", {**SSH, "name": "two words"}),
+        ("kind", {**SSH, "kind": "ftp"}),
+        ("state", {**SSH, "state": "gone"}),
+    ],
+)
+def test_it_says_which_field_is_wrong(db, field: str, fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        portal_create(**fields)
+    assert field in caught.value.message_dict
+    assert not Portal.objects.exists()
+
+
+def test_it_keeps_the_root_and_the_key_in_one_spelling(db) -> None:
+    portal = portal_create(**{**SSH, "root_path": "//srv//media/", "host_key": f"{HOST_KEY} me"})
+    portal.refresh_from_db()
+    assert (portal.root_path, portal.host_key) == ("/srv/media", HOST_KEY)

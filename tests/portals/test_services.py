@@ -1,0 +1,179 @@
+"""Writes to portals and credentials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from portals.crypto import decrypt
+from portals.errors import CredentialInUse, PortalInUse
+from portals.models import Credential, Portal, PortalHealth
+from portals.services import (
+    credential_create,
+    credential_delete,
+    credential_set_secret,
+    credential_update,
+    portal_create,
+    portal_delete,
+    portal_pin_host_key,
+    portal_update,
+)
+from tests.factories import JobFactory
+from tests.portals.conftest import HOST_KEY, SECRET, make_private_key
+
+
+@pytest.fixture
+def portal(db) -> Portal:
+    """A portal behind SSH that was tested and found well."""
+    credential = credential_create(name="pass", kind="password", secret=SECRET)
+    portal = portal_create(
+        name="srvtrf",
+        kind="ssh",
+        host="srvtrf",
+        root_path="/srv",
+        credential=credential,
+        host_key=HOST_KEY,
+    )
+    found = {"health": "ok", "health_message": "Fine.", "capabilities": {"python": "3.11"}}
+    Portal.objects.filter(pk=portal.pk).update(**found, checked_at=timezone.now())
+    portal.refresh_from_db()
+    return portal
+
+
+@pytest.mark.parametrize("change", [{"host": "other"}, {"port": 2222}])
+def test_it_drops_the_pin_and_the_finding_with_the_address(portal: Portal, change: dict) -> None:
+    portal_update(portal, **change)
+    portal.refresh_from_db()
+    assert portal.host_key == ""
+    assert (portal.health, portal.health_message) == (PortalHealth.UNKNOWN, "")
+    assert (portal.capabilities, portal.checked_at) == ({}, None)
+
+
+def test_it_keeps_a_pin_that_comes_with_the_new_address(portal: Portal) -> None:
+    portal_update(portal, host="other", host_key=HOST_KEY)
+    assert portal.host_key == HOST_KEY
+
+
+@pytest.mark.parametrize(
+    "change", [{"username": "oscar"}, {"root_path": "/a"}, {"credential": None}]
+)
+def test_it_keeps_the_pin_but_drops_the_finding_with_the_way_in(
+    portal: Portal, change: dict
+) -> None:
+    portal_update(portal, **change)
+    assert (portal.host_key, portal.health) == (HOST_KEY, PortalHealth.UNKNOWN)
+
+
+def test_it_keeps_the_finding_where_nothing_of_the_way_in_changed(portal: Portal) -> None:
+    portal_update(portal, name="renamed", max_streams=8, state="disabled", root_path="/srv/")
+    portal.refresh_from_db()
+    assert (portal.name, portal.health, portal.host_key) == ("renamed", "ok", HOST_KEY)
+
+
+def test_it_does_not_undo_what_somebody_else_changed(portal: Portal) -> None:
+    stale = Portal.objects.get(pk=portal.pk)
+    portal_update(portal, max_streams=9)
+    portal_update(stale, name="renamed")
+    assert Portal.objects.get(pk=portal.pk).max_streams == 9
+
+
+def test_it_becomes_local_only_without_what_belongs_to_ssh(portal: Portal) -> None:
+    with pytest.raises(ValidationError, match="leave it empty"):
+        portal_update(portal, kind="local")
+    portal_update(portal, kind="local", host="", username="", credential=None)
+    assert (portal.kind, portal.host_key) == ("local", "")
+
+
+def test_it_pins_one_key_line(portal: Portal) -> None:
+    portal_pin_host_key(portal, line=f"{HOST_KEY} comment")
+    portal.refresh_from_db()
+    assert portal.host_key == HOST_KEY
+
+
+def test_it_pins_no_key_to_this_machine(db) -> None:
+    local = portal_create(name="lab", kind="local", root_path="/srv")
+    with pytest.raises(ValidationError, match="no host key"):
+        portal_pin_host_key(local, line=HOST_KEY)
+
+
+def test_it_does_not_delete_a_portal_that_jobs_name(db) -> None:
+    job = JobFactory()
+    with pytest.raises(PortalInUse, match="disable it instead"):
+        portal_delete(job.source_portal)
+    portal_delete(portal_create(name="free", kind="local", root_path="/srv"))
+    assert not Portal.objects.filter(name="free").exists()
+
+
+def test_it_does_not_delete_a_credential_that_portals_use(portal: Portal) -> None:
+    with pytest.raises(CredentialInUse, match="used by portals"):
+        credential_delete(portal.credential)
+    portal_update(portal, credential=None)
+    credential_delete(Credential.objects.get())
+    assert not Credential.objects.exists()
+
+
+def test_it_stores_secrets_encrypted(db, private_key: str) -> None:
+    password = credential_create(name="p", kind="password", secret=f" {SECRET} ")
+    key = credential_create(name="k", kind="private_key", secret=private_key)
+    assert SECRET not in password.secret
+    assert decrypt(password.secret) == f" {SECRET} "
+    assert decrypt(key.secret) == private_key
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("secret", {"kind": "password"}),
+        ("secret", {"kind": "private_key", "secret": SECRET}),
+        ("secret", {"kind": "agent", "secret": SECRET}),
+        ("secret", {"kind": "key_file", "key_path": "/k", "secret": SECRET}),
+        ("key_path", {"kind": "key_file"}),
+        ("key_path", {"kind": "key_file", "key_path": "k"}),
+        ("key_path", {"kind": "password", "secret": SECRET, "key_path": "/k"}),
+        ("kind", {"kind": "magic", "secret": SECRET}),
+    ],
+)
+def test_it_refuses_credentials_that_do_not_fit_their_kind(db, field: str, given: dict) -> None:
+    with pytest.raises(ValidationError) as caught:
+        credential_create(name="c", **given)
+    assert field in caught.value.message_dict
+    assert SECRET not in str(caught.value)
+    assert not Credential.objects.exists()
+
+
+def test_it_refuses_a_locked_key_without_repeating_it(db, tmp_path: Path) -> None:
+    locked = make_private_key(tmp_path / "locked", passphrase="open sesame")
+    with pytest.raises(ValidationError, match="protected by a passphrase") as caught:
+        credential_create(name="c", kind="private_key", secret=locked)
+    assert locked.splitlines()[1] not in str(caught.value)
+
+
+def test_it_replaces_a_secret_and_has_its_portals_tested_anew(portal: Portal) -> None:
+    credential_set_secret(portal.credential, secret="another")
+    portal.refresh_from_db()
+    assert decrypt(portal.credential.secret) == "another"
+    assert portal.health == PortalHealth.UNKNOWN
+
+
+def test_it_keeps_the_secret_when_none_is_given(portal: Portal) -> None:
+    before = portal.credential.secret
+    credential_update(portal.credential, name="renamed", key_path="", secret="")
+    portal.refresh_from_db()
+    assert (portal.credential.name, portal.credential.secret) == ("renamed", before)
+    assert portal.health == PortalHealth.OK
+
+
+def test_it_sets_no_secret_where_the_kind_holds_none(db) -> None:
+    agent = credential_create(name="a", kind="agent")
+    with pytest.raises(ValidationError, match="holds no secret"):
+        credential_set_secret(agent, secret=SECRET)
+
+
+def test_it_points_a_key_file_elsewhere(db) -> None:
+    credential = credential_create(name="k", kind="key_file", key_path="/k/one")
+    credential_update(credential, key_path="/k/two")
+    credential.refresh_from_db()
+    assert credential.key_path == "/k/two"
