@@ -34,13 +34,10 @@ def spawn(
     Where the kernel can (Linux), it sends the program `when_orphaned` when this
     process dies, in whichever way. `run_as` is a `setpriv` command line.
     """
-    wrapper = list(run_as)
-    if _can_follow_parent():
-        wrapper = [*(wrapper or ["setpriv"]), f"--pdeathsig={when_orphaned.name[3:]}"]
     _rotate(log)
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*wrapper, *argv],
+            [*with_parent(when_orphaned, run_as), *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -49,6 +46,13 @@ def spawn(
             pass_fds=pass_fds,
             start_new_session=True,
         )
+
+
+def with_parent(when_orphaned: signal.Signals, run_as: Sequence[str] = ()) -> list[str]:
+    """What to put before a command so that it gets a signal when this process dies."""
+    if not _can_follow_parent():
+        return [*run_as]
+    return [*(run_as or ["setpriv"]), f"--pdeathsig={when_orphaned.name[3:]}"]
 
 
 def end(
