@@ -13,7 +13,6 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from jobs.api.filters import JobFilter
-from jobs.api.permissions import JobPermission
 from jobs.api.serializers import (
     EventsPageSerializer,
     EventsQuerySerializer,
@@ -24,6 +23,7 @@ from jobs.api.serializers import (
 )
 from jobs.models import Job
 from jobs.services import job_cancel, job_create, job_relaunch
+from portals.api.permissions import ModelPermissions
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -36,7 +36,8 @@ class JobViewSet(ReadOnlyModelViewSet):
     """Transfer jobs, newest first."""
 
     queryset = Job.objects.select_related("source_portal", "target_portal", "requested_by")
-    permission_classes: ClassVar = [JobPermission]
+    permission_classes: ClassVar = [ModelPermissions]
+    action_permissions: ClassVar = {"cancel": "jobs.change_job", "relaunch": "jobs.add_job"}
     filterset_class = JobFilter
     ordering_fields: ClassVar = ["created_at", "started_at", "finished_at", "status"]
 

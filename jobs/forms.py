@@ -1,0 +1,61 @@
+"""The launch form of the admin."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+from unfold.widgets import UnfoldAdminTextareaWidget
+
+from jobs.models import Job
+from jobs.orders import ORDER_FIELDS, problems_of, tidy_order
+from portals.models import Portal, PortalState
+
+
+class PatternsField(forms.CharField):
+    """A list of glob patterns, one a line."""
+
+    widget = UnfoldAdminTextareaWidget({"rows": 2})
+
+    def prepare_value(self, value: Any) -> Any:
+        """The list as lines."""
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]
+        """The lines as a list, empty ones left out."""
+        lines = value if isinstance(value, list) else (value or "").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+
+
+class JobForm(forms.ModelForm):
+    """What a person decides when launching a job, refused field by field where it cannot be."""
+
+    include = PatternsField(
+        label=_("only these"), required=False, help_text=_("Patterns such as *.mov, one a line.")
+    )
+    exclude = PatternsField(
+        label=_("leave out"), required=False, help_text=_("Patterns such as .DS_Store, one a line.")
+    )
+
+    class Meta:
+        model = Job
+        fields: ClassVar = list(ORDER_FIELDS)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for side in ("source_portal", "target_portal"):
+            if side in self.fields:
+                active = Portal.objects.filter(state=PortalState.ACTIVE)
+                self.fields[side].queryset = active
+
+    def clean(self) -> dict[str, Any]:
+        """Ask the same judge as the API does; what it finds goes to the field it is about."""
+        values = super().clean() or self.cleaned_data
+        if {"source_portal", "target_portal", "source_path", "target_path"} <= values.keys():
+            order = Job(**values)
+            tidy_order(order)
+            for name, problem in problems_of(order).items():
+                if name in values:
+                    self.add_error(name, forms.ValidationError(problem.message, problem.code))
+        return values

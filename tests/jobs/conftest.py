@@ -1,0 +1,60 @@
+"""What the tests of jobs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from jobs.models import Job
+from jobs.states import Status
+from portals.models import Portal
+from tests.factories import JobFactory, PortalFactory
+
+
+@pytest.fixture
+def job_in(db: None) -> Callable[..., Job]:
+    """Make a job in a state, as a row only: no event, no ring."""
+
+    def make(status: Status, **fields: Any) -> Job:
+        now = timezone.now()
+        if status is Status.RUNNING:
+            lease = now + timedelta(seconds=60)
+            mine = {"attempt": 1, "worker": "w1", "lease_until": lease, "heartbeat_at": now}
+            fields = {**mine, **fields}
+        fields.setdefault("queued_at", now)
+        return JobFactory(status=status, **fields)
+
+    return make
+
+
+@pytest.fixture
+def lab(db: None, tmp_path: Path) -> Portal:
+    """A portal on this machine with a folder of its own."""
+    return _portal("lab", tmp_path / "lab")
+
+
+@pytest.fixture
+def srvtrf(db: None, tmp_path: Path) -> Portal:
+    """Another one."""
+    return _portal("srvtrf", tmp_path / "srvtrf")
+
+
+def _portal(name: str, root: Path) -> Portal:
+    root.mkdir()
+    return PortalFactory(name=name, root_path=str(root))
+
+
+@pytest.fixture
+def order(lab: Portal, srvtrf: Portal) -> dict[str, Any]:
+    """The least that `job_create` needs, without who asks."""
+    return {
+        "source_portal": lab,
+        "source_path": "day1",
+        "target_portal": srvtrf,
+        "target_path": "in/day1",
+    }
