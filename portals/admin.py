@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
@@ -17,7 +17,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
-from engine.types import HostKey
+import engine
 from portals import services
 from portals.errors import PortalError
 from portals.forms import CredentialForm, PinForm, PortalForm
@@ -78,7 +78,10 @@ class PortalAdmin(ModelAdmin):
     @display(description=_("fingerprint"), empty_value="-")
     def fingerprint(self, portal: Portal) -> str:
         """The pinned key as `ssh-keygen -l` names it."""
-        return portal.fingerprint
+        try:
+            return portal.fingerprint
+        except ValidationError:
+            return ""  # Shown beside a form that says what is wrong with the key.
 
     def save_model(self, request: HttpRequest, obj: Portal, form: PortalForm, change: bool) -> None:
         """Write through the services, as the API does."""
@@ -87,6 +90,11 @@ class PortalAdmin(ModelAdmin):
             return
         obj.pk = services.portal_create(**form.changes()).pk
         obj.refresh_from_db()
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Say that jobs protect a portal, rather than that nobody may delete jobs."""
+        rows, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return rows, counts, set() if protected else lacking, protected
 
     def has_test_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         """Whether this user may have Ketter connect to a portal."""
@@ -157,7 +165,7 @@ class PortalAdmin(ModelAdmin):
         return TemplateResponse(request, "admin/portals/portal/connection.html", context)
 
 
-def _offered_key(form: PinForm | None) -> HostKey | None:
+def _offered_key(form: PinForm | None) -> engine.HostKey | None:
     """The key in a pin form, as far as it is one, to show its fingerprint."""
     if form is None or form["host_key"].errors:
         return None

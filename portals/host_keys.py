@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from engine.types import HostKey
+import engine
 
 KEY_TYPES = frozenset(
     {
@@ -24,7 +23,7 @@ KEY_TYPES = frozenset(
 )
 
 
-def host_key_parse(line: str) -> HostKey:
+def host_key_parse(line: str) -> engine.HostKey:
     """The key in a line like `ssh-ed25519 AAAA… comment`, without the comment.
 
     The line goes into a known_hosts file, so only the two parsed words of it
@@ -43,8 +42,7 @@ def host_key_parse(line: str) -> HostKey:
     # The blob names its own type: a length (four bytes), then the name.
     if blob[4 : 4 + int.from_bytes(blob[:4], "big")] != kind.encode():
         raise ValidationError(_("The text of the host key is not of the type in front of it."))
-    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-    return HostKey(line=f"{kind} {text}", fingerprint=f"SHA256:{digest}")
+    return engine.HostKey(line=f"{kind} {text}", fingerprint=engine.fingerprint(line))
 
 
 def validate_host_key(value: str) -> None:

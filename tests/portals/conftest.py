@@ -19,6 +19,12 @@ HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE8di/PZy6li+cGFCvgqTNa8gUQOdr/N
 FINGERPRINT = "SHA256:af7E+jGNN0SqiK9FDrsmJmtIOdtEcoGjwztOp7Abf+4"
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(settings) -> None:
+    """Hash passwords of users at once; nothing here is about how hard they are to guess."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def private_key(tmp_path: Path) -> str:
     """The text of a new private key without a passphrase."""

@@ -71,7 +71,7 @@ def test_it_rotates_nothing_when_one_secret_is_lost(db, settings) -> None:
     kept = credential_create(name="kept", kind="password", secret=SECRET)
     assert credentials_undecryptable() == [lost]
     settings.FIELD_KEYS = [Fernet.generate_key().decode(), NEW]
-    with pytest.raises(CannotDecrypt, match="Nothing was rotated.* lost"):
+    with pytest.raises(CannotDecrypt, match=r"Nothing was rotated.* lost"):
         credentials_rotate()
     with pytest.raises(CommandError, match="lost"):
         call_command("rotate_credentials")

@@ -64,7 +64,7 @@ def test_it_refuses_a_disabled_portal_for_jobs_but_not_for_a_test(db) -> None:
 def test_it_names_the_credential_that_no_key_opens(db, settings) -> None:
     credential = credential_create(name="vault", kind="password", secret=SECRET)
     settings.FIELD_KEYS = [Fernet.generate_key().decode()]
-    with pytest.raises(CannotDecrypt, match="“vault”.*KETTER_FIELD_KEYS"):
+    with pytest.raises(CannotDecrypt, match=r"“vault”.*KETTER_FIELD_KEYS"):
         endpoint_for(ssh_portal(credential=credential), "")
 
 
