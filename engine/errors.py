@@ -202,5 +202,7 @@ BY_CODE: dict[str, type[EngineError]] = _tree(EngineError)
 
 
 def from_code(code: str, message: str) -> EngineError:
-    """The error for a code an agent sent; an unknown code is an agent failure."""
-    return BY_CODE.get(code, AgentFailed)(message)
+    """The error for a code an agent sent; a code without a class of its own keeps its code."""
+    error = BY_CODE.get(code, EngineError)(message)
+    error.code = code
+    return error

@@ -1,0 +1,191 @@
+"""What happens at the ends once the bytes are proven: compare, publish, finish, remove."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from engine.agent.tree import Tree, entry_of, unchanged
+from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, show
+
+ABSENT, SAME, DIFFERENT, OTHER_KIND = "a", "s", "d", "t"
+
+def compare(target: Tree, entries: list[Entry], keep_both: bool) -> tuple[str, dict[str, str]]:
+    """What the target holds where each entry would go, one letter each.
+
+    a: nothing; s: the same (kind, size and mtime; link text); d: something
+    different of a kind that could be replaced; t: something in the way that
+    is never replaced. With `keep_both` a copy under an earlier second name
+    counts as the same; the second result maps indexes to such names.
+    """
+    states, others = [], {}
+    for index, entry in enumerate(entries):
+        state = _compare_one(target, entry, entry.path)
+        if keep_both and state in (DIFFERENT, OTHER_KIND) and entry.kind != FOLDER:
+            for path in second_names(entry.path):
+                second = _compare_one(target, entry, path)
+                if second == SAME:
+                    state, others[str(index)] = SAME, path
+                if second in (SAME, ABSENT):
+                    break
+        states.append(state)
+    return "".join(states), others
+
+
+def _compare_one(target: Tree, entry: Entry, path: str) -> str:
+    try:
+        folder, name = target.parent(path)
+        found = entry_of(folder, name, path)
+    except FileNotFoundError:
+        return ABSENT
+    except NotADirectoryError:
+        return OTHER_KIND
+    if found is None or (found.kind == FOLDER) != (entry.kind == FOLDER):
+        return OTHER_KIND
+    if found.kind != entry.kind:
+        return DIFFERENT
+    if entry.kind == FILE:
+        same = (found.size, found.mtime_ns) == (entry.size, entry.mtime_ns)
+        return SAME if same else DIFFERENT
+    if entry.kind == LINK:
+        return SAME if found.link == entry.link else DIFFERENT
+    return SAME
+
+
+def second_names(path: str) -> list[str]:
+    """The names a second copy may take: `a (2).mov`, `a (3).mov` …"""
+    above, slash, name = path.rpartition("/")
+    stem, dot, ending = name.rpartition(".")
+    if not stem:
+        stem, dot, ending = name, "", ""
+    room = 255 - len(os.fsencode(f" (999){dot}{ending}"))
+    stem = os.fsdecode(os.fsencode(stem)[:room])
+    return [f"{above}{slash}{stem} ({number}){dot}{ending}" for number in range(2, 1000)]
+
+
+class Publisher:
+    """Moves a staging tree into the target tree by renames."""
+
+    def __init__(self, staging: Tree, target: Tree, policy: str) -> None:
+        self._staging = staging
+        self._target = target
+        self._policy = policy
+
+    def publish(self) -> None:
+        """Put everything in place; conflicts that forbid it are found before the first rename."""
+        try:
+            self._check("")
+            self._merge("")
+        except OSError as error:
+            if isinstance(error.filename, str):
+                raise explain(error, error.filename) from error
+            raise
+        finally:
+            # Folders of either tree may have been renamed from under their descriptors.
+            self._staging.forget()
+            self._target.forget()
+
+    def _names(self, path: str) -> list[str]:
+        return sorted(os.listdir(self._staging.folder(path)))
+
+    def _state(self, path: str) -> tuple[Entry, str]:
+        folder, name = self._staging.parent(path)
+        entry = entry_of(folder, name, path)
+        if entry is None:
+            raise AgentError("AGENT_FAILED", f"{show(path)} in the staging folder is no kind we wrote")
+        return entry, _compare_one(self._target, entry, path)
+
+    def _check(self, above: str) -> None:
+        for name in self._names(above):
+            path = f"{above}/{name}" if above else name
+            entry, state = self._state(path)
+            if state == ABSENT:
+                continue
+            if entry.kind == FOLDER and state == SAME:
+                self._check(path)
+            elif entry.kind == FOLDER or not self._allowed(state):
+                raise AgentError("TARGET_EXISTS", f"{show(path)} is in the way at the target")
+
+    def _allowed(self, state: str) -> bool:
+        if self._policy == "keep-both":
+            return True
+        return self._policy == "overwrite" and state != OTHER_KIND
+
+    def _merge(self, above: str) -> None:
+        for name in self._names(above):
+            path = f"{above}/{name}" if above else name
+            entry, state = self._state(path)
+            if entry.kind == FOLDER and state == SAME:
+                self._merge(path)
+                continue
+            if state != ABSENT and self._policy == "keep-both":
+                self._rename(path, self._free_name(entry))
+            else:
+                self._rename(path, path)
+
+    def _free_name(self, entry: Entry) -> str:
+        for path in second_names(entry.path):
+            if _compare_one(self._target, entry, path) == ABSENT:
+                return path
+        raise AgentError("TARGET_EXISTS", f"{show(entry.path)} is there a thousand times already")
+
+    def _rename(self, source: str, target: str) -> None:
+        from_folder, from_name = self._staging.parent(source)
+        to_folder, to_name = self._target.parent(target)
+        os.rename(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+
+
+def finish_folders(target: Tree, folders: list[Entry]) -> list[list[str]]:
+    """Give folders their mode and time, in the order given (deepest first is the caller's duty).
+
+    Returns those that would not take them, as path, code, sentence: a folder
+    that was there before may belong to somebody else.
+    """
+    problems = []
+    for entry in folders:
+        try:
+            fd = target.folder(entry.path)
+            os.fchmod(fd, entry.mode & 0o777)
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        except OSError as error:
+            problem = explain(error, entry.path)
+            problems.append([entry.path, problem.code, str(problem)])
+    return problems
+
+
+def remove_entries(source: Tree, entries: list[Entry]) -> tuple[int, list[list[str]]]:
+    """Remove files and links that are still what was scanned; return the count and what stayed.
+
+    What stayed comes as path, code, sentence. An entry that is gone already counts as removed.
+    """
+    removed, kept = 0, []
+    for entry in entries:
+        try:
+            folder, name = source.parent(entry.path)
+            if unchanged(entry, os.stat(name, dir_fd=folder, follow_symlinks=False)):
+                os.unlink(name, dir_fd=folder)
+            else:
+                sentence = f"{show(entry.path)} changed after it was copied, so it stays"
+                kept.append([entry.path, "SOURCE_CHANGED", sentence])
+                continue
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            problem = explain(error, entry.path)
+            kept.append([entry.path, problem.code, str(problem)])
+            continue
+        removed += 1
+    return removed, kept
+
+
+def remove_folders(source: Tree, folders: list[Entry]) -> None:
+    """Remove the folders that are empty now, in the order given; deepest first."""
+    source.forget()
+    for entry in folders:
+        try:
+            folder, name = source.parent(entry.path)
+            if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.rmdir(name, dir_fd=folder)
+        except OSError:
+            # Not empty, gone or not ours to remove: an empty folder left behind loses nothing.
+            continue

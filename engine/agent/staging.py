@@ -1,0 +1,155 @@
+"""The staging folder: where an attempt's data waits, and the fence around publishing.
+
+At the top of the target folder, so that publishing is a rename:
+
+    .ketter-<id>.part/      mode 0700
+        gate                locked while anybody publishes, cleans or raises the fence
+        fence               the number of the highest attempt so far
+        made                JSON: the folders that were made to get here
+        a<attempt>.lock     locked by the live agent of that attempt
+        a<attempt>/         the tree as it came in
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import time
+from contextlib import contextmanager
+from typing import Iterator
+
+from engine.agent.tree import Tree, remove_tree
+from engine.agent.wire import STAGING_PREFIX, STAGING_SUFFIX, AgentError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Seconds to wait for another attempt to leave the gate.
+PATIENCE = 30.0
+
+
+class Staging:
+    """One attempt's place in the staging folder of a transfer."""
+
+    def __init__(self, target: int, transfer_id: str, attempt: int) -> None:
+        if not transfer_id or not all(c.isalnum() or c == "-" for c in transfer_id):
+            raise AgentError("BAD_REQUEST", "the transfer's id holds other than letters and digits")
+        self._target = target
+        self._attempt = attempt
+        self.name = f"{STAGING_PREFIX}{transfer_id}{STAGING_SUFFIX}"
+        self._fd = -1
+        self._own_lock = -1
+        self.tree: Tree | None = None
+
+    def prepare(self, made: list[str]) -> None:
+        """Take the place: shut out lower attempts, drop what they left, start empty."""
+        try:
+            os.mkdir(self.name, 0o700, dir_fd=self._target)
+            _write(self._open(), "made", json.dumps(made))
+        except FileExistsError:
+            self._open()
+        self._own_lock = os.open(f"a{self._attempt}.lock", _LOCK, 0o600, dir_fd=self._fd)
+        if not _try_lock(self._own_lock):
+            raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
+        with self._gate():
+            if self._fence() > self._attempt:
+                raise AgentError("REPLACED", "a newer attempt of this transfer has started")
+            _write(self._fd, "fence", str(self._attempt))
+            for name in os.listdir(self._fd):
+                if name[:1] == "a" and name != f"a{self._attempt}.lock":
+                    remove_tree(self._fd, name)
+            os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
+        self.attach()
+
+    def attach(self) -> None:
+        """Use the place that another agent of the same attempt prepared."""
+        self._open()
+        self.tree = Tree(os.open(f"a{self._attempt}", _FOLDER, dir_fd=self._fd))
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Hold the gate; REPLACED if a newer attempt was here."""
+        with self._gate():
+            if self._fence() != self._attempt:
+                raise AgentError("REPLACED", "a newer attempt of this transfer has started")
+            yield
+
+    def remove(self) -> list[str]:
+        """Remove the staging folder if it is there and ours; return the folders made for it."""
+        try:
+            self._open()
+        except FileNotFoundError:
+            return []
+        with self._gate():
+            if self._fence() > self._attempt:
+                raise AgentError("REPLACED", "a newer attempt of this transfer has started")
+            made: list[str] = json.loads(_read(self._fd, "made") or "[]")
+            if self.tree:
+                self.tree.forget()
+            remove_tree(self._target, self.name)
+        return made
+
+    def _open(self) -> int:
+        if self._fd < 0:
+            self._fd = os.open(self.name, _FOLDER, dir_fd=self._target)
+        return self._fd
+
+    def _fence(self) -> int:
+        return int(_read(self._fd, "fence") or "0")
+
+    @contextmanager
+    def _gate(self) -> Iterator[None]:
+        try:
+            fd = os.open("gate", _LOCK, 0o600, dir_fd=self._fd)
+        except FileNotFoundError:
+            # The folder was removed while we had it open: somebody else ended this transfer.
+            raise AgentError("REPLACED", "the staging folder is gone") from None
+        try:
+            until = time.monotonic() + PATIENCE
+            while not _try_lock(fd):
+                if time.monotonic() > until:
+                    raise AgentError("TARGET_BUSY", "another attempt is publishing at the target")
+                time.sleep(0.05)
+            yield
+        finally:
+            os.close(fd)
+
+
+def make_durable(fd: int) -> None:
+    """Have the file system that holds this folder write everything out."""
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+    elif syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write(folder: int, name: str, text: str) -> None:
+    fd = os.open(name + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    try:
+        os.write(fd, text.encode("ascii"))
+    finally:
+        os.close(fd)
+    os.rename(name + ".new", name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _read(folder: int, name: str) -> str:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.read(fd, 1 << 20).decode("ascii")
+    finally:
+        os.close(fd)

@@ -1,0 +1,165 @@
+"""A folder tree that is only ever touched through directory descriptors.
+
+Every path is walked component by component with O_NOFOLLOW, so neither `..`
+nor a symlink, however timed, leads out of the root.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict
+
+from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, show
+
+_WALK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+_OPEN = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY
+
+
+def check_path(path: str) -> str:
+    """The path, if it is relative, clean and stays inside; PATH_OUTSIDE_ROOT if not."""
+    if path and ("\0" in path or any(part in ("", ".", "..") for part in path.split("/"))):
+        raise AgentError("PATH_OUTSIDE_ROOT", f"{show(path)} is not a clean path below the root")
+    return path
+
+
+def resolve(root: str, path: str) -> str:
+    """The real absolute path of `path` below `root`; it need not exist.
+
+    Symlinks are followed as long as they stay inside the root.
+    """
+    if not root.startswith("/"):
+        raise AgentError("BAD_REQUEST", f"{show(root)} is not an absolute folder")
+    path = path.rstrip("/")
+    check_path(path)
+    real_root = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(real_root, path)) if path else real_root
+    if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
+        raise AgentError("PATH_OUTSIDE_ROOT", f"{show(path)} leads out of {show(root)}")
+    return real
+
+
+def open_real(real: str, make: bool = False) -> tuple[int, list[str]]:
+    """A descriptor of a folder named by its real path, and the folders made for it.
+
+    No component may be a symlink. With `make`, missing folders are made.
+    """
+    made: list[str] = []
+    walked, fd = "", os.open("/", _WALK)
+    for part in real.strip("/").split("/") if real.strip("/") else ():
+        walked += "/" + part
+        try:
+            below = os.open(part, _WALK, dir_fd=fd)
+        except FileNotFoundError:
+            if not make:
+                raise
+            os.mkdir(part, 0o777, dir_fd=fd)
+            made.append(walked)
+            below = os.open(part, _WALK, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    opened = os.open(".", _OPEN, dir_fd=fd)
+    os.close(fd)
+    return opened, made
+
+
+class Tree:
+    """A root folder and a small cache of the descriptors of folders below it."""
+
+    CACHE = 64
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._cache: OrderedDict[str, int] = OrderedDict()
+
+    def folder(self, path: str) -> int:
+        """A descriptor of the folder; it belongs to the tree and must not be kept."""
+        if not path:
+            return self.fd
+        known = self._cache.get(path)
+        if known is not None:
+            self._cache.move_to_end(path)
+            return known
+        walked, fd = self._nearest(path)
+        for name in path[len(walked) :].strip("/").split("/"):
+            fd = os.open(name, _OPEN, dir_fd=fd)
+            walked = f"{walked}/{name}" if walked else name
+            self._keep(walked, fd)
+        return fd
+
+    def parent(self, path: str) -> tuple[int, str]:
+        """A descriptor of the folder that holds the path, and the path's last name."""
+        above, _, name = path.rpartition("/")
+        return self.folder(above), name
+
+    def forget(self) -> None:
+        """Close the descriptors of the folders below the root."""
+        while self._cache:
+            os.close(self._cache.popitem()[1])
+
+    def close(self) -> None:
+        """Close everything."""
+        self.forget()
+        os.close(self.fd)
+
+    def _nearest(self, path: str) -> tuple[str, int]:
+        while path:
+            path = path.rpartition("/")[0]
+            known = self._cache.get(path)
+            if known is not None:
+                return path, known
+        return "", self.fd
+
+    def _keep(self, path: str, fd: int) -> None:
+        self._cache[path] = fd
+        # The one just added is in use; anything older may go.
+        while len(self._cache) > self.CACHE:
+            os.close(self._cache.popitem(last=False)[1])
+
+
+def entry_of(folder: int, name: str, path: str) -> Entry | None:
+    """The entry a name in a folder stands for, or None if it is of no kind we carry."""
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return entry_from(found, folder, name, path)
+
+
+def entry_from(found: os.stat_result, folder: int, name: str, path: str) -> Entry | None:
+    """As `entry_of`, for a stat that was taken already."""
+    mode = stat.S_IMODE(found.st_mode)
+    if stat.S_ISREG(found.st_mode):
+        return Entry(path, FILE, found.st_size, found.st_mtime_ns, mode, found.st_ino)
+    if stat.S_ISDIR(found.st_mode):
+        return Entry(path, FOLDER, 0, found.st_mtime_ns, mode, found.st_ino)
+    if stat.S_ISLNK(found.st_mode):
+        link = os.readlink(name, dir_fd=folder)
+        size = len(os.fsencode(link))
+        return Entry(path, LINK, size, found.st_mtime_ns, mode, found.st_ino, link)
+    return None
+
+
+def unchanged(entry: Entry, found: os.stat_result) -> bool:
+    """Whether a stat still shows the entry that was scanned."""
+    return (
+        found.st_mtime_ns == entry.mtime_ns
+        and found.st_ino == entry.ino
+        and (entry.kind != FILE or found.st_size == entry.size)
+    )
+
+
+def remove_tree(folder: int, name: str) -> None:
+    """Remove a name and everything below it, following no symlink."""
+    try:
+        os.unlink(name, dir_fd=folder)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        pass  # A folder: unlink says EISDIR on Linux and EPERM on macOS.
+    fd = os.open(name, _OPEN, dir_fd=folder)
+    try:
+        os.fchmod(fd, 0o700)
+        for below in os.listdir(fd):
+            remove_tree(fd, below)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=folder)

@@ -1,0 +1,122 @@
+"""Choosing what to send: the scan of the source held against what the target has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine import errors
+from engine.agent.publish import ABSENT, DIFFERENT, SAME
+from engine.agent.wire import FOLDER, Entry
+from engine.plan import Planner, pack
+from engine.session import Session
+from engine.types import Mode, OnConflict, display_path
+
+#: Conflicts named in the error when the policy is to fail.
+NAMED_CONFLICTS = 5
+
+
+class Chooser:
+    """Feeds the planner with the entries that have to be sent.
+
+    What the target already has (same kind, size and time) is skipped as a
+    success; in a move it is first proven by the digests of both ends, since
+    nothing may be removed that this transfer has not proven.
+    """
+
+    def __init__(
+        self, session: Session, planner: Planner, failed: Callable[[str, str, str], None]
+    ) -> None:
+        self._session = session
+        self._planner = planner
+        self._tell_failed = failed
+        self._policy = session.request.on_conflict
+        self._conflicts: list[str] = []
+        self._conflict_count = 0
+        self.skipped = 0
+        self.failed = 0
+        #: Packed entries that were found and proven at the target, for a move.
+        self.proven_blobs: list[bytes] = []
+
+    def choose(self) -> None:
+        """Scan and decide; TargetExists if the policy forbids what was found."""
+        known = self._session.target_found["kind"] != "absent" or bool(self._session.single)
+        compare = known and self._session.open_target()
+        if self._session.single:
+            self._take([self._session.single[0]], compare)
+        else:
+            self._scan(compare)
+        if self._conflict_count:
+            names = ", ".join(self._conflicts)
+            more = self._conflict_count - len(self._conflicts)
+            raise errors.TargetExists(
+                f"the target holds something different: {names}"
+                + (f" and {more} more" if more else "")
+            )
+
+    def _scan(self, compare: bool) -> None:
+        request, source, hub = self._session.request, self._session.source, self._session.hub
+        source.tell("scan", include=list(request.include), exclude=list(request.exclude))
+        while True:
+            message = hub.wait_for(source, "entries", "done")
+            if "done" in message:
+                break
+            self._take([Entry(*row) for row in message["entries"]], compare)
+        for path, code, sentence in message["done"]["failures"]:
+            self.failed += 1
+            self._tell_failed(path, code, sentence)
+
+    def _take(self, entries: list[Entry], compare: bool) -> None:
+        if not compare:
+            for entry in entries:
+                self._planner.add(entry)
+            return
+        target = self._session.target
+        at_target = [self._renamed(entry) for entry in entries]
+        answer = target.ask(
+            "compare", entries=at_target, keep_both=self._policy is OnConflict.KEEP_BOTH
+        )
+        same: list[tuple[Entry, Entry]] = []
+        for index, (entry, state) in enumerate(zip(entries, answer["states"], strict=True)):
+            if state == ABSENT or entry.kind == FOLDER and state == SAME:
+                self._planner.add(entry)
+            elif state == SAME:
+                path = answer["others"].get(str(index), at_target[index].path)
+                same.append((entry, entry._replace(path=path)))
+            else:
+                self._resolve(entry, state)
+        if same:
+            self._skip_same(same)
+
+    def _renamed(self, entry: Entry) -> Entry:
+        single = self._session.single
+        return entry._replace(path=single[1]) if single else entry
+
+    def _resolve(self, entry: Entry, state: str) -> None:
+        """Decide by the policy about an entry whose place is taken by something different."""
+        if self._policy is OnConflict.SKIP:
+            self.skipped += entry.kind != FOLDER
+        elif self._policy is OnConflict.KEEP_BOTH and entry.kind != FOLDER:
+            self._planner.add(entry)
+        elif self._policy is OnConflict.OVERWRITE and state == DIFFERENT:
+            self._planner.add(entry)
+        else:
+            self._conflict_count += 1
+            if len(self._conflicts) < NAMED_CONFLICTS:
+                self._conflicts.append(display_path(entry.path))
+
+    def _skip_same(self, same: list[tuple[Entry, Entry]]) -> None:
+        if self._session.request.mode is Mode.COPY:
+            self.skipped += len(same)
+            return
+        ours = self._session.source.ask("hash", entries=[entry for entry, _ in same])["digests"]
+        theirs = self._session.target.ask("hash", entries=[entry for _, entry in same])["digests"]
+        proven = []
+        for (entry, _), one, other in zip(same, ours, theirs, strict=True):
+            if one and one == other:
+                proven.append(entry)
+            else:
+                self._resolve(entry, DIFFERENT)
+        self.skipped += len(proven)
+        self.proven_blobs.append(pack(proven))
+
+

@@ -1,0 +1,250 @@
+"""The worker's ends of the agents: processes, their answers, and how they die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from engine import bundle, errors
+from engine.agent import wire
+from engine.ssh import CONNECT_SECONDS, SshFiles
+from engine.types import Endpoint
+
+Message = dict[str, Any]
+
+#: Seconds without any sign of life from an agent before it counts as stalled; agents beat every 3.
+SILENCE_SECONDS = 45.0
+#: Seconds an agent may take to introduce itself.
+HELLO_SECONDS = CONNECT_SECONDS * 2 + 5.0
+#: Seconds between two calls of the checkpoint.
+CHECK_SECONDS = 0.25
+_NOISE = 8192
+
+
+class Hub:
+    """The one place where the answers of all agents arrive, in the caller's thread.
+
+    `checkpoint` is called every quarter of a second while waiting and may raise.
+    """
+
+    def __init__(self, checkpoint: Callable[[], None]) -> None:
+        self._checkpoint = checkpoint
+        self._arrived: queue.SimpleQueue[tuple[Link, Message | None]] = queue.SimpleQueue()
+        self._kept: deque[tuple[Link, Message | None]] = deque()
+        self._checked = 0.0
+        self.links: list[Link] = []
+
+    def put(self, link: Link, message: Message | None) -> None:
+        """Hand in an answer, or None for a link's end; called by the reading threads."""
+        self._arrived.put((link, message))
+
+    def next(self) -> tuple[Link, Message]:
+        """The next answer of any link; raises what a link died of, or what the checkpoint raises."""
+        if self._kept:
+            return self._alive(*self._kept.popleft())
+        return self._alive(*self._wait())
+
+    def wait_for(self, link: Link, *keys: str) -> Message:
+        """The next answer of one link that has one of the keys; others' answers are kept."""
+        for item in [item for item in self._kept if item[0] is link]:
+            self._kept.remove(item)
+            if any(key in (item[1] or ()) for key in keys):
+                return self._alive(*item)[1]
+        while True:
+            other, message = self._alive(*self._wait())
+            if other is not link:
+                self._kept.append((other, message))
+            elif any(key in message for key in keys):
+                return message
+
+    def check(self) -> None:
+        """Call the checkpoint if it is due, and look for silent links."""
+        now = time.monotonic()
+        if now - self._checked < CHECK_SECONDS:
+            return
+        self._checked = now
+        self._checkpoint()
+        for link in self.links:
+            link.check_silence(now)
+
+    def close(self) -> None:
+        """End every agent and wait for it."""
+        for link in self.links:
+            link.hang_up()
+        for link in self.links:
+            link.end()
+        self.links.clear()
+
+    def _wait(self) -> tuple[Link, Message | None]:
+        while True:
+            self.check()
+            try:
+                return self._arrived.get(timeout=CHECK_SECONDS)
+            except queue.Empty:
+                continue
+
+    @staticmethod
+    def _alive(link: Link, message: Message | None) -> tuple[Link, Message]:
+        if message is None:
+            raise link.cause_of_death()
+        if "error" in message:
+            raise errors.from_code(*message["error"])
+        return link, message
+
+
+class Link:
+    """One agent: a process on this machine or behind ssh."""
+
+    def __init__(self, hub: Hub, endpoint: Endpoint, stdout: int | None = None) -> None:
+        self._hub = hub
+        self._token = bundle.new_token()
+        self._ssh = SshFiles(endpoint.ssh) if endpoint.ssh else None
+        self.place = endpoint.ssh.host if endpoint.ssh else "this machine"
+        self._noise = b""
+        self._heard = time.monotonic()
+        self._greeted = False
+        read, self.stdin = os.pipe()
+        try:
+            self._process = self._start(read, stdout)
+        except OSError as error:
+            os.close(self.stdin)
+            if self._ssh:
+                self._ssh.remove()
+            raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
+        finally:
+            os.close(read)
+        hub.links.append(self)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._write(bundle.program().source)
+
+    def greet(self) -> Message:
+        """Wait until the agent has introduced itself, then let it believe us."""
+        hello = self._hub.wait_for(self, "hello")
+        self._greeted = True
+        if self._ssh:
+            self._ssh.remove_secrets()
+        self._write(self._token.encode("ascii"))
+        return hello
+
+    def tell(self, op: str, **arguments: Any) -> None:
+        """Send a command; its answer comes through the hub."""
+        self._write(wire.encode(wire.JSON, {"op": op, **arguments}))
+
+    def ask(self, op: str, **arguments: Any) -> Message:
+        """Send a command and wait for its answer."""
+        self.tell(op, **arguments)
+        answer: Message = self._hub.wait_for(self, "done")["done"]
+        return answer
+
+    def check_silence(self, now: float) -> None:
+        """Raise if the agent has been silent for too long."""
+        silent = now - self._heard
+        if not self._greeted and silent > HELLO_SECONDS:
+            raise errors.HostUnreachable(f"{self.place} did not answer in {HELLO_SECONDS:.0f} s")
+        if self._greeted and silent > SILENCE_SECONDS:
+            raise errors.Stalled(f"{self.place} has been silent for {silent:.0f} s")
+
+    def cause_of_death(self) -> errors.EngineError:
+        """Why the agent's answers ended."""
+        try:
+            returncode = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            returncode = -1
+        said = self._noise.decode("utf-8", "replace")
+        if self._ssh and (returncode == 255 or not self._greeted):
+            return self._ssh.explain(returncode, said)
+        if self._ssh:
+            return errors.ConnectionLost(f"the agent at {self.place} ended (status {returncode})")
+        told = said.strip()[-500:] or f"status {returncode}"
+        return errors.AgentFailed(f"the agent on {self.place} ended: {told}")
+
+    def hang_up(self) -> None:
+        """Close the agent's input; it ends by itself where it can."""
+        if self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
+
+    def end(self) -> None:
+        """Wait for the process; kill its group when it does not end."""
+        self.hang_up()
+        for how in (None, signal.SIGTERM, signal.SIGKILL):
+            if how is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, how)
+            try:
+                self._process.wait(timeout=1.0)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        self._reader.join(timeout=2.0)
+        if self._process.stderr:
+            self._process.stderr.close()
+        if self._ssh:
+            self._ssh.remove()
+
+    def _start(self, stdin: int, stdout: int | None) -> subprocess.Popen[bytes]:
+        if self._ssh:
+            line = self._ssh.command(bundle.remote_command(self._token))
+            env = self._ssh.environment()
+        else:
+            line = [sys.executable, "-I", "-S", "-c", bundle.bootstrap(self._token)]
+            env = dict(os.environ)
+        return subprocess.Popen(
+            line,
+            stdin=stdin,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            env=env,
+            # Ctrl-C in a terminal is for us; we end the agents ourselves.
+            start_new_session=True,
+        )
+
+    def _write(self, data: bytes) -> None:
+        """Write without ever blocking for long, so that the checkpoint goes on being called."""
+        view = memoryview(data)
+        while view:
+            # A pipe that select calls writable takes PIPE_BUF bytes at once.
+            if not select.select([], [self.stdin], [], CHECK_SECONDS)[1]:
+                self._hub.check()
+                continue
+            try:
+                view = view[os.write(self.stdin, view[: select.PIPE_BUF]) :]
+            except BrokenPipeError:
+                return  # The end of its answers tells why, with more words.
+
+    def _read(self) -> None:
+        stream = self._process.stderr
+        assert stream is not None
+        try:
+            if self._skip_noise(stream):
+                while True:
+                    _, body = wire.read_frame(stream)  # type: ignore[arg-type]
+                    self._heard = time.monotonic()
+                    message = wire.decode(body)
+                    if "beat" not in message:
+                        self._hub.put(self, message)
+        except (wire.EndOfStream, wire.AgentError, ValueError):
+            pass  # Said below: the answers end here, and the process tells why.
+        self._hub.put(self, None)
+
+    def _skip_noise(self, stream: Any) -> bool:
+        """Step over a banner or a shell's greeting; False if the agent never spoke."""
+        said = b""
+        while not said.endswith(wire.MAGIC):
+            byte = stream.read(1)
+            if not byte:
+                self._noise = said
+                return False
+            said = (said + byte)[-_NOISE:]
+        return True

@@ -1,0 +1,210 @@
+"""The OpenSSH client: its command line, its private files, and what its complaints mean."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from engine import errors
+from engine.bundle import TOO_OLD
+from engine.types import HostKey, SshAccess
+
+#: Seconds for the TCP connection and the server's greeting.
+CONNECT_SECONDS = 15
+_ASKPASS = Path(__file__).with_name("askpass.sh")
+_ALIAS = "ketter-pinned"
+
+_OPTIONS = {
+    "StrictHostKeyChecking": "yes",
+    "UpdateHostKeys": "no",
+    "CheckHostIP": "no",
+    "ConnectTimeout": str(CONNECT_SECONDS),
+    "ServerAliveInterval": "10",
+    "ServerAliveCountMax": "3",
+    "ClearAllForwardings": "yes",
+    "ForwardAgent": "no",
+    "PermitLocalCommand": "no",
+    # A master connection of the user's may end while we use it.
+    "ControlMaster": "no",
+    "ControlPath": "none",
+}
+
+#: What ssh says -> what it means; the first that matches decides.
+_MEANINGS: tuple[tuple[str, type[errors.EngineError], str], ...] = (
+    (
+        r"HOST IDENTIFICATION HAS CHANGED",
+        errors.HostKeyChanged,
+        "shows another host key than the known one; if it was not replaced on purpose, "
+        "somebody may be listening",
+    ),
+    (
+        r"Host key verification failed|host key is known for",
+        errors.HostKeyUnknown,
+        "shows a host key that is not known here; compare its fingerprint and pin it",
+    ),
+    (
+        r"Permission denied|Too many authentication failures|No more authentication methods",
+        errors.AuthFailed,
+        "refused the user name or the credential",
+    ),
+    (r"Connection refused", errors.ConnectionRefused, "refused the connection: no SSH server there"),
+    (
+        r"Could not resolve hostname|No route to host|unreachable|timed out during banner"
+        r"|Connection timed out|Operation timed out|Connection to .* timed out",
+        errors.HostUnreachable,
+        "cannot be reached",
+    ),
+    (
+        r"Connection closed|Connection reset|Broken pipe|kex_exchange_identification"
+        r"|not responding|Disconnected",
+        errors.ConnectionLost,
+        "closed the connection",
+    ),
+)
+
+
+class SshFiles:
+    """The files one ssh process needs, in a private folder that lives as long as needed."""
+
+    def __init__(self, access: SshAccess) -> None:
+        self.access = access
+        self.folder = Path(tempfile.mkdtemp(prefix="ketter-ssh-"))
+        self.log = self.folder / "log"
+
+    def remove(self) -> None:
+        """Remove the folder with all secrets in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_secrets(self) -> None:
+        """Remove the secrets, once the connection stands; the log stays."""
+        for name in ("key", "password"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def command(self, remote: str) -> list[str]:
+        """The command line that runs `remote` at the host."""
+        access = self.access
+        options = dict(_OPTIONS, BatchMode="no" if access.password else "yes")
+        line = ["ssh", "-T", "-E", str(self.log)]
+        if access.config_file:
+            line += ["-F", access.config_file]
+        if access.port:
+            line += ["-p", str(access.port)]
+        if access.username:
+            line += ["-l", access.username]
+        if access.password:
+            self._private("password", access.password)
+            options["PreferredAuthentications"] = "password,keyboard-interactive"
+            options["PubkeyAuthentication"] = "no"
+            options["NumberOfPasswordPrompts"] = "1"
+        identity = access.identity_file
+        if access.private_key:
+            identity = str(self._private("key", access.private_key.strip() + "\n"))
+        if identity:
+            line += ["-i", identity]
+            options["IdentitiesOnly"] = "yes"
+        options.update(self._known_hosts())
+        for name, value in options.items():
+            line += ["-o", f"{name}={value}"]
+        return [*line, "--", access.host, remote]
+
+    def environment(self) -> dict[str, str]:
+        """The process environment for ssh."""
+        env = dict(os.environ)
+        if self.access.password:
+            env.update(
+                SSH_ASKPASS=str(_ASKPASS),
+                SSH_ASKPASS_REQUIRE="force",
+                KETTER_ASKPASS_FILE=str(self.folder / "password"),
+                DISPLAY=env.get("DISPLAY", ":0"),
+            )
+        return env
+
+    def explain(self, returncode: int | None, said: str) -> errors.EngineError:
+        """What the end of an ssh process means, from its log and what the far side said."""
+        host = self.access.host
+        log = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        if TOO_OLD in said:
+            return errors.NoPython(f"{host} has a Python older than 3.8, too old for the agent")
+        if returncode in (126, 127):
+            return errors.NoPython(f"{host} has no python3 that could run the agent")
+        for pattern, kind, meaning in _MEANINGS:
+            if re.search(pattern, log):
+                if kind is errors.HostKeyUnknown and self.access.host_key:
+                    kind, meaning = _MEANINGS[0][1:]
+                return kind(f"{host} {meaning}")
+        told = " ".join((log or said).split())[-300:] or f"ssh ended with status {returncode}"
+        return errors.ConnectionLost(f"{host}: {told}")
+
+    def _known_hosts(self) -> dict[str, str]:
+        if self.access.host_key:
+            line = f"{_ALIAS} {self.access.host_key.strip()}\n"
+            return {
+                "HostKeyAlias": _ALIAS,
+                "UserKnownHostsFile": str(self._private("known_hosts", line)),
+                "GlobalKnownHostsFile": "/dev/null",
+            }
+        if self.access.known_hosts_file:
+            return {
+                "UserKnownHostsFile": self.access.known_hosts_file,
+                "GlobalKnownHostsFile": "/dev/null",
+            }
+        return {}
+
+    def _private(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        return path
+
+
+def fetch_host_key(access: SshAccess) -> HostKey:
+    """The key the host shows now, for a person to compare; nothing is trusted by asking.
+
+    The connection ends after the key exchange: no user name is proven and no
+    credential sent. Raises a ConnectError where the host cannot be reached.
+    """
+    bare = SshAccess(access.host, access.port, "nobody", config_file=access.config_file)
+    files = SshFiles(bare)
+    known = files.folder / "known_hosts"
+    line = files.command("true")
+    line[1:1] = [
+        "-o", "StrictHostKeyChecking=accept-new",
+        "-o", f"UserKnownHostsFile={known}",
+        "-o", "GlobalKnownHostsFile=/dev/null",
+        "-o", f"HostKeyAlias={_ALIAS}",
+        "-o", "HashKnownHosts=no",
+        "-o", "PreferredAuthentications=none",
+        "-o", "HostKeyAlgorithms=^ssh-ed25519",
+    ]  # fmt: skip
+    try:
+        ended = subprocess.run(
+            line,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CONNECT_SECONDS * 2,
+            start_new_session=True,
+            check=False,
+        )
+        if not known.exists():
+            raise files.explain(ended.returncode, ended.stderr.decode("utf-8", "replace"))
+        pinned = known.read_text("utf-8").split()[1:3]
+    except subprocess.TimeoutExpired:
+        raise errors.HostUnreachable(f"{access.host} cannot be reached") from None
+    finally:
+        files.remove()
+    return HostKey(" ".join(pinned), fingerprint(" ".join(pinned)))
+
+
+def fingerprint(line: str) -> str:
+    """A public key's fingerprint as `ssh-keygen -l` shows it; ValueError if it is no key."""
+    try:
+        blob = base64.b64decode(line.split()[1], validate=True)
+    except IndexError:
+        raise ValueError("a host key is a type and a base64 text") from None
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
