@@ -88,7 +88,7 @@ def _portal(name: str) -> Portal:
 def _end_jobs(user: User) -> None:
     """Cancel what still runs between the two portals, and wait until it lets go of the files."""
     live = Job.objects.live().filter(source_portal__name=SOURCE, target_portal__name=TARGET)
-    for job in live:
+    for job in live.all():
         try:
             job_cancel(job, by=user)
         except JobError:

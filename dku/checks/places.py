@@ -13,7 +13,6 @@ from django.db import connection
 
 from dku.arena import PORTAL_NAMES
 from dku.findings import Finding, Verdict, first_line, worst
-from engine.errors import EngineError
 from portals.errors import PortalError
 from portals.models import Portal, PortalHealth, PortalKind, PortalState
 from portals.services import portal_test
@@ -83,13 +82,13 @@ def disk() -> Finding:
 def _portal_fault(portal: Portal) -> str:
     """What is wrong with a portal, or an empty text."""
     try:
-        portal_test(portal)
-    except (EngineError, PortalError) as error:
+        found = portal_test(portal)
+    except PortalError as error:
         return f"{error.code}: {first_line(error)}"
     finally:
         # Each thread of the pool has a connection of its own, which nobody else would close.
         connection.close()
-    return "" if portal.health == PortalHealth.OK else portal.health_message or portal.health
+    return "" if found.health == PortalHealth.OK else f"{found.code}: {found.message}"
 
 
 def portals() -> Finding:

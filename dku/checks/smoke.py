@@ -15,7 +15,7 @@ from dku.arena import Arena, ArenaBusy, NoRoom, arena, home
 from dku.checks.workers import START_WORKER, alive
 from dku.findings import Finding, Verdict, first_line
 from dku.trees import Tree, read_tree, write_large, write_many, write_small
-from engine.types import Endpoint, Mode, OnConflict, Request
+from engine.types import Endpoint, Mode, OnConflict, Request, SilentObserver
 from jobs.models import Job
 from jobs.services import job_create
 from jobs.states import FINAL, Status
@@ -23,6 +23,7 @@ from jobs.states import FINAL, Status
 POLL_SECONDS = 0.1
 MEGABYTE = 1_000_000
 SHOWN = 10
+DRILL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,18 @@ def _measured(job: Job, sent: Tree) -> dict[str, Any]:
     }
 
 
+class _Deadline(SilentObserver):
+    """Ends a drill that takes too long."""
+
+    def __init__(self) -> None:
+        self._give_up = time.monotonic() + DRILL_SECONDS
+
+    def checkpoint(self) -> None:
+        """Let the drill go on until its time is up."""
+        if time.monotonic() > self._give_up:
+            raise engine.Cancelled(f"The drill was still not done after {DRILL_SECONDS:.0f} s.")
+
+
 def corruption() -> Finding:
     """Damage one byte on its way and see it caught, with the target as it was."""
     home().mkdir(parents=True, exist_ok=True)
@@ -209,7 +222,7 @@ def _damaged_run(source: Path, target: Path) -> engine.EngineError | None:
         drill="flip-byte",
     )
     try:
-        engine.run(request)
+        engine.run(request, _Deadline())
     except engine.EngineError as error:
         return error
     return None

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 
-from tests.conftest import PROJECT
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,11 @@ def dku(worker_env: dict[str, str], tmp_path: Path) -> Callable[..., Outcome]:
         return Outcome(ended.returncode, ended.stderr, json.loads(ended.stdout), folder)
 
     return run
+
+
+@pytest.fixture
+def web(request: pytest.FixtureRequest, transactional_db: None) -> str:
+    """The address of a web process that serves the test's database."""
+    # Where `collectstatic` was not run, whitenoise warns.
+    Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
+    return str(request.getfixturevalue("live_server").url)

@@ -151,9 +151,9 @@ def test_it_asks_nothing_but_web_addresses(monkeypatch, url):
     assert services.web().sentence == "This is not a web address."
 
 
-def test_it_reports_a_web_process_that_is_not_well(clean_redis, live_server, monkeypatch):
+def test_it_reports_a_web_process_that_is_not_well(clean_redis, web, monkeypatch):
     # No worker runs, so /health answers 503.
-    monkeypatch.setenv("KETTER_WEB_URL", live_server.url)
+    monkeypatch.setenv("KETTER_WEB_URL", web)
 
     found = services.web()
 
@@ -161,8 +161,8 @@ def test_it_reports_a_web_process_that_is_not_well(clean_redis, live_server, mon
     assert "503" in found.sentence
 
 
-def test_it_notices_that_something_else_answers(live_server, monkeypatch):
-    monkeypatch.setenv("KETTER_WEB_URL", f"{live_server.url}/nothing-here")
+def test_it_notices_that_something_else_answers(web, monkeypatch):
+    monkeypatch.setenv("KETTER_WEB_URL", f"{web}/nothing-here")
     assert "is not Ketter" in services.web().sentence
 
 

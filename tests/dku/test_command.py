@@ -33,9 +33,9 @@ def assert_nothing_left() -> None:
     assert list((Path(settings.VAR_DIR) / "dku").glob("drill-*")) == []
 
 
-def test_it_proves_a_healthy_installation_with_real_transfers(dku, worker, live_server):
+def test_it_proves_a_healthy_installation_with_real_transfers(dku, worker, web):
     worker()
-    found = dku(KETTER_WEB_URL=live_server.url)
+    found = dku(KETTER_WEB_URL=web)
 
     # The disks are whatever this machine has; all else must be well.
     wrong = [c for c in found.report["checks"] if c["verdict"] != "pass" and c["name"] != "disk"]
@@ -125,10 +125,7 @@ def test_it_says_in_a_sentence_that_a_server_is_down(dku, name, check, value):
     assert found.code == 2
     assert found[check]["verdict"] == "fail"
     assert found[check]["remedy"]
-    for smoke in SMOKE:
-        assert found[smoke]["sentence"] == f"This needs {check}, which failed." or (
-            check == "postgres" and found[smoke]["value"] == "not measured"
-        )
+    assert {found[smoke]["value"] for smoke in SMOKE} == {"not measured"}
     assert found[DRILL]["verdict"] == "pass"
     assert "Traceback" not in found.stderr + json.dumps(found.report)
 
@@ -194,5 +191,5 @@ def test_it_fails_when_the_report_cannot_be_written_where_asked(quiet, tmp_path,
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
 def test_it_refuses_a_timeout_that_is_no_time(text):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=text):
         command.positive(text)

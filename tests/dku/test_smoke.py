@@ -55,12 +55,16 @@ def test_it_makes_thousands_of_small_files(tmp_path):
 
 
 def test_it_empties_the_arena_on_every_way_out(transactional_db, clean_redis):
-    with pytest.raises(ZeroDivisionError), arena() as stage:
-        write_small(stage.source_root)
-        (stage.target_root / "left").mkdir()
-        1 / 0
+    def interrupted() -> None:
+        with arena() as stage:
+            write_small(stage.source_root)
+            (stage.target_root / "left").mkdir()
+            raise KeyboardInterrupt
 
-    assert list(stage.source_root.iterdir()) == list(stage.target_root.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert list((home() / "source").iterdir()) == list((home() / "target").iterdir()) == []
 
 
 def test_it_uses_the_same_two_portals_again(transactional_db, clean_redis, settings, tmp_path):
@@ -126,7 +130,7 @@ def test_it_sees_a_damaged_byte_caught():
 
 def test_it_fails_where_a_damaged_byte_is_not_caught(monkeypatch):
     # An engine that does not look: what DKU exists to find.
-    monkeypatch.setattr(engine, "run", lambda request: None)
+    monkeypatch.setattr(engine, "run", lambda request, observer: None)
     found = smoke.corruption()
 
     assert found.verdict is Verdict.FAIL
@@ -134,7 +138,7 @@ def test_it_fails_where_a_damaged_byte_is_not_caught(monkeypatch):
 
 
 def test_it_fails_where_the_damage_reaches_the_target(monkeypatch):
-    def careless(request: engine.Request) -> None:
+    def careless(request: engine.Request, observer: engine.Observer) -> None:
         Path(request.target.root, "camera.raw").write_bytes(b"damaged")
         raise engine.VerifyFailed("too late")
 
