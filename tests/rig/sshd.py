@@ -134,8 +134,10 @@ class Sshd:
         checked = subprocess.run([*base, "-t", *gentle], capture_output=True, check=False)
         if checked.returncode != 0:
             gentle = []
+        # On Linux the listener ends even when the test run is killed.
+        tied = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         self._process = subprocess.Popen(
-            [*base, *gentle, "-D", "-E", str(self.log)],
+            [*tied, *base, *gentle, "-D", "-E", str(self.log)],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )

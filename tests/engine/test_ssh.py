@@ -1,0 +1,309 @@
+"""The engine over a real sshd: every direction, every way to be refused."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine import Endpoint, EngineError, Report, Request, SshAccess, ssh
+from tests.rig.relay import Relay, Way
+from tests.rig.sshd import Sshd, descendants, free_port, make_key
+from tests.rig.trees import Entry, assert_equal_trees, build_mixed, build_small, snapshot
+
+#: A refusal must not keep an operator waiting longer than this.
+PATIENCE = 30.0
+
+Refusal = tuple[type[EngineError], Callable[[Sshd, Path], dict[str, Any]]]
+
+
+def access(server: Sshd, **more: Any) -> SshAccess:
+    """How to reach a server of the rig, with its key pinned."""
+    plain = SshAccess(
+        host=server.host,
+        port=server.port,
+        username=server.username,
+        identity_file=str(server.identity_file),
+        host_key=server.host_key,
+    )
+    return replace(plain, **more)
+
+
+def transfer(source: Endpoint, target: Endpoint, **more: Any) -> Report:
+    """Run a transfer under an id of its own."""
+    plain = Request(source=source, target=target, transfer_id=uuid.uuid4().hex)
+    return engine.run(replace(plain, **more))
+
+
+def wait_until(come_true: Callable[[], bool], seconds: float = 5) -> None:
+    """Fail unless it comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not come_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No helper file (a key, an askpass, a known_hosts), process or session outlives a transfer."""
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    before = set(descendants(os.getpid()))
+    yield
+    assert os.listdir(scratch) == []
+    wait_until(lambda: not sshd.sessions())
+    assert set(descendants(os.getpid())) <= before
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A source to transfer, with a few files in it."""
+    root = tmp_path / "source"
+    build_small(root, files=40)
+    return root
+
+
+@pytest.mark.parametrize("build", [build_small, build_mixed])
+@pytest.mark.parametrize("mode", ["copy", "move"])
+@pytest.mark.parametrize("way", ["local-ssh", "ssh-local", "ssh-ssh"])
+def test_it_transfers_a_tree(
+    sshd: Sshd, tmp_path: Path, way: str, mode: str, build: Callable[[Path], None]
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    build(source)
+    before = snapshot(source)
+    from_ssh, to_ssh = (access(sshd) if side == "ssh" else None for side in way.split("-"))
+    report = transfer(
+        Endpoint(str(tmp_path), "source", from_ssh),
+        Endpoint(str(tmp_path), "target", to_ssh),
+        mode=engine.Mode(mode),
+    )
+    assert report.status == "done", report.failures
+    assert report.files == sum(entry.kind != "folder" for entry in before.values())
+    assert_equal_trees(before, target)
+    assert snapshot(source) == ({} if mode == "move" else before)
+
+
+def test_it_transfers_several_streams_at_once(sshd: Sshd, small: Path, tmp_path: Path) -> None:
+    source = Endpoint(str(small), "", access(sshd))
+    target = Endpoint(str(tmp_path), "target", access(sshd))
+    assert transfer(source, target, streams=3).status == "done"
+    assert_equal_trees(small, tmp_path / "target")
+
+
+def test_it_takes_a_private_key_as_text(sshd: Sshd, small: Path, tmp_path: Path) -> None:
+    key = access(sshd, identity_file="", private_key=sshd.identity_file.read_text())
+    transfer(Endpoint(str(small)), Endpoint(str(tmp_path), "target", key))
+    assert_equal_trees(small, tmp_path / "target")
+
+
+def test_it_takes_a_client_configuration(sshd: Sshd, small: Path, tmp_path: Path) -> None:
+    alias = SshAccess(host="somewhere", config_file=str(sshd.ssh_config))
+    transfer(Endpoint(str(small)), Endpoint(str(tmp_path), "target", alias))
+    assert_equal_trees(small, tmp_path / "target")
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_it_gets_through_a_chatty_login(
+    fresh_sshd: Sshd, small: Path, tmp_path: Path, side: str
+) -> None:
+    fresh_sshd.greet("Welcome!\nYou have mail.\n" * 50)
+    chatty = {side: access(fresh_sshd)}
+    transfer(
+        Endpoint(str(small), "", chatty.get("source")),
+        Endpoint(str(tmp_path), "target", chatty.get("target")),
+    )
+    assert_equal_trees(small, tmp_path / "target")
+
+
+def _other_key(server: Sshd, folder: Path) -> dict[str, Any]:
+    return {"identity_file": str(make_key(folder / "other_key"))}
+
+
+def _no_known_host(server: Sshd, folder: Path) -> dict[str, Any]:
+    (folder / "known_hosts").touch()
+    return {"host_key": "", "known_hosts_file": str(folder / "known_hosts")}
+
+
+def _changed_known_host(server: Sshd, folder: Path) -> dict[str, Any]:
+    server.rotate_host_key()
+    return {"host_key": "", "known_hosts_file": str(server.known_hosts)}
+
+
+def _changed_pin(server: Sshd, folder: Path) -> dict[str, Any]:
+    pinned = server.host_key
+    server.rotate_host_key()
+    return {"host_key": pinned}
+
+
+def _closed_port(server: Sshd, folder: Path) -> dict[str, Any]:
+    return {"port": free_port()}
+
+
+def _no_such_name(server: Sshd, folder: Path) -> dict[str, Any]:
+    return {"host": "no-such-host.invalid"}
+
+
+def _no_python(server: Sshd, folder: Path) -> dict[str, Any]:
+    server.hide_python()
+    return {}
+
+
+REFUSALS: dict[str, Refusal] = {
+    "other key": (engine.AuthFailed, _other_key),
+    "unknown host": (engine.HostKeyUnknown, _no_known_host),
+    "changed host": (engine.HostKeyChanged, _changed_known_host),
+    "changed pin": (engine.HostKeyChanged, _changed_pin),
+    "closed port": (engine.ConnectionRefused, _closed_port),
+    "no such name": (engine.HostUnreachable, _no_such_name),
+    "no python": (engine.NoPython, _no_python),
+}
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("what", REFUSALS)
+def test_it_says_why_it_was_refused(
+    fresh_sshd: Sshd, small: Path, tmp_path: Path, what: str, side: str
+) -> None:
+    expected, spoil = REFUSALS[what]
+    spoilt = {side: replace(access(fresh_sshd), **spoil(fresh_sshd, tmp_path))}
+    refused(expected, small, tmp_path / "target", spoilt.get("source"), spoilt.get("target"))
+    wait_until(lambda: not fresh_sshd.sessions())
+
+
+def refused(
+    expected: type[EngineError],
+    source: Path,
+    target: Path,
+    source_ssh: SshAccess | None,
+    target_ssh: SshAccess | None,
+) -> None:
+    """Try a move that must be refused, in time, with one sentence, and with nothing touched."""
+    before = snapshot(source)
+    begun = time.monotonic()
+    with pytest.raises(EngineError) as caught:
+        transfer(
+            Endpoint(str(source), "", source_ssh),
+            Endpoint(str(target.parent), target.name, target_ssh),
+            mode=engine.Mode.MOVE,
+        )
+    assert type(caught.value) is expected, caught.value
+    assert_one_sentence(str(caught.value))
+    assert time.monotonic() - begun < PATIENCE
+    assert_equal_trees(before, source)
+    assert not target.exists()
+
+
+def assert_one_sentence(text: str) -> None:
+    """Fail unless the text is something one would show a person."""
+    assert "\n" not in text
+    assert 15 < len(text) < 300, text
+
+
+def test_it_gives_up_on_a_host_that_never_answers(
+    sshd: Sshd, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ssh._OPTIONS, "ConnectTimeout", "2")  # As it is, only sooner.
+    with Relay(sshd.host, sshd.port) as relay:
+        relay.stalled = True
+        silent = access(sshd, port=relay.port)
+        refused(engine.HostUnreachable, small, tmp_path / "target", None, silent)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A source whose transfer takes long enough to be disturbed."""
+    root = tmp_path / "source"
+    build_mixed(root, large_bytes=24 * 1024 * 1024)
+    return root
+
+
+@pytest.mark.parametrize("mode", ["copy", "move"])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_it_loses_nothing_when_the_line_breaks(
+    sshd: Sshd, large: Path, tmp_path: Path, side: str, mode: str
+) -> None:
+    before = snapshot(large)
+    with Relay(sshd.host, sshd.port) as relay:
+        spoilt = {side: access(sshd, port=relay.port)}
+        way = Way.UP if side == "target" else Way.DOWN
+        with pytest.raises(engine.ConnectionLost) as caught:
+            engine.run(
+                Request(
+                    source=Endpoint(str(large), "", spoilt.get("source")),
+                    target=Endpoint(str(tmp_path), "target", spoilt.get("target")),
+                    transfer_id="broken-line",
+                    mode=engine.Mode(mode),
+                ),
+                Disturber(lambda: relay.passed[way] > 8 * 1024 * 1024, relay.drop),
+            )
+        assert caught.value.retry == "transient"
+        assert_one_sentence(str(caught.value))
+    assert_equal_trees(before, large)
+    assert not published(tmp_path / "target")
+    again(large, tmp_path / "target", mode, before)
+
+
+class Disturber(engine.SilentObserver):
+    """Does something once, as soon as it is time."""
+
+    def __init__(self, due: Callable[[], bool], act: Callable[[], None]) -> None:
+        self._due = due
+        self._act: Callable[[], None] | None = act
+
+    def checkpoint(self) -> None:
+        """Act if it is time."""
+        if self._act and self._due():
+            act, self._act = self._act, None
+            act()
+
+
+def published(target: Path) -> list[bytes]:
+    """What an operator would find at the target: everything but a staging folder."""
+    if not target.exists():
+        return []
+    return [name for name in snapshot(target) if not name.startswith(b".ketter-")]
+
+
+def again(source: Path, target: Path, mode: str, before: dict[bytes, Entry]) -> None:
+    """Run the broken transfer's next attempt, which must end as if nothing had happened."""
+    report = engine.run(
+        Request(
+            source=Endpoint(str(source)),
+            target=Endpoint(str(target.parent), target.name),
+            transfer_id="broken-line",
+            attempt=2,
+            mode=engine.Mode(mode),
+        )
+    )
+    assert report.status == "done"
+    assert_equal_trees(before, target)
+
+
+def test_it_probes_a_place(sshd: Sshd, small: Path) -> None:
+    found = engine.probe(Endpoint(str(small), "", access(sshd)))
+    assert (found.exists, found.is_dir, found.writable) == (True, True, True)
+    assert found.realpath == str(small.resolve())
+
+
+def test_it_fetches_a_host_key_without_logging_in(fresh_sshd: Sshd) -> None:
+    address = SshAccess(host=fresh_sshd.host, port=fresh_sshd.port, username="nobody-at-all")
+    key = engine.fetch_host_key(address)
+    assert key.line == fresh_sshd.host_key
+    assert key.fingerprint.startswith("SHA256:")
+    assert "nobody-at-all" not in fresh_sshd.log.read_text()
+
+
+def test_it_cannot_fetch_the_key_of_a_closed_port(sshd: Sshd) -> None:
+    with pytest.raises(engine.ConnectionRefused):
+        engine.fetch_host_key(SshAccess(host=sshd.host, port=free_port()))
