@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from rest_framework.permissions import DjangoModelPermissions
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -18,12 +16,7 @@ class ModelPermissions(DjangoModelPermissions):
     delete in `action_permissions`, action name -> permission.
     """
 
-    perms_map: ClassVar = {
-        **DjangoModelPermissions.perms_map,
-        "GET": VIEW,
-        "HEAD": VIEW,
-        "OPTIONS": VIEW,
-    }
+    perms_map = DjangoModelPermissions.perms_map | dict.fromkeys(("GET", "HEAD", "OPTIONS"), VIEW)
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         """Whether the user holds what the action, or else the method, asks for."""

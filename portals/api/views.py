@@ -42,6 +42,7 @@ class PortalViewSet(ModelViewSet[Portal]):
 
     def perform_update(self, serializer: BaseSerializer[Portal]) -> None:
         """Change a portal; a new address drops the pinned key."""
+        assert serializer.instance is not None
         services.portal_update(serializer.instance, **serializer.validated_data)
 
     def perform_destroy(self, instance: Portal) -> None:
@@ -83,6 +84,7 @@ class CredentialViewSet(ModelViewSet[Credential]):
 
     def perform_update(self, serializer: BaseSerializer[Credential]) -> None:
         """Change a credential; an empty or missing secret keeps the stored one."""
+        assert serializer.instance is not None
         changes = {k: v for k, v in serializer.validated_data.items() if k != "kind"}
         services.credential_update(serializer.instance, **changes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,8 +44,8 @@ def ssh_portal(db: None, sshd: Sshd, tmp_path: Path) -> Callable[..., Portal]:
     """Make a portal on the rig's sshd: right key, right pin, unless said otherwise."""
     from portals.services import credential_create, portal_create
 
-    def make(**changes: object) -> Portal:
-        fields: dict[str, object] = {
+    def make(**changes: Any) -> Portal:
+        fields: dict[str, Any] = {
             "name": "srvtrf",
             "kind": "ssh",
             "host": sshd.host,

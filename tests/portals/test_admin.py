@@ -78,13 +78,13 @@ def test_it_drops_what_belongs_to_ssh_from_a_local_portal(as_alice: Client) -> N
         ({"host_key": "nonsense"}, "A host key is one line"),
     ],
 )
-def test_it_says_what_is_wrong_with_a_portal(as_alice: Client, change: dict, sentence) -> None:
+def test_it_says_what_is_wrong_with_a_portal(as_alice: Client, change: dict, sentence: str) -> None:
     assert sentence in page(as_alice.post(f"{PORTALS}add/", {**FORM, **change}))
     assert not Portal.objects.exists()
 
 
 def test_it_does_not_delete_a_portal_that_jobs_name(as_alice: Client) -> None:
-    job = JobFactory()
+    job = JobFactory.create()
     url = f"{PORTALS}{job.source_portal_id}/delete/"
     assert "would require deleting the following protected" in page(as_alice.get(url))
     as_alice.post(url, {"post": "yes"})
@@ -147,7 +147,7 @@ def test_it_keeps_the_kind_of_a_credential(as_alice: Client) -> None:
 
 def test_it_shows_viewers_everything_but_secrets_and_buttons(vera, client: Client) -> None:
     client.force_login(vera)
-    portal = PortalFactory()
+    portal = PortalFactory.create()
     credential = credential_create(name="pass", kind="password", secret=SECRET)
     assert portal.name in page(client.get(PORTALS))
     assert portal.root_path in page(client.get(f"{PORTALS}{portal.pk}/change/"))
@@ -198,4 +198,4 @@ def test_it_needs_the_view_permission_for_the_connection_page(oscar, client: Cli
     oscar.groups.clear()
     oscar.user_permissions.add(Permission.objects.get(codename="test_portal"))
     client.force_login(oscar)
-    assert client.get(f"{PORTALS}{PortalFactory().pk}/connection/").status_code == 404
+    assert client.get(f"{PORTALS}{PortalFactory.create().pk}/connection/").status_code == 404

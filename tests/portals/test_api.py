@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from portals.crypto import decrypt
@@ -10,7 +12,7 @@ from portals.services import credential_create, portal_create
 from tests.factories import JobFactory, PortalFactory
 from tests.portals.conftest import FINGERPRINT, HOST_KEY, SECRET
 
-SSH = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_path": "/srv/"}
+SSH: dict[str, Any] = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_path": "/srv/"}
 
 
 def envelope(answer, code: str, status: int) -> str:
@@ -41,7 +43,7 @@ def test_it_registers_changes_and_removes_a_portal(alice, api) -> None:
 
 
 def test_it_keeps_findings_out_of_reach(alice, api) -> None:
-    portal = PortalFactory()
+    portal = PortalFactory.create()
     client = api(alice)
     client.patch(f"/api/portals/{portal.pk}/", {"health": "ok", "health_message": "Fine."})
     portal.refresh_from_db()
@@ -49,7 +51,7 @@ def test_it_keeps_findings_out_of_reach(alice, api) -> None:
 
 
 def test_it_cuts_lists_down(alice, api) -> None:
-    PortalFactory(name="lab", health="ok")
+    PortalFactory.create(name="lab", health="ok")
     portal_create(**SSH)
     client = api(alice)
     for query, names in {
@@ -83,14 +85,14 @@ def test_it_cuts_lists_down(alice, api) -> None:
     ],
 )
 def test_it_names_the_wrong_field(alice, api, change: dict, field: str) -> None:
-    PortalFactory(name="taken")
+    PortalFactory.create(name="taken")
     answer = api(alice).post("/api/portals/", {**SSH, **change})
     assert envelope(answer, "INVALID", 400).startswith(f"{field}: ")
     assert field in answer.json()["extra"]["fields"]
 
 
 def test_it_does_not_delete_what_is_needed(alice, api) -> None:
-    job = JobFactory()
+    job = JobFactory.create()
     client = api(alice)
     answer = client.delete(f"/api/portals/{job.source_portal_id}/")
     assert "disable it instead" in envelope(answer, "PORTAL_IN_USE", 409)
@@ -173,7 +175,7 @@ def test_it_lets_each_group_do_its_own(
     vera, oscar, api, tmp_path, method: str, path: str, may: set[str]
 ) -> None:
     ids = {
-        "portal": PortalFactory(root_path=str(tmp_path)).pk,
+        "portal": PortalFactory.create(root_path=str(tmp_path)).pk,
         "credential": credential_create(name="c", kind="agent").pk,
     }
     url = f"/api/{path.format(**ids)}"

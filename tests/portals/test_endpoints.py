@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from cryptography.fernet import Fernet
 
@@ -13,8 +15,8 @@ from portals.services import credential_create, portal_create, portal_update
 from tests.portals.conftest import HOST_KEY, SECRET
 
 
-def ssh_portal(**changes: object) -> Portal:
-    fields = {
+def ssh_portal(**changes: Any) -> Portal:
+    fields: dict[str, Any] = {
         "name": "srvtrf",
         "kind": "ssh",
         "host": "srvtrf",
@@ -42,6 +44,7 @@ def test_it_hands_each_kind_of_credential_over_in_its_own_way(db, private_key: s
     for kind, (given, expected) in kinds.items():
         portal_update(portal, credential=credential_create(name=kind, kind=kind, **given))
         ssh = endpoint_for(portal, "").ssh
+        assert ssh is not None
         ways = ("password", "private_key", "identity_file")
         assert {way: getattr(ssh, way) for way in ways if getattr(ssh, way)} == expected
         assert (ssh.host, ssh.port, ssh.username) == ("srvtrf", 2222, "oscar")

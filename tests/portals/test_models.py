@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
@@ -11,8 +13,8 @@ from portals.models import Credential, Portal
 from portals.services import credential_create, portal_create
 from tests.portals.conftest import HOST_KEY
 
-LOCAL = {"name": "lab", "kind": "local", "root_path": "/srv"}
-SSH = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_path": "/srv"}
+LOCAL: dict[str, Any] = {"name": "lab", "kind": "local", "root_path": "/srv"}
+SSH: dict[str, Any] = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_path": "/srv"}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ SSH = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_path": "/srv"}
         ("portals_name_09d74109_uniq|portals_name_key", {**LOCAL, "name": "taken"}),
     ],
 )
-def test_it_has_constraints_for_portals(db, constraint: str, fields: dict[str, object]) -> None:
+def test_it_has_constraints_for_portals(db, constraint: str, fields: dict[str, Any]) -> None:
     Portal.objects.create(name="taken", kind="local", root_path="/")
     with pytest.raises(IntegrityError, match=constraint):
         Portal.objects.create(**fields)
@@ -52,7 +54,7 @@ def test_it_has_constraints_for_portals(db, constraint: str, fields: dict[str, o
         {**SSH, "host": "fe80::1%eth0", "username": "LAB\\oscar"},
     ],
 )
-def test_it_has_no_constraint_against_good_portals(db, fields: dict[str, object]) -> None:
+def test_it_has_no_constraint_against_good_portals(db, fields: dict[str, Any]) -> None:
     Portal.objects.create(**fields)
 
 
@@ -98,7 +100,7 @@ def test_it_refuses_a_credential_on_this_machine_in_the_database(db) -> None:
         ("state", {**SSH, "state": "gone"}),
     ],
 )
-def test_it_says_which_field_is_wrong(db, field: str, fields: dict[str, object]) -> None:
+def test_it_says_which_field_is_wrong(db, field: str, fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:
         portal_create(**fields)
     assert field in caught.value.message_dict

@@ -26,9 +26,14 @@ from tests.portals.conftest import HOST_KEY, SECRET, make_private_key
 
 
 @pytest.fixture
-def portal(db) -> Portal:
-    """A portal behind SSH that was tested and found well."""
-    credential = credential_create(name="pass", kind="password", secret=SECRET)
+def credential(db) -> Credential:
+    """A password."""
+    return credential_create(name="pass", kind="password", secret=SECRET)
+
+
+@pytest.fixture
+def portal(credential: Credential) -> Portal:
+    """A portal behind SSH that uses it and was tested and found well."""
     portal = portal_create(
         name="srvtrf",
         kind="ssh",
@@ -100,18 +105,20 @@ def test_it_pins_no_key_to_this_machine(db) -> None:
 
 
 def test_it_does_not_delete_a_portal_that_jobs_name(db) -> None:
-    job = JobFactory()
+    job = JobFactory.create()
     with pytest.raises(PortalInUse, match="disable it instead"):
         portal_delete(job.source_portal)
     portal_delete(portal_create(name="free", kind="local", root_path="/srv"))
     assert not Portal.objects.filter(name="free").exists()
 
 
-def test_it_does_not_delete_a_credential_that_portals_use(portal: Portal) -> None:
+def test_it_does_not_delete_a_credential_that_portals_use(
+    portal: Portal, credential: Credential
+) -> None:
     with pytest.raises(CredentialInUse, match="used by portals"):
-        credential_delete(portal.credential)
+        credential_delete(credential)
     portal_update(portal, credential=None)
-    credential_delete(Credential.objects.get())
+    credential_delete(credential)
     assert not Credential.objects.exists()
 
 
@@ -151,18 +158,22 @@ def test_it_refuses_a_locked_key_without_repeating_it(db, tmp_path: Path) -> Non
     assert locked.splitlines()[1] not in str(caught.value)
 
 
-def test_it_replaces_a_secret_and_has_its_portals_tested_anew(portal: Portal) -> None:
-    credential_set_secret(portal.credential, secret="another")
+def test_it_replaces_a_secret_and_has_its_portals_tested_anew(
+    portal: Portal, credential: Credential
+) -> None:
+    credential_set_secret(credential, secret="another")
     portal.refresh_from_db()
-    assert decrypt(portal.credential.secret) == "another"
+    credential.refresh_from_db()
+    assert decrypt(credential.secret) == "another"
     assert portal.health == PortalHealth.UNKNOWN
 
 
-def test_it_keeps_the_secret_when_none_is_given(portal: Portal) -> None:
-    before = portal.credential.secret
-    credential_update(portal.credential, name="renamed", key_path="", secret="")
+def test_it_keeps_the_secret_when_none_is_given(portal: Portal, credential: Credential) -> None:
+    before = credential.secret
+    credential_update(credential, name="renamed", key_path="", secret="")
     portal.refresh_from_db()
-    assert (portal.credential.name, portal.credential.secret) == ("renamed", before)
+    credential.refresh_from_db()
+    assert (credential.name, credential.secret) == ("renamed", before)
     assert portal.health == PortalHealth.OK
 
 
