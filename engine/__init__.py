@@ -30,7 +30,7 @@ from engine.errors import (
 )
 from engine.probe import probe
 from engine.ssh import fetch_host_key, fingerprint
-from engine.transfer import run
+from engine.transfer import plan, run
 from engine.types import (
     Endpoint,
     EntryFailure,
@@ -98,6 +98,7 @@ __all__ = [
     "display_path",
     "fetch_host_key",
     "fingerprint",
+    "plan",
     "probe",
     "run",
 ]

@@ -118,5 +118,3 @@ class Chooser:
                 self._resolve(entry, DIFFERENT)
         self.skipped += len(proven)
         self.proven_blobs.append(pack(proven))
-
-

@@ -53,7 +53,11 @@ _MEANINGS: tuple[tuple[str, type[errors.EngineError], str], ...] = (
         errors.AuthFailed,
         "refused the user name or the credential",
     ),
-    (r"Connection refused", errors.ConnectionRefused, "refused the connection: no SSH server there"),
+    (
+        r"Connection refused",
+        errors.ConnectionRefused,
+        "refused the connection: no SSH server there",
+    ),
     (
         r"Could not resolve hostname|No route to host|unreachable|timed out during banner"
         r"|Connection timed out|Operation timed out|Connection to .* timed out",

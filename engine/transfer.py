@@ -49,6 +49,12 @@ def run(request: Request, observer: Observer | None = None) -> Report:
     return _Transfer(request, observer or SilentObserver()).run()
 
 
+def plan(request: Request, observer: Observer | None = None) -> dict[str, Any]:
+    """What `run` would send, without changing anything; raises as `run` does up to there."""
+    planned = _Transfer(request, observer or SilentObserver())
+    return planned.plan_only()
+
+
 class _Transfer:
     def __init__(self, request: Request, observer: Observer) -> None:
         self._request = request
@@ -76,6 +82,14 @@ class _Transfer:
         except BaseException as error:
             self._abandon(error)
             raise
+        finally:
+            self._session.close()
+
+    def plan_only(self) -> dict[str, Any]:
+        try:
+            self._preflight()
+            self._scan()
+            return self._plan()
         finally:
             self._session.close()
 
@@ -224,5 +238,3 @@ class _Transfer:
             failures_total=self._failures_total,
             plan=self._plan(),
         )
-
-

@@ -10,6 +10,7 @@ from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, sh
 
 ABSENT, SAME, DIFFERENT, OTHER_KIND = "a", "s", "d", "t"
 
+
 def compare(target: Tree, entries: list[Entry], keep_both: bool) -> tuple[str, dict[str, str]]:
     """What the target holds where each entry would go, one letter each.
 
@@ -92,7 +93,9 @@ class Publisher:
         folder, name = self._staging.parent(path)
         entry = entry_of(folder, name, path)
         if entry is None:
-            raise AgentError("AGENT_FAILED", f"{show(path)} in the staging folder is no kind we wrote")
+            raise AgentError(
+                "AGENT_FAILED", f"{show(path)} in the staging folder is no kind we wrote"
+            )
         return entry, _compare_one(self._target, entry, path)
 
     def _check(self, above: str) -> None:

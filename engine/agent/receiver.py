@@ -166,7 +166,9 @@ class Receiver:
                     return False
                 link += part
             os.symlink(link, os.fsencode(name), dir_fd=folder)
-            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+            os.utime(
+                name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False
+            )
             return True
         fd = os.open(name, _NEW, 0o600, dir_fd=folder)
         try:
@@ -241,5 +243,3 @@ def digest_file(tree: Tree, entry: Entry, progress: Progress, medium: bool) -> s
             progress(done, 0)
     finally:
         os.close(fd)
-
-

@@ -10,7 +10,6 @@ from engine.agent.tree import Tree, entry_from
 from engine.agent.wire import FOLDER, AgentError, Entry, explain, is_staging, show
 
 
-
 class Filter:
     """Glob patterns over the path and over the last name.
 

@@ -188,9 +188,7 @@ def _read_whole(fd: int, entry: Entry) -> bytes:
     return data
 
 
-def _read_in_chunks(
-    fd: int, entry: Entry, pass_on: Callable[[memoryview], None], pad: bool
-) -> str:
+def _read_in_chunks(fd: int, entry: Entry, pass_on: Callable[[memoryview], None], pad: bool) -> str:
     """Pass on the file's bytes and return their SHA-256.
 
     A file that turns out shorter, longer or touched raises SOURCE_CHANGED;

@@ -136,7 +136,9 @@ def _try_lock(fd: int) -> bool:
 
 
 def _write(folder: int, name: str, text: str) -> None:
-    fd = os.open(name + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    fd = os.open(
+        name + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=folder
+    )
     try:
         os.write(fd, text.encode("ascii"))
     finally:

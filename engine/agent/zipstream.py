@@ -82,11 +82,7 @@ class ZipWriter:
                 _LOCATOR64.pack(0x07064B50, 0, start + size, 1),
             )
         few = min(count, _MAX16)
-        self._out(
-            _END.pack(
-                0x06054B50, 0, 0, few, few, min(size, _MAX32), min(start, _MAX32), 0
-            )
-        )
+        self._out(_END.pack(0x06054B50, 0, 0, few, few, min(size, _MAX32), min(start, _MAX32), 0))
 
     def _out(self, *pieces: bytes | memoryview) -> None:
         self._offset += sum(len(piece) for piece in pieces)

@@ -1,0 +1,50 @@
+"""A progress bar for a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TextIO
+
+from engine.types import Phase, Progress, SilentObserver
+
+
+class Bar(SilentObserver):
+    """Draws one line that is drawn over again; `end` leaves the line free."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._phase = ""
+        self._began = time.monotonic()
+
+    def phase(self, phase: Phase) -> None:
+        """Name what is going on."""
+        self._phase = phase.value.replace("_", " ")
+        if phase is Phase.TRANSFER:
+            self._began = time.monotonic()
+        self._draw(f"{self._phase} …")
+
+    def progress(self, progress: Progress) -> None:
+        """Draw the counters."""
+        if not progress.bytes_total:
+            return
+        part = progress.bytes_done / progress.bytes_total
+        seconds = time.monotonic() - self._began
+        rate = progress.bytes_done / seconds if seconds > 0 else 0.0
+        left = (progress.bytes_total - progress.bytes_done) / rate if rate else 0.0
+        filled = int(part * 24)
+        self._draw(
+            f"[{'#' * filled}{'.' * (24 - filled)}] {part:4.0%}  "
+            f"{progress.files_done}/{progress.files_total} files  "
+            f"{rate / 1e6:.1f} MB/s  {int(left // 60)}:{int(left % 60):02d} left"
+        )
+
+    def end(self) -> None:
+        """Leave an empty line for what comes next."""
+        self._out.write("\r\x1b[K")
+        self._out.flush()
+
+    def _draw(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        self._out.write("\r\x1b[K" + text[:width])
+        self._out.flush()
