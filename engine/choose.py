@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine import errors
-from engine.agent.publish import ABSENT, DIFFERENT, SAME
+from engine.agent.publish import ABSENT, DIFFERENT, OTHER_KIND, SAME
 from engine.agent.wire import FOLDER, Entry
 from engine.plan import Planner, pack
 from engine.session import Session
@@ -77,7 +77,7 @@ class Chooser:
         )
         same: list[tuple[Entry, Entry]] = []
         for index, (entry, state) in enumerate(zip(entries, answer["states"], strict=True)):
-            if state == ABSENT or entry.kind == FOLDER and state == SAME:
+            if state == ABSENT or (entry.kind == FOLDER and state == SAME):
                 self._planner.add(entry)
             elif state == SAME:
                 path = answer["others"].get(str(index), at_target[index].path)
@@ -95,14 +95,19 @@ class Chooser:
         """Decide by the policy about an entry whose place is taken by something different."""
         if self._policy is OnConflict.SKIP:
             self.skipped += entry.kind != FOLDER
-        elif self._policy is OnConflict.KEEP_BOTH and entry.kind != FOLDER:
-            self._planner.add(entry)
-        elif self._policy is OnConflict.OVERWRITE and state == DIFFERENT:
+        elif state in self._sent_anyway(entry):
             self._planner.add(entry)
         else:
             self._conflict_count += 1
             if len(self._conflicts) < NAMED_CONFLICTS:
                 self._conflicts.append(display_path(entry.path))
+
+    def _sent_anyway(self, entry: Entry) -> str:
+        """The states in which the policy has an entry sent although its place is taken."""
+        if entry.kind == FOLDER:
+            return ""
+        by_policy = {OnConflict.KEEP_BOTH: DIFFERENT + OTHER_KIND, OnConflict.OVERWRITE: DIFFERENT}
+        return by_policy.get(self._policy, "")
 
     def _skip_same(self, same: list[tuple[Entry, Entry]]) -> None:
         if self._session.request.mode is Mode.COPY:

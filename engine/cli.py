@@ -164,8 +164,8 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
     print(
         f"{result['status'].upper()}: {result['files']} files, {result['bytes']:,} bytes in "
         f"{result['seconds']:.1f} s ({result['rate'] / 1e6:.1f} MB/s), "
-        f"{result['files_skipped']} there already, {result['files_removed']} removed at the source, "
-        f"verified: {result['verify']}"
+        f"{result['files_skipped']} there already, "
+        f"{result['files_removed']} removed at the source, verified: {result['verify']}"
     )
 
 

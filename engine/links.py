@@ -49,7 +49,7 @@ class Hub:
         self._arrived.put((link, message))
 
     def next(self) -> tuple[Link, Message]:
-        """The next answer of any link; raises what a link died of, or what the checkpoint raises."""
+        """The next answer of any link; raises what a link died of or the checkpoint raised."""
         if self._kept:
             return self._alive(*self._kept.popleft())
         return self._alive(*self._wait())

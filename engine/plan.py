@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.agent.wire import FILE, FOLDER, Entry
-from engine.types import ParcelKind, Strategy
+from engine.types import Blob, ParcelKind, Strategy
 
 #: Files below this size (bytes) are small: they are packed when there are enough of them.
 SMALL = 1 << 20
@@ -31,7 +31,7 @@ class Parcel:
     kind: ParcelKind
     files: int
     bytes: int
-    blob: bytes
+    blob: Blob
 
     def entries(self) -> list[Entry]:
         """The entries, in the order in which they are sent."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+
+#: Bytes, where a field called `bytes` hides the type.
+Blob: TypeAlias = bytes
 
 
 class Mode(StrEnum):
@@ -163,7 +166,7 @@ class ParcelReport:
     bytes: int
     state: ParcelState
     digest: str = ""
-    manifest: bytes | None = None
+    manifest: Blob | None = None
 
 
 @dataclass(frozen=True)

@@ -323,7 +323,7 @@ def main(token: str) -> None:
         agent.run()
     except (EndOfStream, BrokenPipeError):
         return
-    except Exception:  # The last line of defence: the worker must learn of our bug.
+    except Exception:  # noqa: BLE001 - the last line of defence: the worker must learn of our bug
         import traceback  # Not at the top: it costs every start some milliseconds.
 
         agent.say(error=["AGENT_FAILED", traceback.format_exc(limit=-6)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from typing import Any, BinaryIO, Callable
 
 from engine.agent.tree import Tree, check_path, remove_tree
@@ -199,10 +200,9 @@ def make_folder(staging: Tree, path: str) -> None:
     walked = ""
     for name in path.split("/"):
         above = staging.folder(walked)
-        try:
+        # It may have been made for an entry below it, or by another stream.
+        with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=above)
-        except FileExistsError:
-            pass  # Made for an entry below it, or by another stream.
         walked = f"{walked}/{name}" if walked else name
 
 

@@ -49,7 +49,7 @@ class ZipWriter:
         self._offset = 0
         self._members: list[_Member] = []
 
-    def add(self, entry: Entry, crc: int, data: bytes = b"") -> None:
+    def add(self, entry: Entry, crc: int, data: bytes | memoryview = b"") -> None:
         """A member whose content is at hand."""
         header = self._start(entry, crc, streamed=False)
         self._out(header, data)
