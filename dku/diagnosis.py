@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from redis.exceptions import RedisError
 
@@ -20,7 +21,15 @@ from portals.errors import PortalError
 logger = logging.getLogger(__name__)
 
 #: What goes wrong outside Ketter; everything else is a bug and leaves a traceback in the log.
-FORESEEN = (DatabaseError, RedisError, OSError, EngineError, JobError, PortalError)
+FORESEEN = (
+    DatabaseError,
+    RedisError,
+    OSError,
+    ImproperlyConfigured,
+    EngineError,
+    JobError,
+    PortalError,
+)
 
 BASE_CHECKS = (
     Check("python", installation.python),

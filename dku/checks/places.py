@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,9 +53,17 @@ def _free(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def _var() -> dict[str, Any]:
+    """The same for Ketter's own folder, in which it must also be able to write."""
+    look = _free("var", settings.VAR_DIR)
+    if not os.access(settings.VAR_DIR, os.W_OK | os.X_OK):
+        look |= {"verdict": Verdict.FAIL, "line": f"var: {settings.VAR_DIR}: not writable"}
+    return look
+
+
 def disk() -> Finding:
     """How much room is left below VAR_DIR and below every local portal's root."""
-    looks = [_free("var", settings.VAR_DIR)]
+    looks = [_var()]
     sentence = ""
     try:
         local = [portal for portal in _portals() if portal.kind == PortalKind.LOCAL]
@@ -66,14 +75,14 @@ def disk() -> Finding:
     if verdict is Verdict.PASS:
         sentence += f"Every disk has more than {FREE_WARN:.0f} % free."
     else:
-        sentence += "Room is short: " + "; ".join(
+        sentence += "Too little room, or not usable: " + "; ".join(
             look["line"] for look in looks if look["verdict"] is not Verdict.PASS
         )
     return Finding(
         verdict,
         f"{len(looks)} folder(s), least free {least} %",
         sentence,
-        "" if verdict is Verdict.PASS else "Make room, or correct the portal's root folder.",
+        "" if verdict is Verdict.PASS else "Make room there, or correct the folder.",
         tuple(look["line"] for look in looks),
         {"folders": [{k: v for k, v in look.items() if k != "line"} for look in looks]},
     )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import django_rq
 from django.conf import settings
 from rq import Worker
+from rq.suspension import is_suspended
 from rq.worker import BaseWorker
 
 from dku.findings import Finding, Verdict
@@ -92,6 +93,15 @@ def workers() -> Finding:
     details = tuple(map(_line, known))
     if not living:
         return Finding(Verdict.FAIL, "none", "No worker is alive.", START_WORKER, details, measured)
+    if is_suspended(django_rq.get_connection(QUEUE)):
+        return Finding(
+            Verdict.FAIL,
+            f"{len(living)} suspended",
+            "The workers were told to take no jobs.",
+            "Let them go on: `python manage.py rqresume`.",
+            details,
+            measured,
+        )
     value = f"{len(living)} alive ({', '.join(states)}), heard {max(ages):.0f} s ago"
     if len(living) < len(known):
         return Finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from dku.checks import installation, places, services
 from dku.diagnosis import diagnose
 from dku.findings import Check, Finding, Verdict, worst
 from dku.redaction import HIDDEN, redacted
-from portals.models import PortalHealth
+from portals.models import Portal, PortalHealth
 from portals.services import credential_create
 from tests.factories import PortalFactory
 
@@ -31,11 +32,19 @@ def test_it_ends_with_the_worst_verdict():
 
 def test_it_goes_on_after_a_failure_and_skips_only_what_needs_it():
     asked = []
+
+    def asking(name: str) -> Callable[[], Finding]:
+        def probe() -> Finding:
+            asked.append(name)
+            return OK
+
+        return probe
+
     todo = [
         Check("a", lambda: BAD),
-        Check("b", lambda: asked.append("b") or OK, needs=("a",)),
-        Check("c", lambda: asked.append("c") or OK, needs=("b",)),
-        Check("d", lambda: asked.append("d") or OK),
+        Check("b", asking("b"), needs=("a",)),
+        Check("c", asking("c"), needs=("b",)),
+        Check("d", asking("d")),
     ]
     found = list(diagnose(todo))
 
@@ -185,18 +194,37 @@ def test_it_judges_the_room_on_disks(db, monkeypatch, tmp_path, free, verdict):
     assert ("lab" in found.sentence) == (verdict is not Verdict.PASS)
 
 
+def test_it_fails_where_it_may_not_write(db, settings, tmp_path):
+    settings.VAR_DIR = tmp_path / "none"
+
+    found = places.disk()
+
+    assert found.verdict is Verdict.FAIL
+    assert "not writable" in found.sentence
+
+
+def test_it_says_in_a_sentence_that_a_field_key_is_no_key(db, settings, caplog):
+    credential_create(name="lab", kind="password", secret="hunter2-hunter2")
+    settings.FIELD_KEYS = ["not-a-key"]
+
+    (found,) = diagnose([Check("credentials", installation.credentials)])
+
+    assert found.verdict is Verdict.FAIL
+    assert "not a Fernet key" in found.sentence
+    assert caplog.records == []
+
+
 def test_it_warns_of_portals_that_cannot_be_used(transactional_db, tmp_path):
-    good = PortalFactory(name="lab", root_path=str(tmp_path))
-    bad = PortalFactory(name="gone", root_path=str(tmp_path / "none"))
+    PortalFactory(name="lab", root_path=str(tmp_path))
+    PortalFactory(name="gone", root_path=str(tmp_path / "none"))
     PortalFactory(name="off", root_path=str(tmp_path / "none"), state="disabled")
 
     found = places.portals()
 
     assert found.verdict is Verdict.WARN
     assert found.measured == {"active": 2, "failing": ["gone"]}
-    for portal in (good, bad):
-        portal.refresh_from_db()
-    assert (good.health, bad.health) == (PortalHealth.OK, PortalHealth.FAILING)
+    assert Portal.objects.get(name="lab").health == PortalHealth.OK
+    assert Portal.objects.get(name="gone").health == PortalHealth.FAILING
 
 
 def test_it_blanks_out_secrets_wherever_they_are(settings):

@@ -14,7 +14,9 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
+from rq.suspension import suspend
 
+from dku.findings import Check
 from dku.management.commands import dku as command
 from jobs.models import Job
 from jobs.states import Status
@@ -98,6 +100,16 @@ def test_it_sees_at_once_that_a_worker_was_killed(dku, worker):
     assert "its process is gone" in found["workers"]["details"][0]
 
 
+def test_it_fails_while_the_workers_are_suspended(dku, worker, clean_redis):
+    worker()
+    suspend(clean_redis)
+
+    found = dku("--no-smoke")
+
+    assert found["workers"]["verdict"] == "fail"
+    assert "rqresume" in found["workers"]["remedy"]
+
+
 def test_it_gives_up_on_a_worker_that_does_not_work(dku, worker):
     process = worker()
     os.kill(process.pid, signal.SIGSTOP)
@@ -154,6 +166,18 @@ def test_it_fails_while_a_migration_is_pending(db, clean_redis, tmp_path, capsys
     assert checks["migrations"]["verdict"] == "fail"
     assert "jobs.0001_initial" in checks["migrations"]["details"]
     assert checks["portals"]["sentence"] == "This needs migrations, which failed."
+
+
+def test_it_ends_without_a_traceback_when_interrupted(monkeypatch, capsys):
+    def interrupted(**_: object) -> list[Check]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "checks", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        call_command("dku")
+
+    assert ended.value.code == 130
+    assert "nothing is proven" in capsys.readouterr().err
 
 
 @pytest.fixture

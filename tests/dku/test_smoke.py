@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
+from rq import Worker
 
 import engine
 from dku.arena import ArenaBusy, arena, home
@@ -14,6 +16,8 @@ from dku.checks import smoke
 from dku.findings import Verdict
 from dku.trees import Tree, read_tree, write_many, write_small
 from engine.types import Mode
+from jobs.models import Job
+from jobs.queue import QUEUE
 from jobs.services import job_create
 from jobs.states import Status
 from tests.factories import JobFactory
@@ -83,16 +87,35 @@ def test_it_lets_one_dku_into_the_arena_at_a_time(transactional_db, clean_redis)
 
 def test_it_cancels_a_job_that_a_killed_dku_left(transactional_db, clean_redis):
     with arena() as stage:
-        places = {"source_portal": stage.source, "target_portal": stage.target}
-    left = job_create(by=stage.user, source_path="a", target_path="a", **places)
+        pass
+    left = job_create(
+        by=stage.user,
+        source_portal=stage.source,
+        source_path="a",
+        target_portal=stage.target,
+        target_path="a",
+    )
 
     with arena():
         left.refresh_from_db()
         assert left.status == Status.CANCELLED
 
 
+def test_it_blames_nobody_when_every_worker_has_other_work(transactional_db, clean_redis):
+    busy = Worker([QUEUE], connection=clean_redis)
+    busy.register_birth()
+    busy.heartbeat()
+    busy.set_state("busy")
+
+    found = smoke.transfer(smoke.CASES[0], 0.2)
+
+    assert found.verdict is Verdict.WARN
+    assert "every worker had other work" in found.sentence
+    assert Job.objects.get().status == Status.CANCELLED
+
+
 def _judge(stage, mode: Mode, tree: Tree):
-    job = JobFactory(source_portal=stage.source, target_portal=stage.target)
+    job: Any = JobFactory(source_portal=stage.source, target_portal=stage.target)
     return smoke._compare(stage, smoke.Case("small folder", write_small, mode), job, tree)
 
 

@@ -20,6 +20,8 @@ from ketter_site import __version__
 from ketter_site.env import BASE_DIR
 
 TIMEOUT_SECONDS = 120.0
+#: What a shell expects of a program that Ctrl-C ended.
+INTERRUPTED = 130
 
 
 def positive(text: str) -> float:
@@ -56,7 +58,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the checks, print and write the report, end with its exit status."""
-        report = self.measure(options)
+        try:
+            report = self.measure(options)
+        except KeyboardInterrupt:
+            self.stderr.write("Interrupted: nothing is proven, and no report was written.")
+            sys.exit(INTERRUPTED)
         if options["json"]:
             self.stdout.write(json.dumps(report.as_dict(), indent=2))
         else:
