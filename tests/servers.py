@@ -24,6 +24,9 @@ RUN_DIR = Path(tempfile.mkdtemp(prefix="ketter-test-", dir="/tmp"))
 if os.geteuid() == 0:
     RUN_DIR.chmod(0o711)
 
+# Whitenoise warns where `collectstatic` was not run, and warnings are errors here.
+(RUN_DIR / "static").mkdir()
+
 os.environ["KETTER_VAR_DIR"] = str(RUN_DIR)
 os.environ["KETTER_SECRET_KEY"] = secrets.token_urlsafe(50)
 os.environ["KETTER_FIELD_KEYS"] = Fernet.generate_key().decode()
