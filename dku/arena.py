@@ -124,6 +124,15 @@ def arena() -> Iterator[Arena]:
         try:
             yield stage
         finally:
-            _end_jobs(user)
-            empty_folder(stage.source_root)
-            empty_folder(stage.target_root)
+            try:
+                _clear(stage)
+            except KeyboardInterrupt:
+                # An impatient Ctrl-C: go, but not without tidying up.
+                _clear(stage)
+                raise
+
+
+def _clear(stage: Arena) -> None:
+    _end_jobs(stage.user)
+    empty_folder(stage.source_root)
+    empty_folder(stage.target_root)

@@ -148,7 +148,6 @@ def _measured(job: Job, sent: Tree) -> dict[str, Any]:
     assert job.started_at
     assert job.finished_at
     seconds = (job.finished_at - job.started_at).total_seconds() or 0.001
-    kinds = job.parcels.values_list("kind", flat=True).distinct()
     return {
         "job": str(job.pk),
         "mode": job.mode,
@@ -158,7 +157,7 @@ def _measured(job: Job, sent: Tree) -> dict[str, Any]:
         "waited_seconds": round((job.started_at - job.queued_at).total_seconds(), 3),
         "files_per_second": round(sent.files / seconds, 1),
         "mb_per_second": round(sent.bytes / MEGABYTE / seconds, 1),
-        "parcel_kinds": sorted(kinds),
+        "parcel_kinds": sorted(set(job.parcels.values_list("kind", flat=True))),
         "worker": job.worker,
     }
 

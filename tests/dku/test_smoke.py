@@ -10,11 +10,12 @@ import pytest
 from django.conf import settings
 from rq import Worker
 
+import dku.arena
 import engine
 from dku.arena import ArenaBusy, arena, home
 from dku.checks import smoke
 from dku.findings import Verdict
-from dku.trees import Tree, read_tree, write_many, write_small
+from dku.trees import Tree, empty_folder, read_tree, write_many, write_small
 from engine.types import Mode
 from jobs.models import Job
 from jobs.queue import QUEUE
@@ -69,6 +70,22 @@ def test_it_empties_the_arena_on_every_way_out(transactional_db, clean_redis):
         interrupted()
 
     assert list((home() / "source").iterdir()) == list((home() / "target").iterdir()) == []
+
+
+def test_it_finishes_tidying_up_when_interrupted_in_it(transactional_db, clean_redis, monkeypatch):
+    def interrupt_once(root: Path) -> None:
+        monkeypatch.setattr(dku.arena, "empty_folder", empty_folder)
+        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with arena() as stage:
+            write_small(stage.source_root)
+            monkeypatch.setattr(dku.arena, "empty_folder", interrupt_once)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert list((home() / "source").iterdir()) == []
 
 
 def test_it_uses_the_same_two_portals_again(transactional_db, clean_redis, settings, tmp_path):

@@ -110,6 +110,7 @@ class Command(BaseCommand):
             except OSError as error:
                 self.stderr.write(f"No report in {folder}: {error.strerror}.")
                 continue
-            self.stderr.write(f"Report: {' and '.join(map(str, files))}")
+            # Not an error, so not in its colour; stdout may be a pipe that wants JSON only.
+            self.stderr.write(f"Report: {' and '.join(map(str, files))}", style_func=str)
             return True
         return False
