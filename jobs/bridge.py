@@ -77,7 +77,7 @@ def transfer(job: Job) -> End:
     """
     observer = JobObserver(job)
     try:
-        end = _end_of(engine.run(request_for(job), observer))
+        end = end_of(engine.run(request_for(job), observer))
     except engine.Replaced:
         raise
     except engine.Cancelled as stop:
@@ -123,7 +123,8 @@ def failure(code: str, message: str) -> End:
     return End(Status.FAILED, code, message, EventLevel.ERROR, columns=columns)
 
 
-def _end_of(report: engine.Report) -> End:
+def end_of(report: engine.Report) -> End:
+    """How a job ended whose transfer came to its end."""
     verb = "Moved" if report.mode is engine.Mode.MOVE else "Copied"
     message = (
         f"{verb} {report.files} files, {filesizeformat(report.bytes)} in {report.seconds:.1f} s "

@@ -16,6 +16,12 @@ from portals.models import Portal
 from tests.factories import JobFactory, PortalFactory
 
 
+@pytest.fixture(autouse=True)
+def _fast_passwords(settings: Any) -> None:
+    """No test here is about how hard a password is to guess."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def job_in(db: None) -> Callable[..., Job]:
     """Make a job in a state, as a row only: no event, no ring."""

@@ -1,0 +1,208 @@
+"""Claiming, renewing, losing: what a running attempt may write, and until when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Barrier, Thread
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models.functions import Now
+
+from engine.errors import Replaced
+from engine.types import ParcelKind, ParcelReport, ParcelState, Phase, Progress
+from jobs.errors import JobHasEnded
+from jobs.models import Job, JobEvent
+from jobs.services import (
+    MAX_ATTEMPTS,
+    Note,
+    attempt_record,
+    event_add,
+    job_cancel,
+    job_claim,
+    job_lost,
+    job_move,
+    job_renew,
+)
+from jobs.states import FINAL, Status
+
+
+def in_threads(count: int, work: Callable[[], object]) -> list[object]:
+    """Do the same in several threads that start together, each with its own connection."""
+    together, results = Barrier(count), []
+
+    def run() -> None:
+        together.wait()
+        results.append(work())
+        connection.close()
+
+    threads = [Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_it_claims_a_queued_job(job_in: Callable[..., Job]) -> None:
+    job = job_claim(job_in(Status.QUEUED).pk, worker="w1")
+    assert job is not None
+    assert (job.status, job.attempt, job.worker) == (Status.RUNNING, 1, "w1")
+    assert job.lease_until - job.heartbeat_at == timedelta(seconds=60)
+    event = job.events.get()
+    assert (event.code, event.attempt) == ("STARTED", 1)
+    assert "w1" in event.message
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - {Status.QUEUED}))
+def test_it_claims_nothing_that_is_not_queued(status: Status, job_in: Callable[..., Job]) -> None:
+    assert job_claim(job_in(status).pk, worker="w2") is None
+    assert not JobEvent.objects.exists()
+
+
+def test_it_claims_nothing_that_is_gone(db: None) -> None:
+    assert job_claim("00000000-0000-0000-0000-000000000000", worker="w1") is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_lets_one_of_many_claims_win(job_in: Callable[..., Job]) -> None:
+    job = job_in(Status.QUEUED)
+    claims = in_threads(8, lambda: job_claim(job.pk, worker="w"))
+    assert len([claim for claim in claims if claim]) == 1
+    assert Job.objects.get(pk=job.pk).attempt == 1
+    assert job.events.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_numbers_events_without_gaps_however_many_write(job_in: Callable[..., Job]) -> None:
+    job = job_in(Status.RUNNING)
+
+    def write() -> None:
+        for _ in range(10):
+            event_add(job, code="TEST", message="One of many.")
+
+    in_threads(6, write)
+    assert list(job.events.values_list("seq", flat=True)) == list(range(1, 61))
+
+
+def test_it_renews_the_lease_and_writes_counters(job_in: Callable[..., Job]) -> None:
+    job = job_in(Status.RUNNING, lease_until=Now() + timedelta(seconds=1))
+    progress = Progress(files_total=9, files_done=4, bytes_total=100, bytes_done=50)
+    job_renew(job, progress=progress, phase=Phase.TRANSFER)
+    job.refresh_from_db()
+    assert (job.files_done, job.bytes_done, job.percent, job.phase) == (4, 50, 50, "transfer")
+    assert job.lease_until - job.heartbeat_at == timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(
+    "change", [{"attempt": 2}, {"status": "queued", "lease_until": None}, {"status": "cancelled"}]
+)
+def test_it_stops_an_attempt_that_was_replaced_and_writes_nothing(
+    change: dict[str, object], job_in: Callable[..., Job]
+) -> None:
+    job = job_in(Status.RUNNING)
+    Job.objects.filter(pk=job.pk).update(**change)
+    parcel = ParcelReport(1, ParcelKind.ZIP, 3, 30, ParcelState.VERIFIED)
+    with pytest.raises(Replaced):
+        attempt_record(
+            job,
+            progress=Progress(files_done=5),
+            phase="transfer",
+            notes=[Note("LATE", "Too late.")],
+            parcels=[parcel],
+        )
+    assert Job.objects.get(pk=job.pk).files_done == 0
+    assert not job.events.exists()
+    assert not job.parcels.exists()
+
+
+def test_it_keeps_a_manifest_when_later_news_of_the_parcel_has_none(
+    job_in: Callable[..., Job],
+) -> None:
+    job = job_in(Status.RUNNING)
+    proven = ParcelReport(1, ParcelKind.ZIP, 3, 30, ParcelState.VERIFIED, "d" * 64, b"manifest")
+    other = ParcelReport(2, ParcelKind.FILE, 1, 10, ParcelState.SENDING)
+    attempt_record(job, progress=Progress(), phase="", parcels=[proven, other])
+    published = ParcelReport(1, ParcelKind.ZIP, 3, 30, ParcelState.PUBLISHED)
+    attempt_record(job, progress=Progress(), phase="", parcels=[published])
+    first, second = job.parcels.order_by("number")
+    assert (first.state, first.digest, bytes(first.manifest)) == (
+        "published",
+        "d" * 64,
+        b"manifest",
+    )
+    assert (second.state, second.manifest) == ("sending", None)
+
+
+def test_it_writes_what_text_and_json_cannot_hold_as_escapes(job_in: Callable[..., Job]) -> None:
+    job = job_in(Status.RUNNING)
+    data = {"na\0me": ["\udcff", {"x": "a\0b"}], "n": 1, "nan": float("nan")}
+    event = event_add(job, code="ODD", message="a\0b\udcff", data=data)
+    event.refresh_from_db()
+    assert event.message == "a\\x00b\\udcff"
+    assert event.data == {
+        "na\\x00me": ["\\udcff", {"x": "a\\x00b"}],
+        "n": 1,
+        "nan": "nan",
+    }
+
+
+def test_it_cancels_a_waiting_job_at_once(job_in: Callable[..., Job], oscar: User) -> None:
+    job = job_cancel(job_in(Status.QUEUED), by=oscar)
+    assert job.status == Status.CANCELLED
+    assert "oscar" in job.events.get().message
+
+
+def test_it_asks_the_worker_of_a_running_job_to_stop(
+    job_in: Callable[..., Job], oscar: User
+) -> None:
+    job = job_cancel(job_in(Status.RUNNING), by=oscar)
+    again = job_cancel(job, by=oscar)
+    assert again.status == Status.RUNNING
+    assert again.cancel_requested_at is not None
+    assert [e.code for e in job.events.all()] == ["CANCEL_REQUESTED"]
+
+
+def test_it_cancels_by_what_the_row_says_now(job_in: Callable[..., Job], oscar: User) -> None:
+    stale = job_in(Status.QUEUED)
+    job_claim(stale.pk, worker="w1")
+    assert job_cancel(stale, by=oscar).status == Status.RUNNING
+    assert stale.cancel_requested_at is not None
+
+
+@pytest.mark.parametrize("status", sorted(FINAL))
+def test_it_cannot_cancel_what_has_ended(
+    status: Status, job_in: Callable[..., Job], oscar: User
+) -> None:
+    with pytest.raises(JobHasEnded):
+        job_cancel(job_in(status), by=oscar)
+
+
+def test_it_lets_a_finished_copy_win_over_a_cancellation(
+    job_in: Callable[..., Job], oscar: User
+) -> None:
+    running = job_in(Status.RUNNING)
+    job_cancel(Job.objects.get(pk=running.pk), by=oscar)
+    assert job_move(running, Status.DONE, code="DONE", message="Copied.").status == Status.DONE
+
+
+def test_it_queues_a_lost_job_again_and_names_the_worker(job_in: Callable[..., Job]) -> None:
+    job = job_lost(job_in(Status.RUNNING, worker="lab.77"), reason="killed")
+    assert job.status == Status.QUEUED
+    event = job.events.get()
+    assert (event.code, event.level, event.data["worker"]) == ("WORKER_LOST", "warning", "lab.77")
+    assert job_claim(job.pk, worker="w2").attempt == 2
+
+
+def test_it_ends_a_lost_job_that_was_to_be_cancelled(
+    job_in: Callable[..., Job], oscar: User
+) -> None:
+    job = job_cancel(job_in(Status.RUNNING), by=oscar)
+    assert job_lost(job, reason="killed").status == Status.CANCELLED
+
+
+def test_it_gives_up_a_job_that_kills_its_workers(job_in: Callable[..., Job]) -> None:
+    job = job_lost(job_in(Status.RUNNING, attempt=MAX_ATTEMPTS), reason="killed")
+    assert (job.status, job.error_code) == (Status.FAILED, "WORKER_LOST")
