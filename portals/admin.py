@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
-from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
@@ -20,6 +19,7 @@ from unfold.decorators import action, display
 import engine
 from portals import services
 from portals.errors import PortalError
+from portals.findings import size
 from portals.forms import CredentialForm, PinForm, PortalForm
 from portals.host_keys import host_key_parse
 from portals.models import (
@@ -52,14 +52,13 @@ class PortalAdmin(ModelAdmin):
     list_display = ("name", "place", "state", "health_label", "checked_at")
     list_filter = ("kind", "state", "health")
     search_fields = ("name", "host", "root_path")
-    readonly_fields = ("fingerprint", "health_label", "health_message", "checked_at")
+    readonly_fields = ("fingerprint", "health", "health_message", "checked_at")
     fieldsets: ClassVar = (
-        (None, {"fields": ("name", "kind", "root_path", "state", "max_streams")}),
-        (_("Host"), {"fields": ("host", "port", "username", "credential", "host_key")}),
+        (None, {"fields": PortalForm.Meta.fields}),
         (_("Last test"), {"fields": readonly_fields}),
     )
     conditional_fields: ClassVar = {
-        name: shown_if_kind(PortalKind.SSH) for name in (*SSH_ONLY, "port")
+        name: shown_if_kind(PortalKind.SSH) for name in (*SSH_ONLY, "port", "fingerprint")
     }
     actions_row = ("connection",)
     actions_detail = ("connection",)
@@ -82,6 +81,10 @@ class PortalAdmin(ModelAdmin):
             return portal.fingerprint
         except ValidationError:
             return ""  # Shown beside a form that says what is wrong with the key.
+
+    def get_fieldsets(self, request: HttpRequest, obj: Portal | None = None) -> Any:
+        """A portal that is being made has no last test."""
+        return self.fieldsets if obj else self.fieldsets[:1]
 
     def save_model(self, request: HttpRequest, obj: Portal, form: PortalForm, change: bool) -> None:
         """Write through the services, as the API does."""
@@ -179,8 +182,8 @@ def _seen(portal: Portal) -> list[tuple[str, str]]:
         return []
     folding = {True: gettext("yes"), False: gettext("no"), None: gettext("not known")}
     space = gettext("%(free)s of %(total)s") % {
-        "free": filesizeformat(seen["free_bytes"]),
-        "total": filesizeformat(seen["total_bytes"]),
+        "free": size(seen["free_bytes"]),
+        "total": size(seen["total_bytes"]),
     }
     return [
         (gettext("Host name"), seen["hostname"]),

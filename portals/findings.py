@@ -61,6 +61,11 @@ def _other_key(portal: Portal, error: engine.EngineError) -> Finding:
     return Finding(PortalHealth.HOST_KEY_CHANGED, error.code, str(error), offer=offer)
 
 
+def size(count: int) -> str:
+    """A number of bytes for a person, in text that terminals and JSON show as it is."""
+    return filesizeformat(count).replace("\xa0", " ")
+
+
 def _judge(portal: Portal, probe: engine.Probe) -> Finding:
     where = portal.host if portal.kind == PortalKind.SSH else _("this machine")
     words = {"root": portal.root_path, "where": where}
@@ -73,8 +78,8 @@ def _judge(portal: Portal, probe: engine.Probe) -> Finding:
     words |= {
         "system": probe.system,
         "python": probe.python,
-        "free": filesizeformat(probe.free_bytes),
-        "total": filesizeformat(probe.total_bytes),
+        "free": size(probe.free_bytes),
+        "total": size(probe.total_bytes),
     }
     message = (
         _(

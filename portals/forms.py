@@ -38,11 +38,12 @@ class PortalForm(forms.ModelForm):
             "port",
             "username",
             "credential",
+            "host_key",
             "root_path",
             "max_streams",
             "state",
-            "host_key",
         )
+        widgets: ClassVar = {"host_key": UnfoldAdminTextareaWidget(attrs={"rows": 3})}
 
     def clean(self) -> dict[str, Any]:
         """Empty the fields that the page hides for a portal on this machine."""
@@ -82,13 +83,13 @@ class CredentialForm(forms.ModelForm):
     }
 
     password = forms.CharField(
-        label=_("password"),
+        label=_("Password"),
         required=False,
         strip=False,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
     )
     private_key = forms.CharField(
-        label=_("private key"),
+        label=_("Private key"),
         required=False,
         strip=False,
         widget=SecretTextarea(attrs={"autocomplete": "off", "spellcheck": "false"}),
