@@ -122,7 +122,10 @@ class TwoHosts:
             assert holder.stdout
             holder.stdin.close()  # The host's first process sees the end of its input and ends.
             holder.stdout.close()
-            holder.wait(10)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                holder.wait(10)
+            holder.kill()
+            holder.wait()
         self._holders.clear()
         self._lab = []
         shutil.rmtree(self.folder, ignore_errors=True)
