@@ -30,7 +30,7 @@ from engine.errors import (
 )
 from engine.probe import probe
 from engine.ssh import fetch_host_key, fingerprint
-from engine.transfer import plan, run
+from engine.transfer import dry_run, run
 from engine.types import (
     Endpoint,
     EntryFailure,
@@ -96,9 +96,9 @@ __all__ = [
     "Verify",
     "VerifyFailed",
     "display_path",
+    "dry_run",
     "fetch_host_key",
     "fingerprint",
-    "plan",
     "probe",
     "run",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from engine import errors
 from engine.agent.publish import ABSENT, DIFFERENT, OTHER_KIND, SAME
 from engine.agent.wire import FOLDER, Entry
-from engine.plan import Planner, pack
+from engine.plan import Planner, pack, unpack
 from engine.session import Session
 from engine.types import Mode, OnConflict, display_path
 
@@ -32,6 +32,8 @@ class Chooser:
         self._policy = session.request.on_conflict
         self._conflicts: list[str] = []
         self._conflict_count = 0
+        #: Packed pairs of entries that look the same, to be proven once the scan has ended.
+        self._to_prove: list[tuple[bytes, bytes]] = []
         self.skipped = 0
         self.failed = 0
         #: Packed entries that were found and proven at the target, for a move.
@@ -45,6 +47,8 @@ class Chooser:
             self._take([self._session.single[0]], compare)
         else:
             self._scan(compare)
+        for ours, theirs in self._to_prove:
+            self._prove(unpack(ours), unpack(theirs))
         if self._conflict_count:
             names = ", ".join(self._conflicts)
             more = self._conflict_count - len(self._conflicts)
@@ -84,8 +88,10 @@ class Chooser:
                 same.append((entry, entry._replace(path=path)))
             else:
                 self._resolve(entry, state)
-        if same:
-            self._skip_same(same)
+        if same and self._session.request.mode is Mode.MOVE:
+            self._to_prove.append((pack(one for one, _ in same), pack(two for _, two in same)))
+        else:
+            self.skipped += len(same)
 
     def _renamed(self, entry: Entry) -> Entry:
         single = self._session.single
@@ -109,14 +115,12 @@ class Chooser:
         by_policy = {OnConflict.KEEP_BOTH: DIFFERENT + OTHER_KIND, OnConflict.OVERWRITE: DIFFERENT}
         return by_policy.get(self._policy, "")
 
-    def _skip_same(self, same: list[tuple[Entry, Entry]]) -> None:
-        if self._session.request.mode is Mode.COPY:
-            self.skipped += len(same)
-            return
-        ours = self._session.source.ask("hash", entries=[entry for entry, _ in same])["digests"]
-        theirs = self._session.target.ask("hash", entries=[entry for _, entry in same])["digests"]
+    def _prove(self, ours: list[Entry], theirs: list[Entry]) -> None:
+        """Compare the digests of entries that look the same at both ends."""
+        at_source = self._session.source.ask("hash", entries=ours)["digests"]
+        at_target = self._session.target.ask("hash", entries=theirs)["digests"]
         proven = []
-        for (entry, _), one, other in zip(same, ours, theirs, strict=True):
+        for entry, one, other in zip(ours, at_source, at_target, strict=True):
             if one and one == other:
                 proven.append(entry)
             else:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         request = _request(options)
         if options.dry_run:
-            _show({"status": "planned", "plan": transfer.plan(request, bar)}, options.json)
+            _show({"status": "planned", "plan": transfer.dry_run(request, bar)}, options.json)
             return 0
         report = transfer.run(request, bar)
     except errors.EngineError as error:

@@ -67,7 +67,7 @@ class Planner:
 
     def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
-        self._small, self._large = _Group(), _Group()
+        self._groups = {kind: _Group() for kind in ParcelKind}
         self.parcels: list[Parcel] = []
         self.counts: Counter[str] = Counter()
         self.bytes = 0
@@ -77,21 +77,20 @@ class Planner:
         self.counts[entry.kind] += 1
         self.bytes += entry.size
         small = entry.kind != FILE or entry.size < SMALL
-        if self._strategy is Strategy.ZIP or (small and self._strategy is Strategy.AUTO):
-            group, limit = self._small, PARCEL_BYTES[ParcelKind.ZIP]
-        else:
-            group, limit = self._large, PARCEL_BYTES[ParcelKind.FILE]
-        if group.entries and group.bytes + entry.size > limit:
-            self._cut(group)
+        packed = self._strategy is Strategy.ZIP or (small and self._strategy is Strategy.AUTO)
+        kind = ParcelKind.ZIP if packed else ParcelKind.FILE
+        group = self._groups[kind]
+        if group.entries and group.bytes + entry.size > PARCEL_BYTES[kind]:
+            group = self._cut(kind)
         group.add(entry)
         if len(group.entries) >= PARCEL_ENTRIES or group.names >= PARCEL_NAMES:
-            self._cut(group)
+            self._cut(kind)
 
     def finish(self) -> list[Parcel]:
         """Cut what is left and return all parcels."""
-        for group in (self._small, self._large):
+        for kind, group in self._groups.items():
             if group.entries:
-                self._cut(group)
+                self._cut(kind)
         return self.parcels
 
     @property
@@ -123,16 +122,15 @@ class Planner:
             reasons.append(f"large files, or fewer than {WORTH_PACKING} small ones, go as they are")
         return "; ".join(reasons)
 
-    def _cut(self, group: _Group) -> None:
-        kind = ParcelKind.FILE
-        if group is self._small:
-            forced = self._strategy is Strategy.ZIP
-            worth = group.files >= WORTH_PACKING or len(group.entries) >= WORTH_PACKING
-            kind = ParcelKind.ZIP if forced or worth else ParcelKind.FILE
+    def _cut(self, kind: ParcelKind) -> _Group:
+        """Make a parcel of a group and return the new, empty group."""
+        group = self._groups[kind]
+        if self._strategy is Strategy.AUTO and len(group.entries) < WORTH_PACKING:
+            kind_on_wire = ParcelKind.FILE
+        else:
+            kind_on_wire = kind
         number = len(self.parcels) + 1
         blob = pack(group.entries)
-        self.parcels.append(Parcel(number, kind, group.files, group.bytes, blob))
-        if group is self._small:
-            self._small = _Group()
-        else:
-            self._large = _Group()
+        self.parcels.append(Parcel(number, kind_on_wire, group.files, group.bytes, blob))
+        self._groups[kind] = _Group()
+        return self._groups[kind]

@@ -49,7 +49,7 @@ def run(request: Request, observer: Observer | None = None) -> Report:
     return _Transfer(request, observer or SilentObserver()).run()
 
 
-def plan(request: Request, observer: Observer | None = None) -> dict[str, Any]:
+def dry_run(request: Request, observer: Observer | None = None) -> dict[str, Any]:
     """What `run` would send, without changing anything; raises as `run` does up to there."""
     planned = _Transfer(request, observer or SilentObserver())
     return planned.plan_only()
@@ -131,6 +131,12 @@ class _Transfer:
             verified=self._verified,
         )
         carrier.carry(parcels)
+        undelivered = self._failures_total - self._chooser.failed
+        if self._files + undelivered != self._planner.files:
+            raise errors.VerifyFailed(
+                f"{self._planner.files} files were planned, but {self._files} proven "
+                f"and {undelivered} failed"
+            )
         self._moved(self._bytes, self._files, now=True)
 
     def _publish(self) -> None:

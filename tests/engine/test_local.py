@@ -1,0 +1,421 @@
+"""Whole transfers on this machine: what arrives, what is refused, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine import Endpoint, Mode, OnConflict, Request, SilentObserver, Strategy, Verify, plan
+from engine.manifest import read as read_manifest
+from tests.rig.trees import assert_equal_trees, build_mixed, build_small, snapshot
+
+PROJECT = Path(__file__).parents[2]
+Run = Callable[..., engine.Report]
+
+
+def endpoint(path: Path | str) -> Endpoint:
+    return Endpoint("/", str(path).lstrip("/"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Transfer tmp_path/a to tmp_path/b unless told otherwise."""
+
+    def transfer(observer: SilentObserver | None = None, **options: Any) -> engine.Report:
+        options = {
+            "source": endpoint(tmp_path / "a"),
+            "target": endpoint(tmp_path / "b"),
+            "transfer_id": "test",
+            **options,
+        }
+        return engine.run(Request(**options), observer)
+
+    return transfer
+
+
+def debris(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if name.startswith(".ketter")]
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("verify", Verify)
+def test_it_carries_a_hard_tree_exactly(
+    tmp_path: Path, run: Run, mode: Mode, strategy: Strategy, verify: Verify
+) -> None:
+    build_mixed(tmp_path / "a")
+    build_small(tmp_path / "a" / "many", 40)
+    before = snapshot(tmp_path / "a")
+
+    report = run(mode=mode, strategy=strategy, verify=verify)
+
+    assert (report.status, report.verify) == ("done", verify)
+    assert_equal_trees(before, tmp_path / "b")
+    left = snapshot(tmp_path / "a")
+    assert bool(left) is (mode is Mode.COPY)
+    assert (tmp_path / "a").is_dir()
+    assert debris(tmp_path / "b") == []
+
+
+def test_it_moves_over_several_streams(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_small(tmp_path / "a", 300)
+    for number in range(6):
+        (tmp_path / "a" / f"large{number}").write_bytes(os.urandom(3 << 20))
+    before = snapshot(tmp_path / "a")
+
+    monkeypatch.setattr(plan, "PARCEL_BYTES", dict.fromkeys(plan.PARCEL_BYTES, 1 << 20))
+
+    report = run(streams=3, mode=Mode.MOVE)
+
+    assert report.status == "done"
+    assert report.parcels >= 6
+    assert snapshot(tmp_path / "b") == before
+
+
+def test_it_takes_a_file_to_a_name_or_into_a_folder(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "clip.mov").write_bytes(b"frames")
+    source = endpoint(tmp_path / "a" / "clip.mov")
+
+    run(source=source, target=endpoint(tmp_path / "b" / "take1.mov"))
+    run(source=source, target=endpoint(f"{tmp_path}/c/"))
+    (tmp_path / "d").mkdir()
+    run(source=source, target=endpoint(tmp_path / "d"), mode=Mode.MOVE)
+
+    assert (tmp_path / "b" / "take1.mov").read_bytes() == b"frames"
+    assert (tmp_path / "c" / "clip.mov").read_bytes() == b"frames"
+    assert (tmp_path / "d" / "clip.mov").read_bytes() == b"frames"
+    assert not (tmp_path / "a" / "clip.mov").exists()
+
+
+def test_it_carries_an_empty_folder(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "a" / "inner").mkdir(parents=True)
+
+    assert run().status == "done"
+
+    assert (tmp_path / "b" / "inner").is_dir()
+
+
+def test_it_counts_an_identical_target_as_success(tmp_path: Path, run: Run) -> None:
+    build_mixed(tmp_path / "a")
+    run()
+
+    report = run()
+
+    assert report.status == "done"
+    assert (report.files, report.files_skipped) == (0, 17)
+
+
+def test_a_repeated_move_proves_what_is_there_before_it_removes(tmp_path: Path, run: Run) -> None:
+    build_small(tmp_path / "a", 20)
+    run()
+    odd = next(p for p in sorted((tmp_path / "b").rglob("*.dpx")) if p.stat().st_size)
+    times = odd.stat()
+    odd.write_bytes(bytes([odd.read_bytes()[0] ^ 1]) + odd.read_bytes()[1:])
+    os.utime(odd, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    with pytest.raises(engine.TargetExists):
+        run(mode=Mode.MOVE)
+    report = run(mode=Mode.MOVE, on_conflict=OnConflict.SKIP)
+
+    left = list((tmp_path / "a").rglob("*.dpx"))
+    assert [p.name for p in left] == [odd.name]
+    assert report.files_removed == 19
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept", "second"),
+    [
+        (OnConflict.SKIP, b"old", None),
+        (OnConflict.OVERWRITE, b"new!", None),
+        (OnConflict.KEEP_BOTH, b"old", b"new!"),
+    ],
+)
+def test_it_follows_the_conflict_policy(
+    tmp_path: Path, run: Run, policy: OnConflict, kept: bytes, second: bytes | None
+) -> None:
+    for folder, content in (("a", b"new!"), ("b", b"old")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "clip.mov").write_bytes(content)
+
+    with pytest.raises(engine.TargetExists, match=r"clip\.mov"):
+        run()
+    assert (tmp_path / "b" / "clip.mov").read_bytes() == b"old"
+
+    for _ in range(2):  # The second run finds its own work and adds nothing.
+        run(on_conflict=policy)
+        assert (tmp_path / "b" / "clip.mov").read_bytes() == kept
+        names = {"clip.mov"} | ({"clip (2).mov"} if second else set())
+        assert set(os.listdir(tmp_path / "b")) == names
+    if second:
+        assert (tmp_path / "b" / "clip (2).mov").read_bytes() == second
+
+
+def test_it_never_replaces_a_folder_by_a_file(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"file")
+    (tmp_path / "b" / "x").mkdir(parents=True)
+
+    with pytest.raises(engine.TargetExists):
+        run(on_conflict=OnConflict.OVERWRITE)
+
+    assert (tmp_path / "b" / "x").is_dir()
+
+
+def test_it_delivers_the_rest_when_one_entry_cannot_be_carried(tmp_path: Path, run: Run) -> None:
+    build_small(tmp_path / "a", 30)
+    os.mkfifo(tmp_path / "a" / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "a" / "s"))
+
+        report = run(mode=Mode.MOVE)
+
+    assert report.status == "partial"
+    assert {(f.path, f.code) for f in report.failures} == {
+        ("pipe", "KIND_NOT_CARRIED"),
+        ("s", "KIND_NOT_CARRIED"),
+    }
+    assert report.files == report.files_removed == 30
+    assert sorted(os.listdir(tmp_path / "a")) == ["pipe", "s"]
+
+
+class Meddler(SilentObserver):
+    """Does something at the source when a phase begins."""
+
+    def __init__(self, when: engine.Phase, what: Callable[[], object]) -> None:
+        self.when, self.what = when, what
+
+    def phase(self, phase: engine.Phase) -> None:
+        if phase is self.when:
+            self.what()
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
+@pytest.mark.parametrize("size", [10, 6 << 20])
+@pytest.mark.parametrize("change", ["grow", "shrink", "touch", "vanish"])
+def test_a_file_that_changes_before_it_is_read_is_named_and_stays(
+    tmp_path: Path, run: Run, strategy: Strategy, size: int, change: str
+) -> None:
+    build_small(tmp_path / "a", 20)
+    odd = tmp_path / "a" / "odd"
+    odd.write_bytes(b"x" * size)
+    changes: dict[str, Callable[[], object]] = {
+        "grow": lambda: odd.write_bytes(b"x" * (size + 1)),
+        "shrink": lambda: odd.write_bytes(b"x" * (size - 1)),
+        "touch": lambda: os.utime(odd, ns=(5, 5)),
+        "vanish": odd.unlink,
+    }
+
+    meddler = Meddler(engine.Phase.TRANSFER, changes[change])
+    report = run(meddler, mode=Mode.MOVE, strategy=strategy)
+
+    assert (report.status, report.files) == ("partial", 20)
+    assert report.failures[0].path == "odd"
+    assert report.failures[0].code == ("VANISHED" if change == "vanish" else "SOURCE_CHANGED")
+    assert odd.exists() is (change != "vanish")
+    assert not (tmp_path / "b" / "odd").exists()
+
+
+def test_a_source_changed_after_the_copy_is_not_removed(tmp_path: Path, run: Run) -> None:
+    build_small(tmp_path / "a", 20)
+    odd = tmp_path / "a" / "odd"
+    odd.write_bytes(b"first")
+
+    report = run(
+        Meddler(engine.Phase.REMOVE_SOURCE, lambda: odd.write_bytes(b"second")), mode=Mode.MOVE
+    )
+
+    assert report.status == "partial"
+    assert odd.read_bytes() == b"second"
+    assert (tmp_path / "b" / "odd").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
+@pytest.mark.parametrize("mode", Mode)
+def test_a_damaged_byte_is_caught_and_nothing_is_published(
+    tmp_path: Path, run: Run, mode: Mode, strategy: Strategy
+) -> None:
+    build_mixed(tmp_path / "a")
+    before = snapshot(tmp_path / "a")
+
+    with pytest.raises(engine.VerifyFailed, match="digests"):
+        run(mode=mode, strategy=strategy, drill="flip-byte")
+
+    assert snapshot(tmp_path / "a") == before
+    assert not (tmp_path / "b").exists()
+
+
+def test_it_stops_when_the_checkpoint_says_so_and_cleans_up(tmp_path: Path, run: Run) -> None:
+    build_small(tmp_path / "a", 50)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "kept").write_bytes(b"kept")
+
+    class Stop(SilentObserver):
+        def parcel(self, parcel: engine.ParcelReport) -> None:
+            if parcel.state is engine.ParcelState.VERIFIED:
+                raise engine.Cancelled("enough")
+
+    with pytest.raises(engine.Cancelled):
+        run(Stop(), mode=Mode.MOVE)
+
+    assert os.listdir(tmp_path / "b") == ["kept"]
+    assert len(list((tmp_path / "a").rglob("*.dpx"))) == 50
+
+
+def test_parcels_are_reported_with_a_manifest_of_every_entry(tmp_path: Path, run: Run) -> None:
+    build_mixed(tmp_path / "a")
+    seen: list[engine.ParcelReport] = []
+
+    class Watch(SilentObserver):
+        def parcel(self, parcel: engine.ParcelReport) -> None:
+            seen.append(parcel)
+
+    run(Watch(), mode=Mode.MOVE)
+
+    states = [p.state for p in seen if p.number == 1]
+    assert states == ["pending", "sending", "verified", "published", "source_removed"]
+    manifests = [p.manifest for p in seen if p.state == "verified"]
+    records = {r["path"]: r for m in manifests if m for r in read_manifest(m)}
+    found = snapshot(tmp_path / "b")
+    assert {os.fsencode(path) for path in records} == set(found)
+    for path, record in records.items():
+        if record["kind"] == "f":
+            assert record["sha256"] == found[os.fsencode(path)].sha256
+
+
+def test_filters_choose_what_is_carried_and_removed(tmp_path: Path, run: Run) -> None:
+    for name in ("keep/a.mov", "keep/a.tmp", "cache/b.mov", "c.mov"):
+        path = tmp_path / "a" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+    run(include=("*.mov",), exclude=("cache",), mode=Mode.MOVE)
+
+    assert sorted(p.name for p in (tmp_path / "b").rglob("*.*")) == ["a.mov", "c.mov"]
+    assert sorted(p.name for p in (tmp_path / "a").rglob("*.*")) == ["a.tmp", "b.mov"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "error"),
+    [
+        ("a", "a", engine.Overlap),
+        ("a", "a/inner", engine.Overlap),
+        ("a/inner", "a", engine.Overlap),
+        ("link", "a", engine.Overlap),
+        ("a/../../etc", "b", engine.PathOutsideRoot),
+        ("a", "../b", engine.PathOutsideRoot),
+        ("out", "b", engine.PathOutsideRoot),
+        ("a", "out/b", engine.PathOutsideRoot),
+        ("nothing", "b", engine.SourceMissing),
+        ("a", "file", engine.TargetExists),
+    ],
+)
+def test_it_refuses_what_cannot_work(
+    tmp_path: Path, run: Run, source: str, target: str, error: type[engine.EngineError]
+) -> None:
+    root = tmp_path / "root"
+    (root / "a" / "inner").mkdir(parents=True)
+    (root / "a" / "x").write_bytes(b"x")
+    (root / "file").write_bytes(b"f")
+    (root / "link").symlink_to("a")
+    (root / "out").symlink_to(tmp_path)
+    before = snapshot(tmp_path)
+
+    with pytest.raises(error):
+        run(source=Endpoint(str(root), source), target=Endpoint(str(root), target))
+
+    assert snapshot(tmp_path) == before
+
+
+def test_a_symlink_in_the_target_is_not_followed(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "a" / "sub").mkdir(parents=True)
+    (tmp_path / "a" / "sub" / "x").write_bytes(b"x")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "sub").symlink_to(tmp_path / "outside")
+
+    with pytest.raises(engine.TargetExists):
+        run(on_conflict=OnConflict.OVERWRITE)
+
+    assert os.listdir(tmp_path / "outside") == []
+
+
+def test_the_plan_changes_nothing(tmp_path: Path) -> None:
+    build_small(tmp_path / "a", 30)
+    before = snapshot(tmp_path)
+
+    plan = engine.dry_run(Request(endpoint(tmp_path / "a"), endpoint(tmp_path / "b"), "test"))
+
+    assert (plan["files"], plan["parcels"]) == (30, {"zip": 1})
+    assert snapshot(tmp_path) == before
+
+
+def test_a_few_small_files_are_not_packed(tmp_path: Path) -> None:
+    build_small(tmp_path / "a", 3)
+
+    plan = engine.dry_run(Request(endpoint(tmp_path / "a"), endpoint(tmp_path / "b"), "test"))
+
+    assert plan["parcels"] == {"file": 1}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Make a tmpfs with the given limits; needs root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = []
+
+    def mount(options: str) -> Path:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "ketter", disk], check=True)
+        mounted.append(disk)
+        return disk
+
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.parametrize("limit", ["size=1m", "nr_inodes=20"])
+def test_a_full_disk_is_said_so_and_left_clean(
+    tmp_path: Path, run: Run, small_disk: Callable[[str], Path], limit: str
+) -> None:
+    build_small(tmp_path / "a", 100)
+    (tmp_path / "a" / "large").write_bytes(os.urandom(2 << 20))
+    disk = small_disk(limit)
+
+    with pytest.raises(engine.NoSpace):
+        run(target=endpoint(disk))
+
+    assert os.listdir(disk) == []
+
+
+def test_an_unreadable_file_is_named_and_the_rest_arrives(tmp_path: Path) -> None:
+    """Through the CLI, without the capabilities by which root reads everything."""
+    build_small(tmp_path / "a", 30)
+    (tmp_path / "a" / "secret").write_bytes(b"s")
+    (tmp_path / "a" / "secret").chmod(0)
+    line = [sys.executable, "-m", "engine.cli", "--json", "--mode", "move"]
+    line += ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b")]
+    if os.geteuid() == 0:
+        line = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *line]
+
+    ended = subprocess.run(line, cwd=PROJECT, capture_output=True, timeout=60, check=False)
+
+    report = json.loads(ended.stdout)
+    assert ended.returncode == 3
+    assert (report["status"], report["files"]) == ("partial", 30)
+    assert [(f["path"], f["code"]) for f in report["failures"]] == [("secret", "PERMISSION_DENIED")]
+    assert (tmp_path / "a" / "secret").exists()
