@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
+from pytest_django.live_server_helper import LiveServer
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -51,8 +51,6 @@ def dku(worker_env: dict[str, str], tmp_path: Path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
-def web(request: pytest.FixtureRequest, transactional_db: None) -> str:
+def web(transactional_db: None, live_server: LiveServer) -> str:
     """The address of a web process that serves the test's database."""
-    # Where `collectstatic` was not run, whitenoise warns.
-    Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
-    return str(request.getfixturevalue("live_server").url)
+    return live_server.url
