@@ -109,7 +109,7 @@ def test_it_says_that_the_password_was_refused(ssh_portal: Maker) -> None:
 def test_it_says_that_nothing_listens_there(ssh_portal: Maker, pin: str) -> None:
     finding = portal_test(ssh_portal(port=free_port(), host_key=pin))
     assert (finding.health, finding.code) == ("failing", "CONNECTION_REFUSED")
-    assert "refused the connection" in finding.message
+    assert "no SSH server" in finding.message
 
 
 def test_it_says_that_the_host_has_no_name(ssh_portal: Maker) -> None:
@@ -231,7 +231,7 @@ def test_it_warns_an_admin_about_a_changed_key(alice, client: Client, ssh_portal
     ("changes", "code", "sentence"),
     [
         ({"credential": "stranger"}, "AUTH_FAILED", "refused the user name or the credential"),
-        ({"port": "dead"}, "CONNECTION_REFUSED", "refused the connection"),
+        ({"port": "dead"}, "CONNECTION_REFUSED", "no SSH server"),
         ({"root_path": "/no/such/folder"}, "ROOT_MISSING", "/no/such/folder does not exist"),
     ],
 )
