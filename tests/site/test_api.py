@@ -1,0 +1,77 @@
+"""One envelope for every error of the API, and pages that are never too long."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+import pytest
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404
+from rest_framework import exceptions
+
+from ketter_site.api import exception_handler
+from tests.factories import PortalFactory
+
+
+class Conflict(Exception):
+    """An error of an app, as the apps define theirs."""
+
+    code = "CONFLICT"
+    status_code = HTTPStatus.CONFLICT
+    extra: ClassVar = {"job": 7}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "message"),
+    [
+        (Http404(), 404, "NOT_FOUND", "Not found."),
+        (PermissionDenied(), 403, "PERMISSION_DENIED", "You do not have permission"),
+        (exceptions.NotAuthenticated(), 401, "NOT_AUTHENTICATED", "Authentication credentials"),
+        (exceptions.ParseError(), 400, "PARSE_ERROR", "Malformed request."),
+        (ValidationError("Too long."), 400, "INVALID", "Too long."),
+        (ValidationError({"name": ["Taken."]}), 400, "INVALID", "name: Taken."),
+        (exceptions.ValidationError(["Odd."]), 400, "INVALID", "Odd."),
+        (exceptions.ValidationError({"a": [{"b": ["Odd."]}]}), 400, "INVALID", "b: Odd."),
+        (exceptions.ValidationError({"a": []}), 400, "INVALID", "a: Bad Request"),
+        (Conflict("Already running."), 409, "CONFLICT", "Already running."),
+    ],
+)
+def test_it_answers_every_expected_error_in_one_form(error, status, code, message):
+    answer = exception_handler(error, {})
+    assert answer is not None
+    assert answer.status_code == status
+    assert set(answer.data) == {"code", "message", "extra"}
+    assert answer.data["code"] == code
+    assert answer.data["message"].startswith(message)
+
+
+def test_it_passes_on_what_an_error_brings_along():
+    assert exception_handler(Conflict("x"), {}).data["extra"] == {"job": 7}
+    error = ValidationError({"name": ["Taken."]})
+    assert exception_handler(error, {}).data["extra"] == {"fields": {"name": ["Taken."]}}
+
+
+def test_it_leaves_a_bug_a_bug():
+    assert exception_handler(KeyError("x"), {}) is None
+
+
+def test_it_refuses_strangers_in_the_same_form(api, db):
+    answer = api().get("/api/jobs/")
+    assert answer.status_code == 401
+    assert answer.json()["code"] == "NOT_AUTHENTICATED"
+
+
+def test_it_cuts_lists_into_pages(api, alice):
+    for number in range(3):
+        PortalFactory(name=f"portal-{number}")
+    page = api(alice).get("/api/portals/?page_size=2").json()
+    assert page["count"] == 3
+    assert len(page["results"]) == 2
+    assert page["next"]
+
+
+def test_it_says_in_the_same_form_that_a_page_does_not_exist(api, alice):
+    answer = api(alice).get("/api/portals/?page=99")
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "NOT_FOUND"
