@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rest_framework import serializers
 
 from jobs.models import Job, JobConflict, JobEvent, JobMode, JobStrategy, JobVerify
 from jobs.orders import MAX_STREAMS, ORDER_FIELDS
+from jobs.text import is_storable
 from portals.models import Portal
+
+
+class PortalField(serializers.SlugRelatedField):
+    """A portal, addressed by its name."""
+
+    def __init__(self) -> None:
+        super().__init__(slug_field="name", queryset=Portal.objects.all())
+
+    def to_internal_value(self, data: Any) -> Portal:
+        """The portal of that name; what cannot be a name is not asked of the database."""
+        if isinstance(data, str) and not is_storable(data):
+            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 class PatternsField(serializers.ListField):
@@ -20,9 +34,9 @@ class PatternsField(serializers.ListField):
 class JobOrderSerializer(serializers.Serializer):
     """What a launcher sends; `jobs.services.job_create` decides whether it can be done."""
 
-    source_portal = serializers.SlugRelatedField(slug_field="name", queryset=Portal.objects.all())
+    source_portal = PortalField()
     source_path = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
-    target_portal = serializers.SlugRelatedField(slug_field="name", queryset=Portal.objects.all())
+    target_portal = PortalField()
     target_path = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
     mode = serializers.ChoiceField(JobMode.choices, default=JobMode.COPY)
     strategy = serializers.ChoiceField(JobStrategy.choices, default=JobStrategy.AUTO)
