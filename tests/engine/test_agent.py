@@ -1,0 +1,138 @@
+"""The program that goes to other hosts: what it is, what it refuses, how it is fenced."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import bundle, ssh
+from engine.agent.staging import Staging
+from engine.agent.tree import resolve
+from engine.agent.wire import MAGIC, AgentError
+
+AGENT = Path(bundle.__file__).parent / "agent"
+#: Bytes that travel to every host before each connection's first answer.
+BUDGET = 24_000
+IMPORTS = {
+    "__future__", "collections", "contextlib", "ctypes", "errno", "fcntl", "fnmatch", "hashlib",
+    "io", "json", "os", "select", "stat", "struct", "sys", "threading", "time", "traceback",
+    "typing", "zlib",
+}  # fmt: skip
+
+
+def test_its_size_and_its_imports_are_pinned() -> None:
+    assert len(bundle.program().source) <= BUDGET
+    names = {path.stem for path in AGENT.glob("*.py")} - {"__init__"}
+    assert names == set(bundle.MODULES)
+    imported = set()
+    for path in AGENT.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module is not None
+                imported.add(node.module.partition(".")[0])
+    assert imported - {"engine"} == IMPORTS
+
+
+def start(program: bytes, bootstrap: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", bootstrap],
+        input=program,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_it_runs_only_as_the_source_that_was_announced() -> None:
+    source = bundle.program().source
+    spoilt = source[:-1] + bytes([source[-1] ^ 1])
+
+    assert MAGIC in start(source, bundle.bootstrap("t")).stderr
+    refused = start(spoilt, bundle.bootstrap("t"))
+    assert b"KETTER-PROGRAM-DAMAGED" in refused.stderr
+    assert MAGIC not in refused.stderr
+
+
+def test_its_remote_command_is_plain_for_every_shell() -> None:
+    command = bundle.remote_command("t")
+
+    assert command.count("'") == 2
+    assert not set(command) & set("\n$`\\!;&|<>*?{}~#")
+
+
+def test_an_older_python_is_told_so() -> None:
+    text = bundle.bootstrap("t").replace("(3, 8)", "(99, 0)")
+
+    ended = start(b"", text)
+
+    assert ended.returncode == 1
+    assert bundle.TOO_OLD.encode() in ended.stderr
+    files = ssh.SshFiles(ssh.SshAccess("host"))
+    error = files.explain(1, ended.stderr.decode())
+    files.remove()
+    assert error.code == "NO_PYTHON"
+
+
+@pytest.mark.parametrize(
+    "path", ["..", "a/../..", "/etc", "a//b", "./a", "a/.", "a\0b", "out", "out/x"]
+)
+def test_a_path_never_leaves_its_root(tmp_path: Path, path: str) -> None:
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "out").symlink_to(tmp_path)
+
+    with pytest.raises(AgentError) as caught:
+        resolve(str(root), path)
+
+    assert caught.value.code == "PATH_OUTSIDE_ROOT"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def test_a_lower_attempt_can_neither_start_nor_publish(target: int) -> None:
+    first, second = Staging(target, "job", 1), Staging(target, "job", 2)
+    first.prepare([])
+    second.prepare([])
+
+    with pytest.raises(AgentError, match="newer attempt"), first.publishing():
+        pytest.fail("an old attempt got through the gate")
+    with pytest.raises(AgentError, match="newer attempt"):
+        Staging(target, "job", 1).prepare([])
+    with pytest.raises(AgentError, match="newer attempt"):
+        first.remove()
+    with second.publishing():
+        pass
+
+
+def test_what_a_lower_attempt_staged_is_gone(target: int, tmp_path: Path) -> None:
+    first = Staging(target, "job", 1)
+    first.prepare([])
+    assert first.tree is not None
+    Staging(target, "job", 2).prepare([])
+
+    with pytest.raises(FileNotFoundError):
+        os.open("late", os.O_CREAT | os.O_WRONLY, dir_fd=first.tree.fd)
+
+
+def test_after_the_clean_up_nobody_publishes(target: int, tmp_path: Path) -> None:
+    first, second = Staging(target, "job", 1), Staging(target, "job", 2)
+    first.prepare([])
+    second.prepare([])
+    second.remove()
+
+    with pytest.raises(AgentError), first.publishing():
+        pytest.fail("an old attempt got through the gate")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,184 @@
+"""The engine's command line, and what is left when it or its agents are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.rig.trees import assert_equal_trees, build_small, snapshot
+
+PROJECT = Path(__file__).parents[2]
+
+
+def cli(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "engine.cli", *map(str, arguments)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen[bytes], seconds: float = 60) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out.decode(), err.decode()
+
+
+def agents_of(pid: int) -> list[int]:
+    listing = subprocess.run(
+        ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    return [
+        int(child) for child, parent in map(str.split, listing.splitlines()) if int(parent) == pid
+    ]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_it_says_what_it_did_in_json_and_in_words(tmp_path: Path) -> None:
+    build_small(tmp_path / "a", 30)
+
+    status, out, _ = finish(cli("--from", tmp_path / "a", "--to", tmp_path / "b", "--json"))
+    assert status == 0
+    report = json.loads(out)
+    assert (report["status"], report["files"], report["verify"]) == ("done", 30, "stream")
+
+    status, out, _ = finish(cli("--from", tmp_path / "a", "--to", tmp_path / "b"))
+    assert status == 0
+    assert "30 there already" in out
+
+    status, out, _ = finish(cli("--from", tmp_path / "a", "--to", tmp_path / "c", "--dry-run"))
+    assert (status, (tmp_path / "c").exists()) == (0, False)
+    assert out.startswith("30 files")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        (["--from", "{tmp}/none", "--to", "{tmp}/b"], 1, "SOURCE_MISSING"),
+        (["--from", "{tmp}/a", "--to", "{tmp}/a/b"], 2, "TARGET_OVERLAPS_SOURCE"),
+        (["--from", "{tmp}/a", "--to", "ssh:/x"], 0, ""),
+        (["--from", "{tmp}/a", "--to", "ssh://-oProxyCommand=x/b"], 2, "BAD_REQUEST"),
+        (["--from", "{tmp}/a", "--to", "ssh://127.0.0.1:1/b"], 5, "CONNECTION_REFUSED"),
+        (["--from", "{tmp}/a", "--to", "ssh://host.invalid/b"], 5, "HOST_UNREACHABLE"),
+        (["--from", "{tmp}/a", "--to", "{tmp}/b", "--streams", "0"], 2, ""),
+        (["--from", "{tmp}/a"], 2, ""),
+    ],
+)
+def test_its_exit_status_tells_what_went_wrong(
+    tmp_path: Path, arguments: list[str], status: int, code: str
+) -> None:
+    build_small(tmp_path / "a", 3)
+    before = snapshot(tmp_path)
+    filled = [argument.format(tmp=tmp_path) for argument in arguments]
+    if filled[-1] == "ssh:/x":  # Not a URL of ours: an ordinary path.
+        filled[-1] = f"{tmp_path}/ssh:/x"
+
+    ended, _, err = finish(cli(*filled))
+
+    assert ended == status, err
+    assert err.startswith(f"{code}: ") if code else True
+    if status:
+        assert snapshot(tmp_path) == before
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A tree that takes seconds to send: small files and a large sparse one."""
+    build_small(tmp_path / "a", 50)
+    with open(tmp_path / "a" / "large.mov", "wb") as file:
+        file.truncate(3 << 30)
+    return tmp_path
+
+
+def midway(folder: Path) -> Callable[[], bool]:
+    """Whether some of the large file has come into the staging folder."""
+
+    def there() -> bool:
+        staged = list((folder / "b").glob(".ketter-*/a1/large.mov"))
+        return bool(staged) and staged[0].stat().st_size > 8 << 20
+
+    return there
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_and_it_leaves_nothing(large: Path, number: int) -> None:
+    before = snapshot(large / "a")
+    process = cli("--from", large / "a", "--to", large / "b", "--mode", "move")
+    wait_until(midway(large))
+    agents = agents_of(process.pid)
+
+    process.send_signal(number)
+    status, _, err = finish(process)
+
+    assert (status, err.split(":")[0]) == (130, "CANCELLED")
+    assert not (large / "b").exists()
+    assert snapshot(large / "a") == before
+    assert not any(map(running, agents))
+
+
+def test_killed_it_shows_nothing_and_the_next_run_ends_as_if_undisturbed(large: Path) -> None:
+    before = snapshot(large / "a")
+    process = cli("--from", large / "a", "--to", large / "b", "--mode", "move")
+    wait_until(midway(large))
+    agents = agents_of(process.pid)
+    process.kill()
+    process.communicate(timeout=20)
+
+    wait_until(lambda: not any(map(running, agents)))
+    assert [name[:8] for name in os.listdir(large / "b")] == [".ketter-"]
+    assert snapshot(large / "a") == before
+    os.truncate(large / "a" / "large.mov", 1 << 20)
+    before = snapshot(large / "a")
+
+    status, _, err = finish(cli("--from", large / "a", "--to", large / "b", "--mode", "move"))
+
+    assert status == 0, err
+    assert_equal_trees(before, large / "b")
+    assert os.listdir(large / "a") == []
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_killed_agent_is_an_error_and_leaves_nothing(large: Path, which: int) -> None:
+    before = snapshot(large / "a")
+    process = cli("--from", large / "a", "--to", large / "b", "--mode", "move")
+    wait_until(midway(large))
+
+    os.kill(agents_of(process.pid)[which], signal.SIGKILL)
+    status, _, err = finish(process)
+
+    assert (status, err.split(":")[0]) == (1, "AGENT_FAILED")
+    assert not (large / "b").exists()
+    assert snapshot(large / "a") == before
+
+
+def test_a_second_run_of_the_same_transfer_waits_for_nobody(large: Path) -> None:
+    first = cli("--from", large / "a", "--to", large / "b")
+    wait_until(midway(large))
+
+    status, _, err = finish(cli("--from", large / "a", "--to", large / "b"))
+
+    assert (status, err.split(":")[0]) == (1, "TARGET_BUSY")
+    assert midway(large)()
+    first.send_signal(signal.SIGINT)
+    assert finish(first)[0] == 130
