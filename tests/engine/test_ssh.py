@@ -235,6 +235,7 @@ def test_it_loses_nothing_when_the_line_breaks(
 ) -> None:
     before = snapshot(large)
     with Relay(sshd.host, sshd.port) as relay:
+        relay.rate = 12 * 1024 * 1024  # Slow enough to be caught half-way.
         spoilt = {side: access(sshd, port=relay.port)}
         way = Way.UP if side == "target" else Way.DOWN
         with pytest.raises(engine.ConnectionLost) as caught:

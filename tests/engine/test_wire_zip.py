@@ -139,12 +139,12 @@ HOSTILE: dict[str, tuple[bytes, list[Entry]]] = {
 def test_a_hostile_archive_writes_nothing_outside(tmp_path: Path, sort: str) -> None:
     payload, expected = HOSTILE[sort]
 
-    try:
-        receiver = receive(tmp_path, payload, expected)
-    except AgentError as error:
-        assert error.code in ("BAD_ARCHIVE", "PATH_OUTSIDE_ROOT")
-    else:  # Refused entry by entry: a link in the way of a path.
-        assert receiver.errors["1"][0] in ("PATH_OUTSIDE_ROOT", "IO_ERROR")
+    if sort == "a link, then something below it":
+        assert receive(tmp_path, payload, expected).errors["1"]
+    else:
+        with pytest.raises(AgentError) as caught:
+            receive(tmp_path, payload, expected)
+        assert caught.value.code in ("BAD_ARCHIVE", "PATH_OUTSIDE_ROOT")
 
     assert set(os.listdir(tmp_path)) == {"staging"}
     assert set(os.listdir(tmp_path / "staging")) <= {"a"}
