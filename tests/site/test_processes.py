@@ -1,0 +1,89 @@
+"""Children of the supervisor: ended when asked, found when left behind, started again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ketter_site import processes
+from ketter_site.processes import Ledger
+from ketter_site.supervisor import Child, StopRequested, Supervisor
+
+WAITING = "import time; print('ready', flush=True); time.sleep(60)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITING}"
+
+
+def spawn(tmp_path, code: str) -> processes.Process:
+    """A child that has printed its first line."""
+    log = tmp_path / "log"
+    process = processes.spawn([sys.executable, "-c", code], log=log)
+    deadline = time.monotonic() + 10
+    while "ready" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def test_it_kills_a_child_that_does_not_listen(tmp_path):
+    process = spawn(tmp_path, STUBBORN)
+    processes.end(process, signal.SIGTERM, seconds=0.2)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_it_ends_what_an_earlier_run_left_behind(tmp_path):
+    process = spawn(tmp_path, WAITING)
+    Ledger(tmp_path / "children.json").add(process.pid)
+    assert Ledger(tmp_path / "children.json").end_leftovers() == [process.pid]
+    assert process.wait(1) != 0
+    assert Ledger(tmp_path / "children.json").end_leftovers() == []
+
+
+def test_it_spares_a_process_that_only_got_the_same_number(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    (tmp_path / "children.json").write_text(json.dumps({str(process.pid): "1"}))
+    assert Ledger(tmp_path / "children.json").end_leftovers() == []
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+
+
+def test_it_keeps_one_old_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "LOG_MAX_BYTES", 3)
+    for text in ("first", "second"):
+        processes.spawn([sys.executable, "-c", f"print('{text}')"], log=tmp_path / "log").wait()
+    assert (tmp_path / "log.1").read_text() == "first\n"
+    assert (tmp_path / "log").read_text() == "second\n"
+
+
+def test_it_starts_a_crashed_child_again_later_each_time(tmp_path, monkeypatch):
+    said: list[str] = []
+    starts: list[float] = []
+
+    def start() -> processes.Process:
+        starts.append(time.monotonic())
+        return processes.spawn([sys.executable, "-c", "raise SystemExit(3)"], log=tmp_path / "log")
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 3:
+            raise StopRequested
+
+    handlers = {number: signal.getsignal(number) for number in (1, 2, 15)}
+    supervisor = Supervisor(Ledger(tmp_path / "children.json"), say)
+    supervisor.add(Child("fragile", start))
+    with pytest.raises(StopRequested):
+        supervisor.watch()
+    supervisor.stop()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert [line.split(", ")[1] for line in said] == [
+        "again in 0.5 s",
+        "again in 1 s",
+        "again in 2 s",
+    ]
+    assert starts[2] - starts[1] > starts[1] - starts[0] > 0.4
