@@ -24,7 +24,10 @@ def ketter(
     """Ketter on LAB, with a web server and no worker yet; the client is the operator oscar."""
     logs = tmp_path / "logs"
     logs.mkdir()
-    installation = Installation(two_hosts, worker_env, logs, token_of("oscar"))
+    helpers = tmp_path / "tmp"
+    helpers.mkdir()
+    env = {**worker_env, "TMPDIR": str(helpers)}
+    installation = Installation(two_hosts, env, logs, token_of("oscar"))
     try:
         installation.run("-m", "gunicorn", "ketter_site.wsgi", "--bind", f"127.0.0.1:{PORT}")
         installation.wait_for_web()

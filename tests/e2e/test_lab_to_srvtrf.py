@@ -62,13 +62,14 @@ def day(two_hosts: TwoHosts, place: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("copy", "password"), ("move", "private_key")])
+@pytest.mark.parametrize(("mode", "kind"), [("copy", "key_file"), ("move", "private_key")])
 def test_it_delivers(
     ketter: Installation,
     two_hosts: TwoHosts,
     place: str,
     lab: Portal,
     day: Path,
+    tmp_path: Path,
     mode: str,
     kind: str,
 ) -> None:
@@ -94,6 +95,7 @@ def test_it_delivers(
     assert debris(two_hosts.srvtrf_root / place) == []
     assert not (two_hosts.lab_root / place / "in").exists()
     assert_no_secret(ketter, two_hosts, job)
+    assert os.listdir(tmp_path / "tmp") == []
 
 
 def debris(root: Path) -> list[bytes]:
@@ -210,9 +212,9 @@ def register(ketter: Installation, hosts: TwoHosts, place: str) -> None:
 
 
 def test_it_survives_a_worker_that_is_killed(
-    ketter: Installation, two_hosts: TwoHosts, place: str, lab: Portal
+    ketter: Installation, two_hosts: TwoHosts, place: str, lab: Portal, tmp_path: Path
 ) -> None:
-    srvtrf(two_hosts, place, credential=login(two_hosts, "key_file"))
+    srvtrf(two_hosts, place, credential=login(two_hosts, "password"))
     source = two_hosts.lab_root / place / "day_01"
     build_mixed(source, large_bytes=40 * 1024 * 1024)
     before = snapshot(source)
@@ -231,6 +233,8 @@ def test_it_survives_a_worker_that_is_killed(
         end_tree(victim.pid)
         assert [name for name in snapshot(target) if not name.startswith(b".ketter-")] == []
         assert_equal_trees(before, source)
+        left = [path.read_text() for path in (tmp_path / "tmp").rglob("*") if path.is_file()]
+        assert two_hosts.password not in "".join(left)
     ketter.worker(**soon)
     job = ketter.wait(job, "done", "partial", "failed", "cancelled")
     assert (job["status"], job["attempt"]) == ("done", 2), ketter.events(job)
