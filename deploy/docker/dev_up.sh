@@ -36,21 +36,15 @@ make_env() {
 POSTGRES_PASSWORD=$(random 30)
 KETTER_SECRET_KEY=$(random 48)
 KETTER_FIELD_KEYS=$(random 32)
-KETTER_ALLOWED_HOSTS=localhost,127.0.0.1
+# web is how the worker's diagnosis calls the web server.
+KETTER_ALLOWED_HOSTS=localhost,127.0.0.1,web
 KETTER_PORT=8000
 ENV
     )
     mv .env.new .env
 }
 
-healthy() {
-    compose exec -T web python - <<'PYTHON' 2>/dev/null
-import os, urllib.request
-host = os.environ["KETTER_ALLOWED_HOSTS"].split(",")[0]
-request = urllib.request.Request("http://127.0.0.1:8000/health", headers={"Host": host})
-urllib.request.urlopen(request, timeout=5).close()
-PYTHON
-}
+healthy() { compose exec -T web ketter-healthcheck /health >/dev/null 2>&1; }
 
 wait_healthy() {
     local deadline=$((SECONDS + WAIT_SECONDS))
