@@ -21,6 +21,7 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import display
 
+from jobs.asker import asker
 from jobs.errors import JobError
 from jobs.forms import JobForm
 from jobs.models import Job
@@ -89,7 +90,7 @@ class JobAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Job, form: JobForm, change: bool) -> None:
         """Launch the job that the form describes."""
-        job = job_create(by=request.user, **{name: getattr(obj, name) for name in ORDER_FIELDS})
+        job = job_create(by=asker(request), **{name: getattr(obj, name) for name in ORDER_FIELDS})
         obj.__dict__.update(job.__dict__)
 
     def response_add(
@@ -206,7 +207,7 @@ class JobAdmin(ModelAdmin):
         self._must(self.has_add_permission(request))
         job = get_object_or_404(Job, pk=pk)
         try:
-            job = job_relaunch(job, by=request.user)
+            job = job_relaunch(job, by=asker(request))
         except JobError as error:
             messages.error(request, str(error))
         return HttpResponseRedirect(_page_of(job))
@@ -247,7 +248,7 @@ def _each(request: HttpRequest, jobs: Any, act: Callable[..., Job]) -> int:
     done = 0
     for job in jobs:
         try:
-            act(job, by=request.user)
+            act(job, by=asker(request))
             done += 1
         except JobError as error:
             messages.warning(request, f"{job}: {error}")

@@ -141,7 +141,7 @@ def end_of(report: engine.Report) -> End:
         "files_removed": report.files_removed,
         "parcels": report.parcels,
     }
-    columns = {
+    columns: dict[str, Any] = {
         "files_done": report.files,
         "bytes_done": report.bytes,
         "files_skipped": report.files_skipped,

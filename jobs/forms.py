@@ -45,9 +45,9 @@ class JobForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for side in ("source_portal", "target_portal"):
-            if side in self.fields:
-                active = Portal.objects.filter(state=PortalState.ACTIVE)
-                self.fields[side].queryset = active
+            field = self.fields.get(side)  # A page that only shows a job has no fields.
+            if isinstance(field, forms.ModelChoiceField):
+                field.queryset = Portal.objects.filter(state=PortalState.ACTIVE)
 
     def clean(self) -> dict[str, Any]:
         """Ask the same judge as the API does; what it finds goes to the field it is about."""

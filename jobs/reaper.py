@@ -39,7 +39,7 @@ class Tick:
 
 def tick() -> Tick:
     """Take jobs back from workers that are gone, and ring for those nobody was told of."""
-    taken_back = []
+    taken_back: list[UUID] = []
     while len(taken_back) < BATCH and (job_id := _take_back_one()):
         taken_back.append(job_id)
     rung = ring_again(_overlooked())

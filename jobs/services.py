@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max, QuerySet
 from django.db.models.expressions import Combinable
@@ -59,7 +59,7 @@ class Note:
 
 def job_create(
     *,
-    by: AbstractBaseUser,
+    by: User,
     source_portal: Portal,
     target_portal: Portal,
     source_path: str = "",
@@ -96,7 +96,7 @@ def job_create(
     return _launch(order)
 
 
-def job_relaunch(job: Job, *, by: AbstractBaseUser) -> Job:
+def job_relaunch(job: Job, *, by: User) -> Job:
     """Launch the transfer of an ended job anew, as a new job linked to the old one."""
     if job.status in LIVE:
         raise JobNotEnded
@@ -225,7 +225,7 @@ def job_claim(job_id: UUID | str, *, worker: str) -> Job | None:
 
 
 @transaction.atomic
-def job_cancel(job: Job, *, by: AbstractBaseUser) -> Job:
+def job_cancel(job: Job, *, by: User) -> Job:
     """Cancel a queued job at once; ask the worker of a running one to stop.
 
     A transfer that finishes before its worker sees the request stays finished.

@@ -25,6 +25,13 @@ class PortalField(serializers.SlugRelatedField):
         return super().to_internal_value(data)
 
 
+class NameField(serializers.SlugRelatedField):
+    """What a row is known by among people, for reading only."""
+
+    def __init__(self, slug_field: str) -> None:
+        super().__init__(slug_field=slug_field, read_only=True)
+
+
 class PatternsField(serializers.ListField):
     """A list of glob patterns."""
 
@@ -50,9 +57,9 @@ class JobOrderSerializer(serializers.Serializer):
 class JobSerializer(serializers.ModelSerializer):
     """A job as lists show it: what was asked, how it stands, how fast it goes."""
 
-    source_portal = serializers.SlugRelatedField("name", read_only=True)
-    target_portal = serializers.SlugRelatedField("name", read_only=True)
-    requested_by = serializers.SlugRelatedField("username", read_only=True)
+    source_portal = NameField("name")
+    target_portal = NameField("name")
+    requested_by = NameField("username")
     rate = serializers.SerializerMethodField(help_text="Bytes per second of the latest attempt.")
     percent = serializers.IntegerField(read_only=True)
     is_live = serializers.BooleanField(read_only=True)

@@ -21,6 +21,7 @@ from jobs.api.serializers import (
     JobOrderSerializer,
     JobSerializer,
 )
+from jobs.asker import asker
 from jobs.models import Job
 from jobs.services import job_cancel, job_create, job_relaunch
 from portals.api.permissions import ModelPermissions
@@ -36,7 +37,7 @@ class JobViewSet(ReadOnlyModelViewSet):
     """Transfer jobs, newest first."""
 
     queryset = Job.objects.select_related("source_portal", "target_portal", "requested_by")
-    permission_classes: ClassVar = [ModelPermissions]
+    permission_classes = (ModelPermissions,)
     action_permissions: ClassVar = {"cancel": "jobs.change_job", "relaunch": "jobs.add_job"}
     filterset_class = JobFilter
     ordering_fields: ClassVar = ["created_at", "started_at", "finished_at", "status"]
@@ -60,7 +61,7 @@ class JobViewSet(ReadOnlyModelViewSet):
         order = JobOrderSerializer(data=request.data)
         order.is_valid(raise_exception=True)
         key = request.headers.get("Idempotency-Key", "")
-        job = job_create(by=request.user, idempotency_key=key, **order.validated_data)
+        job = job_create(by=asker(request), idempotency_key=key, **order.validated_data)
         return self._answer(job, status.HTTP_201_CREATED)
 
     @extend_schema(request=None, responses={202: JobDetailSerializer})
@@ -68,7 +69,7 @@ class JobViewSet(ReadOnlyModelViewSet):
     def cancel(self, request: Request, pk: str) -> Response:
         """Ask a job to stop: one that waits ends at once, a running one when its worker sees it."""
         return self._answer(
-            job_cancel(self.get_object(), by=request.user), status.HTTP_202_ACCEPTED
+            job_cancel(self.get_object(), by=asker(request)), status.HTTP_202_ACCEPTED
         )
 
     @extend_schema(request=None, responses={201: JobDetailSerializer})
@@ -76,7 +77,7 @@ class JobViewSet(ReadOnlyModelViewSet):
     def relaunch(self, request: Request, pk: str) -> Response:
         """Launch the transfer of an ended job again, as a new job."""
         return self._answer(
-            job_relaunch(self.get_object(), by=request.user), status.HTTP_201_CREATED
+            job_relaunch(self.get_object(), by=asker(request)), status.HTTP_201_CREATED
         )
 
     @extend_schema(

@@ -33,7 +33,7 @@ def job_in(db: None) -> Callable[..., Job]:
             mine = {"attempt": 1, "worker": "w1", "lease_until": lease, "heartbeat_at": now}
             fields = {**mine, **fields}
         fields.setdefault("queued_at", now)
-        return JobFactory(status=status, **fields)
+        return JobFactory.create(status=status, **fields)
 
     return make
 
@@ -52,7 +52,7 @@ def srvtrf(db: None, tmp_path: Path) -> Portal:
 
 def _portal(name: str, root: Path) -> Portal:
     root.mkdir()
-    return PortalFactory(name=name, root_path=str(root))
+    return PortalFactory.create(name=name, root_path=str(root))
 
 
 @pytest.fixture

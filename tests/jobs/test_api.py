@@ -126,7 +126,7 @@ def test_it_lists_with_two_queries_however_long_the_list(
 
 
 def test_it_filters(api: Api, vera: User, job_in: Callable[..., Job]) -> None:
-    here, there = PortalFactory(name="here"), PortalFactory(name="there")
+    here, there = PortalFactory.create(name="here"), PortalFactory.create(name="there")
     done = job_in(Status.DONE, source_portal=here, mode="move")
     failed = job_in(Status.FAILED, target_portal=there)
     job_in(Status.QUEUED)

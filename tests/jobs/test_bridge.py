@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
 import engine
 from engine.types import ParcelKind, ParcelReport, ParcelState, Phase, Progress
 from jobs import bridge
 from jobs.bridge import JobObserver, request_for
 from jobs.errors import Orphaned
-from jobs.models import Job
+from jobs.models import Job, JobEvent
 from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from jobs.tasks import run_job
@@ -50,6 +50,11 @@ def launched(oscar: User, order: dict[str, Any], lab: Portal) -> Callable[..., J
     return run
 
 
+def last_event(job: Job) -> JobEvent:
+    """How a job's trail ends."""
+    return job.events.order_by("-seq")[0]
+
+
 def codes(job: Job) -> list[str]:
     """The codes of a job's events, in order."""
     return list(job.events.order_by("seq").values_list("code", flat=True))
@@ -64,7 +69,7 @@ def test_it_ends_a_copy_done_with_what_was_proven(
     assert (job.status, job.error_code, job.lease_until) == (Status.DONE, "", None)
     assert (job.files_done, job.bytes_done, job.percent) == (4, 5006, 100)
     assert codes(job)[:2] == ["CREATED", "STARTED"]
-    end = job.events.last()
+    end = last_event(job)
     assert end.code == "DONE"
     assert end.data["files"] == 4
     assert end.data["bytes"] == 5006
@@ -85,7 +90,7 @@ def test_it_ends_a_move_done_with_nothing_left_at_the_source(
     assert job.status == Status.DONE
     assert tree(Path(srvtrf.root_path) / "in/day1") == before
     assert tree(Path(lab.root_path)) == {}
-    end = job.events.last()
+    end = last_event(job)
     assert (end.data["verify"], end.data["files_removed"]) == ("readback", 4)
 
 
@@ -95,7 +100,7 @@ def test_it_fails_with_a_sentence_when_the_source_is_missing(
     job = launched(source_path="nowhere")
     assert (job.status, job.error_code) == (Status.FAILED, "SOURCE_MISSING")
     assert "nowhere" in job.error_message
-    end = job.events.last()
+    end = last_event(job)
     assert (end.code, end.level, end.message) == ("SOURCE_MISSING", "error", job.error_message)
     assert tree(Path(srvtrf.root_path)) == {}
 
@@ -120,7 +125,7 @@ def test_it_fails_when_the_target_holds_something_else(
     job = launched()
     assert job.status in {Status.FAILED, Status.PARTIAL}
     assert (there / "a.txt").read_text() == "something else"
-    assert "TARGET_EXISTS" in str(job.events.last().data) + job.error_code
+    assert "TARGET_EXISTS" in str(last_event(job).data) + job.error_code
 
 
 def test_it_fails_when_a_portal_was_disabled_meanwhile(
@@ -148,7 +153,7 @@ def test_it_fails_when_the_host_cannot_be_used(
     srvtrf.refresh_from_db()
     job = launched(target_portal=srvtrf)
     assert (job.status, job.error_code) == (Status.FAILED, code)
-    assert job.events.last().message == job.error_message != ""
+    assert last_event(job).message == job.error_message != ""
 
 
 def test_it_ends_partial_and_names_what_was_not_delivered(
@@ -158,7 +163,7 @@ def test_it_ends_partial_and_names_what_was_not_delivered(
     job = launched()
     assert (job.status, job.error_code, job.files_failed) == (Status.PARTIAL, "PARTIAL", 1)
     assert job.percent < 100
-    end = job.events.last()
+    end = last_event(job)
     assert (end.level, end.data["failures_total"]) == ("warning", 1)
     assert end.data["failures"][0]["path"] == "pipe"
     assert len(tree(Path(srvtrf.root_path) / "in/day1")) == 4
@@ -260,7 +265,7 @@ def test_it_keeps_news_while_the_database_is_away_for_a_moment(
     observer = JobObserver(job)
     with monkeypatch.context() as away:
         away.setattr(bridge, "attempt_record", _away)
-        away.setattr(bridge.connection, "close", lambda: None)
+        away.setattr(connection, "close", lambda: None)
         observer.event("info", "FIRST", "While the database was away.", {})
         observer.progress(Progress(files_total=2, files_done=1))
     observer.event("info", "SECOND", "It is back.", {})
@@ -275,7 +280,7 @@ def test_it_stops_when_the_database_is_away_for_as_long_as_the_lease(
     settings.KETTER_LEASE_SECONDS = 0
     observer = JobObserver(job_in(Status.RUNNING))
     monkeypatch.setattr(bridge, "attempt_record", _away)
-    monkeypatch.setattr(bridge.connection, "close", lambda: None)
+    monkeypatch.setattr(connection, "close", lambda: None)
     with pytest.raises(engine.Replaced):
         observer.checkpoint()
 

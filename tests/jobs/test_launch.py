@@ -9,6 +9,7 @@ import django_rq
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from rq.serializers import JSONSerializer
 
 from jobs.errors import IdempotencyKeyReused, InvalidJob, JobNotEnded
 from jobs.models import Job
@@ -82,14 +83,14 @@ def test_it_refuses_places_that_overlap(source: str, target: str, oscar: User, l
 
 
 def test_it_sees_an_overlap_through_two_portals_of_one_machine(oscar: User, lab: Portal) -> None:
-    inner = PortalFactory(name="inner", root_path=f"{lab.root_path}/day1/sub")
+    inner = PortalFactory.create(name="inner", root_path=f"{lab.root_path}/day1/sub")
     with pytest.raises(InvalidJob) as refused:
         job_create(by=oscar, source_portal=lab, source_path="day1", target_portal=inner)
     assert refused.value.code == "TARGET_OVERLAPS_SOURCE"
 
 
 def test_it_allows_neighbours_and_equal_paths_on_other_hosts(oscar: User, lab: Portal) -> None:
-    far = PortalFactory(name="far", kind="ssh", host="srv", root_path=lab.root_path)
+    far = PortalFactory.create(name="far", kind="ssh", host="srv", root_path=lab.root_path)
     job_create(by=oscar, source_portal=lab, source_path="a", target_portal=lab, target_path="ab")
     job_create(by=oscar, source_portal=lab, source_path="a", target_portal=far, target_path="a")
     assert Job.objects.count() == 2
@@ -154,7 +155,7 @@ def test_it_rings_once_the_row_is_committed_and_sends_the_id_alone(
     assert ring.id.startswith(job.pk.hex)
     assert ring.timeout == -1
     assert b"__reduce__" not in ring.data
-    assert ring.serializer.__name__ == "JSONSerializer"
+    assert ring.serializer is JSONSerializer
 
 
 def test_it_relaunches_an_ended_job_as_a_new_one(oscar: User, order: dict[str, Any]) -> None:
