@@ -17,9 +17,10 @@ from django.utils import timezone
 import engine
 from jobs.errors import Orphaned
 from jobs.models import EventLevel, Job
-from jobs.services import Note, attempt_record, cancel_requested, job_move
+from jobs.services import attempt_record, cancel_requested, job_move
 from jobs.states import Status
 from jobs.text import storable
+from jobs.trail import Note
 from portals.endpoints import endpoint_for
 from portals.errors import PortalError
 

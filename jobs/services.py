@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,10 +16,9 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.db.models import F, Max, QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from engine.errors import Replaced
 from engine.types import ParcelReport, Phase, Progress
@@ -35,23 +34,11 @@ from jobs.models import EventLevel, Job, JobEvent, JobParcel
 from jobs.orders import ORDER_FIELDS, problems_of, tidy_order
 from jobs.queue import ring
 from jobs.states import LIVE, TRANSITIONS, Status
-from jobs.text import sentence, storable
+from jobs.trail import Note, append, lock
 from portals.models import Portal
 
 #: How often a job may lose its worker before it is taken for the cause.
 MAX_ATTEMPTS = 20
-
-
-@dataclass(frozen=True)
-class Note:
-    """One event to be written; `at` is when it happened, if not just now."""
-
-    code: str
-    message: str
-    level: str = EventLevel.INFO
-    data: dict[str, Any] = field(default_factory=dict)
-    at: datetime | None = None
-    phase: str = ""
 
 
 # --- Launching -------------------------------------------------------------
@@ -130,7 +117,7 @@ def _record(order: Job) -> Job:
     if order.relaunched_from_id:
         message = f"{order.requested_by.get_username()} relaunched job {order.relaunched_from_id}."
         data = {"relaunched_from": str(order.relaunched_from_id)}
-    _append(order, Note("CREATED", message, data=data))
+    append(order, Note("CREATED", message, data=data))
     _ring_on_commit(order)
     return order
 
@@ -180,7 +167,7 @@ def job_move(
     if not believed.update(**columns):
         raise StaleJob(job.pk)
     job.refresh_from_db(fields=list(columns))
-    _append(job, Note(code, message, level, data or {}, phase=job.phase))
+    append(job, Note(code, message, level, data or {}, phase=job.phase))
     if to is Status.QUEUED:
         _ring_on_commit(job)
     return job
@@ -219,9 +206,13 @@ def job_claim(job_id: UUID | str, *, worker: str) -> Job | None:
         return None
     message = f"Attempt {job.attempt + 1} started on worker {worker}."
     try:
-        return job_move(job, Status.RUNNING, code="STARTED", message=message, worker=worker)
+        with transaction.atomic():
+            job_move(job, Status.RUNNING, code="STARTED", message=message, worker=worker)
+            # What an earlier attempt planned is void; what it proved stays on record.
+            job.parcels.filter(manifest=None).delete()
     except StaleJob:
         return None
+    return job
 
 
 @transaction.atomic
@@ -230,7 +221,7 @@ def job_cancel(job: Job, *, by: User) -> Job:
 
     A transfer that finishes before its worker sees the request stays finished.
     """
-    _lock(job)
+    lock(job)
     job.refresh_from_db()
     if job.status not in LIVE:
         raise JobHasEnded
@@ -241,7 +232,7 @@ def job_cancel(job: Job, *, by: User) -> Job:
     if job.cancel_requested_at is None:
         Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now())
         job.refresh_from_db(fields=["cancel_requested_at"])
-        _append(job, Note("CANCEL_REQUESTED", f"{asked}; its worker will stop."))
+        append(job, Note("CANCEL_REQUESTED", f"{asked}; its worker will stop."))
     return job
 
 
@@ -322,7 +313,7 @@ def attempt_record(
     Raises `engine.Replaced`, and writes nothing, when the attempt was replaced.
     """
     job_renew(job, progress=progress, phase=phase, **columns)
-    _append(job, *notes)
+    append(job, *notes)
     _upsert(job, list(parcels))
 
 
@@ -347,6 +338,7 @@ def _upsert(job: Job, reports: list[ParcelReport]) -> None:
         known = ["kind", "files", "bytes", "state", "attempt"]
         JobParcel.objects.bulk_create(
             rows,
+            batch_size=1000,
             update_conflicts=True,
             unique_fields=["job", "number"],
             update_fields=[*known, "digest", "manifest"] if with_manifest else known,
@@ -366,35 +358,4 @@ def event_add(
     data: dict[str, Any] | None = None,
 ) -> JobEvent:
     """Add a line to a job's trail."""
-    return _append(job, Note(code, message, level, data or {}, phase=job.phase))[0]
-
-
-def _append(job: Job, *notes: Note) -> list[JobEvent]:
-    """Write events with the next numbers, under the job's row lock.
-
-    Without the lock two writers could commit out of order, and a reader that
-    resumes after the highest number it saw would miss the late one.
-    """
-    if not notes:
-        return []
-    _lock(job)
-    last = JobEvent.objects.filter(job=job).aggregate(last=Max("seq"))["last"] or 0
-    return JobEvent.objects.bulk_create(
-        JobEvent(
-            job=job,
-            seq=seq,
-            at=note.at or timezone.now(),
-            level=note.level,
-            code=note.code,
-            phase=note.phase,
-            attempt=job.attempt,
-            message=sentence(note.message),
-            data=storable(note.data),
-        )
-        for seq, note in enumerate(notes, last + 1)
-    )
-
-
-def _lock(job: Job) -> None:
-    """Hold the job's row until the transaction ends."""
-    Job.objects.select_for_update(no_key=True).only("pk").get(pk=job.pk)
+    return append(job, Note(code, message, level, data or {}, phase=job.phase))[0]

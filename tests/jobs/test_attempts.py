@@ -17,7 +17,6 @@ from jobs.errors import JobHasEnded
 from jobs.models import Job, JobEvent
 from jobs.services import (
     MAX_ATTEMPTS,
-    Note,
     attempt_record,
     event_add,
     job_cancel,
@@ -27,6 +26,7 @@ from jobs.services import (
     job_renew,
 )
 from jobs.states import FINAL, Status
+from jobs.trail import Note
 
 
 def in_threads(count: int, work: Callable[[], object]) -> list[object]:
@@ -62,6 +62,18 @@ def test_it_claims_a_queued_job(job_in: Callable[..., Job]) -> None:
 def test_it_claims_nothing_that_is_not_queued(status: Status, job_in: Callable[..., Job]) -> None:
     assert job_claim(job_in(status).pk, worker="w2") is None
     assert not JobEvent.objects.exists()
+
+
+def test_a_new_attempt_forgets_what_was_planned_but_not_what_was_proven(
+    job_in: Callable[..., Job],
+) -> None:
+    job = job_in(Status.RUNNING)
+    planned = ParcelReport(1, ParcelKind.ZIP, 3, 30, ParcelState.SENDING)
+    proven = ParcelReport(2, ParcelKind.ZIP, 3, 30, ParcelState.VERIFIED, "d" * 64, b"manifest")
+    attempt_record(job, progress=Progress(), phase="", parcels=[planned, proven])
+    job_lost(job, reason="killed")
+    job_claim(job.pk, worker="w2")
+    assert list(job.parcels.values_list("number", "attempt")) == [(2, 1)]
 
 
 def test_it_claims_nothing_that_is_gone(db: None) -> None:
