@@ -12,9 +12,13 @@ def main() -> None:
         from ketter_site.env import make_secrets
 
         make_secrets()
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(f"Ketter is not set up correctly: {error}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from urllib.parse import quote
 import psycopg
 import redis
 
-from ketter_site.processes import Process, end, last_lines, spawn
+from ketter_site.processes import Process, StartFailed, end, last_lines, spawn
 from ketter_site.servers import postgres_url
 
 START_SECONDS = 60
@@ -36,7 +36,7 @@ DATABASE = "ketter"
 NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(StartFailed):
     """An embedded server cannot run here; the message says what to do."""
 
 
@@ -66,6 +66,7 @@ def start_postgres(
     programs = postgres_programs(folder)
     owner = _owner(folder)
     for path in (folder, socket_dir):
+        _make_parent(path)
         _private_folder(path, owner)
     run_as = _run_as(owner, programs / "postgres", folder, socket_dir)
     data = folder / "data"
@@ -92,7 +93,7 @@ def start_valkey(
     """Start Valkey (or Redis) on the data in `folder`, listening at `socket` only."""
     log = log or folder.with_suffix(".log")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_parent(socket)
     socket.unlink(missing_ok=True)
     options = {
         "--port": "0",
@@ -201,12 +202,18 @@ def _owner(folder: Path) -> int:
     )
 
 
+def _make_parent(path: Path) -> None:
+    """Make the folder that `path` is to be in; root lets Postgres' user pass through it."""
+    parent = path.parent
+    parent.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+    # In /tmp somebody else may have made it first, to take our place.
+    if parent.is_symlink() or parent.stat().st_uid not in {0, os.geteuid()}:
+        raise EmbeddedError(f"{parent} belongs to another user: remove it, or set KETTER_VAR_DIR.")
+
+
 def _private_folder(path: Path, owner: int) -> None:
-    """Make a folder that only `owner` may enter; one that somebody else made is not taken."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+    """Make a folder that only `owner` may enter."""
     path.mkdir(exist_ok=True, mode=0o700)
-    if path.is_symlink() or path.stat().st_uid not in {owner, os.geteuid()}:
-        raise EmbeddedError(f"{path} belongs to another user: remove it, or set KETTER_VAR_DIR.")
     if path.stat().st_uid != owner:
         os.chown(path, owner, _group(owner))
     path.chmod(0o700)

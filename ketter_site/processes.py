@@ -19,6 +19,10 @@ LOG_MAX_BYTES = 16 * 1024 * 1024
 Process = subprocess.Popen[bytes]
 
 
+class StartFailed(Exception):
+    """A program did not come up; the message says why."""
+
+
 def spawn(
     argv: Sequence[str],
     *,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
-from ketter_site.processes import Ledger, Process, end
+from ketter_site.processes import Ledger, Process, StartFailed, end
 
 #: Seconds between two looks at the children.
 TICK = 0.2
@@ -85,23 +85,36 @@ class Supervisor:
     def _look_after(self, child: Child) -> None:
         """Notice a crash and plan the next start, or start when that is due."""
         now = time.monotonic()
-        if child.process is not None:
-            if child.process.poll() is None:
-                return
-            settled = now - child.started_at > SETTLED_SECONDS
-            child.crashes = 1 if settled else child.crashes + 1
-            wait = min(BACKOFF_MAX_SECONDS, 0.5 * 2 ** (child.crashes - 1))
-            self.say(f"{child.name} ended (status {child.process.returncode}), again in {wait:g} s")
-            child.process, child.start_at = None, now + wait
-        elif now >= child.start_at:
+        if child.process is None:
+            if now >= child.start_at:
+                self._start_again(child)
+        elif child.process.poll() is not None:
+            if now - child.started_at > SETTLED_SECONDS:
+                child.crashes = 0
+            self._plan_start(child, f"status {child.process.returncode}")
+
+    def _start_again(self, child: Child) -> None:
+        try:
             self._start(child)
+        except StartFailed as error:
+            self._plan_start(child, str(error))
+
+    def _plan_start(self, child: Child, why: str) -> None:
+        """Start again after a while, a longer one each time."""
+        wait = min(BACKOFF_MAX_SECONDS, 0.5 * 2**child.crashes)
+        self.say(f"{child.name} ended ({why}), again in {wait:g} s")
+        child.crashes += 1
+        child.process, child.start_at = None, time.monotonic() + wait
 
 
 def raise_on_signals() -> None:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into `StopRequested`."""
+    """Turn Ctrl-C, SIGTERM and the end of the terminal into `StopRequested`."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise StopRequested(signal.Signals(number).name)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    # Under nohup a closed terminal is to be survived.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, stop)

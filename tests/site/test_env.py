@@ -45,6 +45,7 @@ def test_it_refuses_sqlite_at_once_at_the_command_line():
     )
     assert done.returncode != 0
     assert "Ketter runs on PostgreSQL only" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_it_names_the_variable_that_is_missing(tmp_path):

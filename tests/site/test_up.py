@@ -21,7 +21,7 @@ def test_it_makes_an_admin_and_keys_at_the_first_start(installation):
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
 
 
-def test_it_runs_once_and_replaces_a_crashed_worker_and_ends_all_on_ctrl_c(installation):
+def test_it_runs_once_and_replaces_what_crashes_and_ends_all_on_ctrl_c(installation):
     up = installation.start()
     second = subprocess.run(
         [sys.executable, "manage.py", "up"],
@@ -34,11 +34,13 @@ def test_it_runs_once_and_replaces_a_crashed_worker_and_ends_all_on_ctrl_c(insta
     assert second.returncode == 1
     assert f"Ketter already runs here, as process {up.pid}." in second.stderr
 
-    worker = installation.children()[-1]
-    os.kill(worker, signal.SIGKILL)
-    wait(lambda: installation.children()[-1] != worker)
-    wait(lambda: healthy(installation))
-    assert "worker-1 ended (status -9), again in 0.5 s" in installation.output.read_text()
+    postgres, *_others, worker = installation.children()
+    for pid in (worker, postgres):
+        os.kill(pid, signal.SIGKILL)
+    wait(lambda: len(installation.children()) == 6 and healthy(installation))
+    said = installation.output.read_text()
+    assert "worker-1 ended (status -9), again in 0.5 s" in said
+    assert "postgres ended (status -9), again in 0.5 s" in said
 
     children = installation.children()
     up.send_signal(signal.SIGINT)

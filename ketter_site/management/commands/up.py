@@ -19,16 +19,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+import django_rq
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import BaseCommand, CommandError, call_command
-from django.db import connections
+from django.db import OperationalError, connections
 from django.utils.translation import gettext_lazy as _
+from redis.exceptions import RedisError
 
 from ketter_site import embedded, servers
 from ketter_site.env import BASE_DIR, VAR_DIR, env, make_var_dir
-from ketter_site.processes import Ledger, Process, last_lines, spawn
+from ketter_site.processes import Ledger, Process, StartFailed, last_lines, spawn
 from ketter_site.supervisor import Child, StopRequested, Supervisor, raise_on_signals
 
 DEFAULT_BIND = "127.0.0.1:8000"
@@ -81,8 +83,8 @@ class Command(BaseCommand):
                 supervisor.watch()
             except StopRequested:
                 self.say("stopping")
-            except embedded.EmbeddedError as error:
-                raise CommandError(str(error)) from error
+            except (StartFailed, OperationalError, RedisError) as error:
+                raise CommandError(str(error).strip()) from error
             finally:
                 supervisor.stop()
             self.say("stopped")
@@ -113,6 +115,7 @@ class Command(BaseCommand):
 
     def _prepare(self) -> None:
         """Bring the schema, the static files and the first user up to date."""
+        django_rq.get_connection().ping()
         call_command("migrate", interactive=False, verbosity=0)
         _collect_static()
         user_model = get_user_model()
@@ -216,13 +219,15 @@ def _spawn_worker(name: str) -> Process:
 def _wait_for_web(url: str, children: list[Child]) -> None:
     """Wait until the web server answers; say what its log says when it does not."""
     web = next(child.process for child in children if child.name == "web")
+    # A proxy of the environment has no business between us.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and web and web.poll() is None:
         with suppress(urllib.error.URLError, TimeoutError):
             host = settings.ALLOWED_HOSTS[0].lstrip(".*") or "localhost"
             request = urllib.request.Request(f"{url}/status/", headers={"Host": host})
-            with urllib.request.urlopen(request, timeout=10):
+            with direct.open(request, timeout=10):
                 return
         time.sleep(0.05)
     log = LOG_DIR / "web.log"
-    raise CommandError(f"The web server did not start, see {log}:\n{last_lines(log)}")
+    raise StartFailed(f"The web server did not start, see {log}:\n{last_lines(log)}")
