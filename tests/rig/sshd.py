@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -272,7 +273,7 @@ def end_tree(pid: int) -> None:
 
 def descendants(pid: int) -> list[int]:
     """Pids of children, grandchildren and so on, nearest first."""
-    parents = {child: parent for child, parent, _ in _processes("-axo")}
+    parents = {child: parent for child, parent, _ in _processes()}
     found: list[int] = []
     nearest = [pid]
     while nearest:
@@ -283,15 +284,35 @@ def descendants(pid: int) -> list[int]:
 
 def marked(mark: str) -> list[int]:
     """Pids of processes with `mark` (`NAME=value`) in their environment."""
-    return [pid for pid, _, text in _processes("axewwo") if mark in text.split()]
+    return [pid for pid, _, environment in _processes() if mark in environment]
 
 
-def _processes(options: str) -> Iterator[tuple[int, int, str]]:
-    columns = ["ps", options, "pid=,ppid=,stat=,command="]
+def _processes() -> Iterator[tuple[int, int, list[str]]]:
+    """Every process with its parent and what is readable of its environment.
+
+    Without zombies: they are dead, only their parents have not looked yet.
+    """
+    if sys.platform != "linux":
+        yield from _processes_by_ps()
+        return
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text("utf-8", "replace")
+            state, parent, *_ = status.rpartition(")")[2].split()
+            environment = (folder / "environ").read_text("utf-8", "replace").split("\0")
+        except PermissionError:
+            environment = []  # Another user's.
+        except OSError:
+            continue  # It has ended meanwhile.
+        if state != "Z":
+            yield int(folder.name), int(parent), environment
+
+
+def _processes_by_ps() -> Iterator[tuple[int, int, list[str]]]:
+    columns = ["ps", "axewwo", "pid=,ppid=,stat=,command="]
     with subprocess.Popen(columns, stdout=subprocess.PIPE) as listing:
         listed, _ = listing.communicate()
     for line in listed.decode(errors="replace").splitlines():
-        pid, parent, state, *text = line.split(None, 3)
-        # A zombie is dead already, only its parent has not looked yet.
+        pid, parent, state, *words = line.split()
         if int(pid) != listing.pid and not state.startswith("Z"):
-            yield int(pid), int(parent), " ".join(text)
+            yield int(pid), int(parent), words

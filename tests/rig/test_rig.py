@@ -63,17 +63,13 @@ def test_it_ends_sessions_with_the_server() -> None:
     with Sshd() as server:
         command = ["ssh", "-F", str(server.ssh_config), server.host, "sleep 600 & sleep 600"]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as client:
-            while sum("sleep" in _command(pid) for pid in server.sessions()) < 2:
+            # Two sleeps, the shell between them and sshd, and one or two of sshd's own.
+            while len(server.sessions()) < 4:
                 time.sleep(0.05)
             server.stop()
             assert client.wait(10) != 0
         assert not server.sessions()
         assert not server.folder.exists()
-
-
-def _command(pid: int) -> str:
-    asked = ["ps", "-o", "command=", "-p", str(pid)]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
 
 
 def test_it_gives_each_host_its_own_srv(two_hosts: TwoHosts) -> None:
@@ -218,7 +214,8 @@ def test_it_resets_when_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         closed = taken.getsockname()[1]
     relay = Relay("127.0.0.1", closed)
-    with relay, connect(relay) as client, pytest.raises(ConnectionResetError):
+    # The reset may come as early as the connection itself.
+    with relay, pytest.raises(ConnectionResetError), connect(relay) as client:
         client.recv(1)
 
 

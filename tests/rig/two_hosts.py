@@ -14,6 +14,8 @@ with it. Needs root and iproute2.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import ctypes.util
 import os
 import shlex
 import shutil
@@ -66,7 +68,7 @@ def missing() -> str:
     """Why this machine cannot hold the two hosts, or nothing if it can."""
     if os.geteuid() != 0:
         return "the two-host rig needs root"
-    needed = ("ip", "unshare", "nsenter", "mount", "hostname", "openssl")
+    needed = ("ip", "unshare", "nsenter", "mount", "hostname")
     if lacking := [name for name in needed if shutil.which(name) is None]:
         return f"the two-host rig needs {', '.join(lacking)}"
     if REPO.is_relative_to("/srv"):
@@ -77,6 +79,14 @@ def missing() -> str:
         check=False,
     )
     return "" if allowed.returncode == 0 else "the two-host rig may not make namespaces here"
+
+
+def hash_password(password: str) -> str:
+    """The password as /etc/shadow keeps it, by the library that sshd itself asks."""
+    library = ctypes.CDLL(ctypes.util.find_library("crypt"))
+    library.crypt.restype = ctypes.c_char_p
+    salted: bytes = library.crypt(password.encode(), b"$6$ketter$")
+    return salted.decode()
 
 
 class TwoHosts:
@@ -181,17 +191,10 @@ class TwoHosts:
         self._prepare_logins(self.folder / "etc")
 
     def _prepare_logins(self, etc: Path) -> None:
-        hashed = subprocess.run(
-            ["openssl", "passwd", "-6", "-stdin"],
-            input=PASSWORD.encode(),
-            capture_output=True,
-            check=True,
-        ).stdout.decode()
+        hashed = hash_password(PASSWORD)
         user = f"{USERNAME}:x:{UID}:{UID}::/home/{USERNAME}:/bin/sh\n"
         (etc / "passwd").write_text(Path("/etc/passwd").read_text() + user)
-        (etc / "shadow").write_text(
-            f"root:*:19000::::::\n{USERNAME}:{hashed.strip()}:19000::::::\n"
-        )
+        (etc / "shadow").write_text(f"root:*:19000::::::\n{USERNAME}:{hashed}:19000::::::\n")
         (etc / "shadow").chmod(0o600)
         self.identity_file = make_key(self.folder / "client_key")
         self.host_key = public_line(make_key(etc / "ssh" / "host_key"))
