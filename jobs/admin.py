@@ -42,7 +42,7 @@ class JobAdmin(ModelAdmin):
     add_form_template = "admin/jobs/job/launch.html"
     change_form_outer_before_template = "admin/jobs/job/live.html"
     list_before_template = "admin/jobs/job/list_live.html"
-    list_display = ("name", "route", "state", "progress", "rate", "requested_by", "created_at")
+    list_display = ("name", "route", "state", "progress", "rate", "requested_by", "age")
     list_filter = (
         "status",
         "mode",
@@ -137,6 +137,11 @@ class JobAdmin(ModelAdmin):
         """Bytes per second; refreshed while the job is live."""
         return _cell("rate", job)
 
+    @display(description=_("launched"), ordering="created_at")
+    def age(self, job: Job) -> str:
+        """How long ago the job was launched."""
+        return _cell("age", job)
+
     @admin.action(description=_("Cancel selected jobs"), permissions=["cancel"])
     def cancel_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
         """Cancel several jobs; those that have ended are left alone."""
@@ -184,7 +189,7 @@ class JobAdmin(ModelAdmin):
     def live_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """The part of a job's page that changes while it runs."""
         self._must(self.has_view_permission(request))
-        job = get_object_or_404(Job.objects.select_related("requested_by"), pk=pk)
+        job = get_object_or_404(Job.objects.select_related(*self.list_select_related), pk=pk)
         return render(request, "admin/jobs/job/live.html", self._live_context(request, job))
 
     def rows_view(self, request: HttpRequest) -> HttpResponse:

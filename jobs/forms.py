@@ -32,10 +32,10 @@ class JobForm(forms.ModelForm):
     """What a person decides when launching a job, refused field by field where it cannot be."""
 
     include = PatternsField(
-        label=_("only these"), required=False, help_text=_("Patterns such as *.mov, one a line.")
+        label=_("Only these"), required=False, help_text=_("Patterns such as *.mov, one a line.")
     )
     exclude = PatternsField(
-        label=_("leave out"), required=False, help_text=_("Patterns such as .DS_Store, one a line.")
+        label=_("Leave out"), required=False, help_text=_("Patterns such as .DS_Store, one a line.")
     )
 
     class Meta:

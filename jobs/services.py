@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -137,7 +136,7 @@ def _same_key(order: Job) -> Job | None:
 def _ring_on_commit(job: Job) -> None:
     # Robust: with Redis down the job is recorded all the same (Django logs the
     # error), and the reaper rings once Redis is back.
-    transaction.on_commit(partial(ring, job.pk), robust=True)
+    transaction.on_commit(lambda: ring(job.pk), robust=True)
 
 
 # --- Moving ----------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
+from unittest.mock import patch
 
 import django_rq
 import pytest
@@ -156,6 +158,16 @@ def test_it_rings_once_the_row_is_committed_and_sends_the_id_alone(
     assert ring.timeout == -1
     assert b"__reduce__" not in ring.data
     assert ring.serializer is JSONSerializer
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_records_the_job_even_when_nobody_can_be_rung_for(
+    oscar: User, order: dict[str, Any], settings: Any, tmp_path: Path
+) -> None:
+    gone = {**settings.RQ_QUEUES["default"], "URL": f"unix://{tmp_path}/no-redis.sock"}
+    with patch.dict(django_rq.settings.QUEUES, {"default": gone}):
+        job = job_create(by=oscar, **order)
+    assert Job.objects.get(pk=job.pk).status == Status.QUEUED
 
 
 def test_it_relaunches_an_ended_job_as_a_new_one(oscar: User, order: dict[str, Any]) -> None:
