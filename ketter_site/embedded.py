@@ -22,13 +22,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 import redis
 
 from ketter_site.processes import Process, StartFailed, end, last_lines, spawn
-from ketter_site.servers import postgres_url
+from ketter_site.servers import postgres_url, valkey_url
 
 START_SECONDS = 60
 DATABASE = "ketter"
@@ -106,7 +105,7 @@ def start_valkey(
     }
     argv = [str(_valkey_program()), *(word for pair in options.items() for word in pair)]
     process = spawn(argv, log=log, cwd=folder)
-    server = Server("valkey", f"unix://{quote(str(socket))}?db=0", process, signal.SIGTERM)
+    server = Server("valkey", valkey_url(socket), process, signal.SIGTERM)
     client = redis.Redis(unix_socket_path=str(socket))
     try:
         _wait_ready(server, log, client.ping)

@@ -51,6 +51,11 @@ def postgres_url(socket_dir: Path, database: str = "ketter") -> str:
     return f"postgresql://ketter@/{database}?host={quote(str(socket_dir))}"
 
 
+def valkey_url(socket: Path) -> str:
+    """A URL that redis-py understands."""
+    return f"unix://{quote(str(socket))}?db=0"
+
+
 def database_url() -> str:
     """The URL of Ketter's database."""
     given: str = env.str("DATABASE_URL", default="").strip()
@@ -60,7 +65,7 @@ def database_url() -> str:
 def redis_url() -> str:
     """The URL of Ketter's Redis or Valkey."""
     given: str = env.str("REDIS_URL", default="").strip()
-    return given or f"unix://{quote(str(valkey_socket()))}?db=0"
+    return given or valkey_url(valkey_socket())
 
 
 def database_config() -> dict[str, Any]:

@@ -11,8 +11,10 @@ import atexit
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from pathlib import Path
+from types import FrameType
 
 from cryptography.fernet import Fernet
 
@@ -21,9 +23,27 @@ _own_valkey = not os.environ.get("REDIS_URL")
 
 # Not below TMPDIR, which can be too long for a socket's path.
 RUN_DIR = Path(tempfile.mkdtemp(prefix="ketter-test-", dir="/tmp"))
+_running: dict[str, embedded.Server] = {}
+
+
+@atexit.register
+def _leave_nothing(pid: int = os.getpid()) -> None:
+    """End the servers and remove their folder, unless this is a forked child."""
+    if os.getpid() == pid:
+        for server in _running.values():
+            server.stop()
+        shutil.rmtree(RUN_DIR, ignore_errors=True)
+
+
+def _stop_as_with_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+# A run that is told to end also leaves nothing.
+signal.signal(signal.SIGTERM, _stop_as_with_ctrl_c)
+
 if os.geteuid() == 0:
     RUN_DIR.chmod(0o711)
-
 # Whitenoise warns where `collectstatic` was not run, and warnings are errors here.
 (RUN_DIR / "static").mkdir()
 
@@ -33,10 +53,11 @@ os.environ["KETTER_FIELD_KEYS"] = Fernet.generate_key().decode()
 
 from ketter_site import embedded, servers  # noqa: E402  (they read the environment)
 
-os.environ["DATABASE_URL"] = servers.database_url()
-os.environ["REDIS_URL"] = servers.redis_url()
-
-_running: dict[str, embedded.Server] = {}
+# Also where a developer's .env names other servers: those are not for tests.
+if _own_postgres:
+    os.environ["DATABASE_URL"] = servers.postgres_url(servers.postgres_socket_folder(RUN_DIR))
+if _own_valkey:
+    os.environ["REDIS_URL"] = servers.valkey_url(servers.valkey_socket(RUN_DIR))
 
 
 def start_postgres() -> None:
@@ -53,10 +74,3 @@ def start_redis() -> None:
         _running["valkey"] = embedded.start_valkey(
             RUN_DIR / "valkey", servers.valkey_socket(RUN_DIR), durable=False
         )
-
-
-@atexit.register
-def _leave_nothing() -> None:
-    for server in _running.values():
-        server.stop()
-    shutil.rmtree(RUN_DIR, ignore_errors=True)
