@@ -102,6 +102,14 @@ need_system_packages() {
     if is_root && is_debian; then
         # shellcheck disable=SC2086  # one word per package
         apt_install $missing || fail "apt could not install:$missing"
+        case "$missing" in
+            *openssh-server*)
+                # Nor may it start with the next boot: nobody asked for a way in from outside.
+                if [ -d /run/systemd/system ]; then
+                    systemctl disable --quiet ssh.service ssh.socket || true
+                fi
+                ;;
+        esac
     else
         say "missing for some tests:$missing (install them; some tests will fail or be skipped)"
     fi
