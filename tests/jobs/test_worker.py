@@ -112,23 +112,34 @@ def codes(job: Job) -> list[str]:
     return list(job.events.order_by("seq").values_list("code", flat=True))
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process started."""
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, check=True)
-    pairs = [line.split() for line in listing.stdout.splitlines()]
-    return [int(child) for child, parent in pairs if int(parent) == pid]
+def processes() -> dict[int, tuple[int, str]]:
+    """Every process with its parent and its state; from `ps` only where there is no /proc."""
+    if not Path("/proc/self/stat").exists():
+        listing = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, check=True, text=True
+        )
+        rows = [row.split() for row in listing.stdout.splitlines()]
+        return {int(pid): (int(parent), state) for pid, parent, state in rows}
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It ended while we looked.
+        found[int(stat.parent.name)] = (int(parent), state)
+    return found
 
 
 def horse_of(worker: subprocess.Popen[bytes]) -> int:
     """The process in which a busy worker runs its job."""
-    (horse,) = children(worker.pid)
+    (horse,) = [pid for pid, (parent, _) in processes().items() if parent == worker.pid]
     return horse
 
 
 def is_alive(pid: int) -> bool:
     """Whether a process runs (one that nobody has collected yet does not)."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
+    _, state = processes().get(pid, (0, "Z"))
+    return not state.startswith("Z")
 
 
 @pytest.mark.parametrize("mode", ["copy", "move"])
