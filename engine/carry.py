@@ -56,6 +56,8 @@ class Carrier:
         self._aboard: dict[Link, tuple[Lane, Cargo]] = {}
         self._bytes = 0
         self._files = 0
+        #: Entries other than folders that were reported to `failed`.
+        self.undelivered = 0
 
     def carry(self, parcels: Iterable[Parcel]) -> None:
         """Return when every parcel is proven; raise what stopped it."""
@@ -117,19 +119,23 @@ class Carrier:
         for index, entry in enumerate(cargo.pending):
             ours, theirs = sent["digests"][index], received["digests"][index]
             problem = sent["errors"].get(str(index)) or received["errors"].get(str(index))
+            if not problem and ours and ours == theirs:
+                cargo.proven.append((entry, ours))
+                continue
             if problem:
                 self._failed(entry.path, problem[0], problem[1])
-                drop.append(entry)
-            elif ours and ours == theirs:
-                cargo.proven.append((entry, ours))
+                self.undelivered += entry.kind != FOLDER
             else:
                 again.append(entry)
+            # Without a digest the receiver has left nothing of it; on a folding
+            # target what stands under its name is another entry.
+            if theirs and entry.kind != FOLDER:
+                drop.append(self._renamed(entry))
         if again and cargo.tries == TRIES:
             first = display_path(again[0].path)
             raise errors.VerifyFailed(
                 f"{first} arrived damaged {TRIES} times: the digests of both ends differ"
             )
-        drop = [self._renamed(entry) for entry in drop + again if entry.kind != FOLDER]
         if drop:
             lane.target.ask("discard", entries=drop)
         cargo.settled_bytes = sum(entry.size for entry, _ in cargo.proven)

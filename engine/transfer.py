@@ -131,18 +131,17 @@ class _Transfer:
             verified=self._verified,
         )
         carrier.carry(parcels)
-        undelivered = self._failures_total - self._chooser.failed
-        if self._files + undelivered != self._planner.files:
+        if self._files + carrier.undelivered != self._planner.files:
             raise errors.VerifyFailed(
                 f"{self._planner.files} files were planned, but {self._files} proven "
-                f"and {undelivered} failed"
+                f"and {carrier.undelivered} failed"
             )
         self._moved(self._bytes, self._files, now=True)
 
     def _publish(self) -> None:
         self._observer.phase(Phase.PUBLISH)
         target = self._session.target
-        target.ask("publish", policy=self._request.on_conflict.value)
+        target.ask("publish", policy=self._request.on_conflict.value, files=self._files)
         for parcel, blob, manifest in reversed(self._proven):
             folders = [entry for entry in reversed(unpack(blob)) if entry.kind == FOLDER]
             if folders:

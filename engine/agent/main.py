@@ -198,14 +198,14 @@ class Agent:
             discard(self._staged(), entry)
         return {}
 
-    def do_publish(self, policy: str) -> dict[str, Any]:
-        """Make the staged tree durable and move it into place."""
+    def do_publish(self, policy: str, files: int) -> dict[str, Any]:
+        """Make the staged tree durable and move it into place, if it holds all that was proven."""
         staging = self._staged()
         make_durable(staging.fd)
         if not self._staging:
             raise AgentError("AGENT_FAILED", "nothing is staged")
         with self._staging.publishing():
-            publish.Publisher(staging, self._opened(), policy).publish()
+            publish.Publisher(staging, self._opened(), policy).publish(files)
         return {}
 
     def do_finish(self, entries: list[list[Any]]) -> dict[str, Any]:

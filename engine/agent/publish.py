@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Iterator
 
 from engine.agent.tree import Tree, entry_of, unchanged
 from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, show
@@ -71,23 +72,47 @@ class Publisher:
         self._staging = staging
         self._target = target
         self._policy = policy
+        self._both = policy == "keep-both"
 
-    def publish(self) -> None:
-        """Put everything in place; conflicts that forbid it are found before the first rename."""
+    def publish(self, files: int) -> None:
+        """Put everything in place; what forbids it is found before the first rename.
+
+        `files` is how many files and links were proven: the staging tree must
+        hold exactly these, whatever happened to it since.
+        """
         try:
-            self._check("")
-            self._merge("")
-        except OSError as error:
-            if isinstance(error.filename, str):
-                raise explain(error, error.filename) from error
-            raise
+            found = count_files(self._staging)
+            if found != files:
+                raise AgentError(
+                    "CHECKSUM_MISMATCH",
+                    f"{files} files were proven, but {found} are in the staging folder",
+                )
+            for _ in self._ready():
+                pass
+            for entry, state in self._ready():
+                path = self._free_name(entry) if state != ABSENT and self._both else entry.path
+                self._rename(entry.path, path)
         finally:
             # Folders of either tree may have been renamed from under their descriptors.
             self._staging.forget()
             self._target.forget()
 
-    def _names(self, path: str) -> list[str]:
-        return sorted(os.listdir(self._staging.folder(path)))
+    def _ready(self) -> Iterator[tuple[Entry, str]]:
+        """What is to be renamed, each with what the target has there; TARGET_EXISTS if it may not.
+
+        A folder that the target has is entered instead.
+        """
+        waiting = [""]
+        while waiting:
+            above = waiting.pop()
+            for name in sorted(os.listdir(self._staging.folder(above))):
+                entry, state = self._state(f"{above}/{name}" if above else name)
+                if entry.kind == FOLDER and state == SAME:
+                    waiting.append(entry.path)
+                elif state == ABSENT or (entry.kind != FOLDER and self._allowed(state)):
+                    yield entry, state
+                else:
+                    raise AgentError("TARGET_EXISTS", f"{show(entry.path)} is in the way there")
 
     def _state(self, path: str) -> tuple[Entry, str]:
         folder, name = self._staging.parent(path)
@@ -98,33 +123,8 @@ class Publisher:
             )
         return entry, _compare_one(self._target, entry, path)
 
-    def _check(self, above: str) -> None:
-        for name in self._names(above):
-            path = f"{above}/{name}" if above else name
-            entry, state = self._state(path)
-            if state == ABSENT:
-                continue
-            if entry.kind == FOLDER and state == SAME:
-                self._check(path)
-            elif entry.kind == FOLDER or not self._allowed(state):
-                raise AgentError("TARGET_EXISTS", f"{show(path)} is in the way at the target")
-
     def _allowed(self, state: str) -> bool:
-        if self._policy == "keep-both":
-            return True
-        return self._policy == "overwrite" and state != OTHER_KIND
-
-    def _merge(self, above: str) -> None:
-        for name in self._names(above):
-            path = f"{above}/{name}" if above else name
-            entry, state = self._state(path)
-            if entry.kind == FOLDER and state == SAME:
-                self._merge(path)
-                continue
-            if state != ABSENT and self._policy == "keep-both":
-                self._rename(path, self._free_name(entry))
-            else:
-                self._rename(path, path)
+        return self._both or (self._policy == "overwrite" and state != OTHER_KIND)
 
     def _free_name(self, entry: Entry) -> str:
         for path in second_names(entry.path):
@@ -133,9 +133,26 @@ class Publisher:
         raise AgentError("TARGET_EXISTS", f"{show(entry.path)} is there a thousand times already")
 
     def _rename(self, source: str, target: str) -> None:
-        from_folder, from_name = self._staging.parent(source)
-        to_folder, to_name = self._target.parent(target)
-        os.rename(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+        try:
+            from_folder, from_name = self._staging.parent(source)
+            to_folder, to_name = self._target.parent(target)
+            os.rename(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+        except OSError as error:
+            raise explain(error, target) from error
+
+
+def count_files(tree: Tree) -> int:
+    """How many entries of a tree are not folders."""
+    count, waiting = 0, [""]
+    while waiting:
+        above = waiting.pop()
+        with os.scandir(tree.folder(above)) as listing:
+            for item in listing:
+                if item.is_dir(follow_symlinks=False):
+                    waiting.append(f"{above}/{item.name}" if above else item.name)
+                else:
+                    count += 1
+    return count
 
 
 def finish_folders(target: Tree, folders: list[Entry]) -> list[list[str]]:

@@ -124,9 +124,10 @@ class Receiver:
             raise AgentError("BAD_ARCHIVE", "the parcel holds more than was announced")
 
     def _undo(self, index: int, entry: Entry) -> None:
-        self.digests[index] = ""
         self.errors.pop(str(index), None)
-        discard(self._staging, entry)
+        if self.digests[index]:
+            self.digests[index] = ""
+            discard(self._staging, entry)
 
     def _write(self, index: int, entry: Entry, parcel: Parcel) -> None:
         digest = hashlib.sha256()
@@ -154,7 +155,11 @@ class Receiver:
             self.digests[index] = digest.hexdigest()
 
     def _store(self, entry: Entry, content: Callable[[int], memoryview]) -> bool:
-        """Write one entry; False if its content ended before its size."""
+        """Write one entry; False if its content ended before its size.
+
+        Without success nothing is left of it, and nothing that was there is touched:
+        on a folding target the name may be that of another entry, which is proven.
+        """
         if entry.kind == FOLDER:
             make_folder(self._staging, entry.path)
             return True
@@ -167,25 +172,27 @@ class Receiver:
                     return False
                 link += part
             os.symlink(link, os.fsencode(name), dir_fd=folder)
-            os.utime(
-                name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False
-            )
+            times = (entry.mtime_ns, entry.mtime_ns)
+            try:
+                os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+            except OSError:
+                discard(self._staging, entry)
+                raise
             return True
         fd = os.open(name, _NEW, 0o600, dir_fd=folder)
+        whole = False
         try:
-            left = entry.size
-            while left:
-                part = content(CHUNK)
-                if not part:
-                    return False
-                left -= len(part)
-                while part:
-                    part = part[os.write(fd, part) :]
-            os.fchmod(fd, entry.mode & 0o777)
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+            whole = _fill(fd, entry, content)
         finally:
-            os.close(fd)
-        return True
+            try:
+                os.close(fd)  # Some file systems say only now that the disk is full.
+            except OSError:
+                whole = False
+                raise
+            finally:
+                if not whole:
+                    discard(self._staging, entry)
+        return whole
 
     def _parent(self, path: str) -> tuple[int, str]:
         try:
@@ -193,6 +200,20 @@ class Receiver:
         except FileNotFoundError:
             make_folder(self._staging, path.rpartition("/")[0])
             return self._staging.parent(path)
+
+
+def _fill(fd: int, entry: Entry, content: Callable[[int], memoryview]) -> bool:
+    left = entry.size
+    while left:
+        part = content(CHUNK)
+        if not part:
+            return False
+        left -= len(part)
+        while part:
+            part = part[os.write(fd, part) :]
+    os.fchmod(fd, entry.mode & 0o777)
+    os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+    return True
 
 
 def make_folder(staging: Tree, path: str) -> None:
