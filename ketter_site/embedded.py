@@ -207,7 +207,9 @@ def _make_parent(path: Path) -> None:
     parent.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
     # In /tmp somebody else may have made it first, to take our place.
     if parent.is_symlink() or parent.stat().st_uid not in {0, os.geteuid()}:
-        raise EmbeddedError(f"{parent} belongs to another user: remove it, or set KETTER_VAR_DIR.")
+        raise EmbeddedError(
+            f"{parent} belongs to another user: start Ketter as that user, or set KETTER_VAR_DIR."
+        )
 
 
 def _private_folder(path: Path, owner: int) -> None:

@@ -114,6 +114,18 @@ def test_it_starts_postgres_as_an_ordinary_user(home):
     assert done.stdout.startswith("postgresql://"), done.stderr
 
 
+@root_only
+def test_it_does_not_move_into_a_folder_that_somebody_else_made(home):
+    (home / "run").mkdir()
+    os.chown(home / "run", 65534, 65534)
+    with pytest.raises(embedded.EmbeddedError, match="belongs to another user"):
+        start_valkey(home)
+    (home / "run").rmdir()
+    (home / "run").symlink_to("/tmp")
+    with pytest.raises(embedded.EmbeddedError, match="belongs to another user"):
+        start_valkey(home)
+
+
 def test_it_does_not_lose_what_valkey_was_told(home):
     server = start_valkey(home, durable=True)
     client = redis.Redis.from_url(server.url)
