@@ -1,4 +1,4 @@
 """The Django project that ties Ketter's apps together."""
 
-#: The one place that says which Ketter this is; `pyproject.toml` reads it too.
+#: The one place that says which Ketter this is.
 __version__ = "0.1.0"
