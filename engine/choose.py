@@ -47,6 +47,9 @@ class Chooser:
             self._take([self._session.single[0]], compare)
         else:
             self._scan(compare)
+        if self._to_prove:
+            # What is still in the target's memory only is no reason to remove a source.
+            self._session.target.ask("sync")
         for ours, theirs in self._to_prove:
             self._prove(unpack(ours), unpack(theirs))
         if self._conflict_count:
@@ -117,10 +120,17 @@ class Chooser:
 
     def _prove(self, ours: list[Entry], theirs: list[Entry]) -> None:
         """Compare the digests of entries that look the same at both ends."""
-        at_source = self._session.source.ask("hash", entries=ours)["digests"]
-        at_target = self._session.target.ask("hash", entries=theirs)["digests"]
+        at_source = self._session.source.ask("hash", entries=ours)
+        at_target = self._session.target.ask("hash", entries=theirs)
+        if self._session.one_machine:
+            for entry, one, other in zip(ours, at_source["ids"], at_target["ids"], strict=True):
+                if one and one == other:
+                    raise errors.Overlap(
+                        f"{display_path(entry.path)} is one and the same file at both ends"
+                    )
         proven = []
-        for entry, one, other in zip(ours, at_source, at_target, strict=True):
+        digests = zip(ours, at_source["digests"], at_target["digests"], strict=True)
+        for entry, one, other in digests:
             if one and one == other:
                 proven.append(entry)
             else:

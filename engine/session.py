@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Callable
 
 from engine import errors
-from engine.agent.wire import FILE, Entry
+from engine.agent.wire import FILE, STAGING_PREFIX, STAGING_SUFFIX, Entry
 from engine.links import Hub, Link, Message
 from engine.types import Endpoint, Request
 
@@ -110,6 +110,30 @@ class Session:
             return False
         return True
 
+    @property
+    def one_machine(self) -> bool:
+        """Whether both ends are on the same machine, where devices and inodes mean the same."""
+        return bool(self.source_found["machine"] == self.target_found["machine"])
+
+    def refuse_same_place(self) -> None:
+        """Overlap if our staging folder shows at the source: one share, seen from two hosts.
+
+        Inodes cannot tell that from two copies; and a move would remove the only one.
+        """
+        self.stage()
+        name = f"{STAGING_PREFIX}{self.request.transfer_id}{STAGING_SUFFIX}"
+        try:
+            self.source.ask("stat", path=name)
+        except errors.EngineError as error:
+            if error.code != "VANISHED":
+                raise
+        else:
+            raise errors.Overlap(
+                f"{self.source_found['real']} and {self.target_found['real']} are the same place, "
+                "seen from two hosts"
+            )
+        self.clean(undo=False)
+
     def clean(self, undo: bool) -> None:
         """Remove the staging folder; with `undo` also the folders made for it."""
         request = self.request
@@ -168,7 +192,7 @@ class Session:
 
     def _refuse_overlap(self) -> None:
         source, target = self.source_found, self.target_found
-        if source["machine"] != target["machine"]:
+        if not self.one_machine:
             return
         ours, theirs = source["chain"], target["chain"]
         if self.single:

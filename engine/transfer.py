@@ -158,6 +158,8 @@ class _Transfer:
     def _remove_source(self) -> None:
         self._observer.phase(Phase.REMOVE_SOURCE)
         source = self._session.source
+        if self._chooser.proven_blobs:
+            self._session.refuse_same_place()
         blobs = [blob for _, blob, _ in self._proven] + self._chooser.proven_blobs
         for blob in blobs:
             entries = [entry for entry in unpack(blob) if entry.kind != FOLDER]

@@ -225,14 +225,24 @@ class Agent:
         return {}
 
     def do_hash(self, entries: list[list[Any]]) -> dict[str, Any]:
-        """The digests of entries of the tree; an empty one where it cannot be read."""
-        digests = []
+        """The digests and ids of entries of the tree; an empty one where it cannot be read.
+
+        An id is the device and inode of an entry that has no other name.
+        """
+        tree = self._opened()
+        digests: list[str] = []
+        ids: list[list[int]] = []
         for entry in _entries(entries):
             try:
-                digests.append(digest_file(self._opened(), entry, self._progress, medium=True))
+                folder, name = tree.parent(entry.path)
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                ids.append([found.st_dev, found.st_ino] if found.st_nlink == 1 else [])
+                digests.append(digest_file(tree, entry, self._progress, medium=True))
             except OSError:
-                digests.append("")  # No digest is no proof: the caller treats it as different.
-        return {"digests": digests}
+                # No digest is no proof: the caller treats it as different.
+                digests.append("")
+                ids += [[]] * (len(digests) - len(ids))
+        return {"digests": digests, "ids": ids}
 
     def do_remove(self, entries: list[list[Any]]) -> dict[str, Any]:
         """Remove entries of the tree that have not changed."""

@@ -218,10 +218,17 @@ def _fill(fd: int, entry: Entry, content: Callable[[int], memoryview]) -> bool:
 
 def make_folder(staging: Tree, path: str) -> None:
     """Make a folder of the staging tree and those above it, open to us until it is finished."""
+    # It may have been made for an entry below it, or by another stream.
+    with suppress(FileExistsError):
+        try:
+            above, name = staging.parent(path)
+            os.mkdir(name, 0o700, dir_fd=above)
+            return
+        except FileNotFoundError:
+            pass
     walked = ""
     for name in path.split("/"):
         above = staging.folder(walked)
-        # It may have been made for an entry below it, or by another stream.
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=above)
         walked = f"{walked}/{name}" if walked else name

@@ -6,6 +6,7 @@ nor a symlink, however timed, leads out of the root.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import OrderedDict
@@ -147,19 +148,57 @@ def unchanged(entry: Entry, found: os.stat_result) -> bool:
 
 
 def remove_tree(folder: int, name: str) -> None:
-    """Remove a name and everything below it, following no symlink."""
+    """Remove a name and everything below it, following no symlink.
+
+    However deep: folders below are first moved up to the top, so that neither
+    descriptors nor recursion run out. Somebody may still be writing there.
+    """
+    if _unlink(folder, name):
+        return
+    top = os.open(name, _OPEN, dir_fd=folder)
+    unique, moved = os.urandom(8).hex(), 0
+    try:
+        os.fchmod(top, 0o700)
+        waiting = os.listdir(top)
+        while waiting:
+            for inner in waiting:
+                if _unlink(top, inner):
+                    continue
+                below = os.open(inner, _OPEN, dir_fd=top)
+                try:
+                    os.fchmod(below, 0o700)
+                    for deeper in os.listdir(below):
+                        if not _unlink(below, deeper):
+                            moved += 1
+                            os.rename(
+                                deeper, f"{unique}{moved}", src_dir_fd=below, dst_dir_fd=top
+                            )
+                finally:
+                    os.close(below)
+                _remove_empty(top, inner)
+            waiting = os.listdir(top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=folder)
+
+
+def _unlink(folder: int, name: str) -> bool:
+    """Remove what is no folder; False if it is one."""
     try:
         os.unlink(name, dir_fd=folder)
-        return
     except FileNotFoundError:
-        return
+        pass
     except (IsADirectoryError, PermissionError):
-        pass  # A folder: unlink says EISDIR on Linux and EPERM on macOS.
-    fd = os.open(name, _OPEN, dir_fd=folder)
+        # A folder: unlink says EISDIR on Linux and EPERM on macOS.
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise
+        return False
+    return True
+
+
+def _remove_empty(folder: int, name: str) -> None:
     try:
-        os.fchmod(fd, 0o700)
-        for below in os.listdir(fd):
-            remove_tree(fd, below)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=folder)
+        os.rmdir(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # Else it is listed once more.
+            raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import engine
 from engine import Endpoint, Mode, OnConflict, Request, SilentObserver, Strategy, bundle
+from engine.agent.tree import remove_tree
 from tests.rig.trees import build_small, snapshot
 
 Run = Callable[..., engine.Report]
@@ -197,3 +199,122 @@ _intrude()
 
     assert (tmp_path / "b" / "two").read_bytes() == b"theirs"
     assert sorted(os.listdir(tmp_path / "a")) == ["one", "two"]
+
+
+#: Every agent believes it is on a machine of its own.
+MANY_MACHINES = """
+def _many_machines():
+    import builtins, os, types
+    real = builtins.open
+    def no_boot_id(path, *args, **kwargs):
+        if "boot_id" in str(path):
+            raise OSError(errno.ENOENT, "none", path)
+        return real(path, *args, **kwargs)
+    builtins.open = no_boot_id
+    found = os.uname()
+    os.uname = lambda: types.SimpleNamespace(nodename=str(os.getpid()), version=found.version)
+_many_machines()
+"""
+
+
+def test_a_share_seen_from_two_hosts_is_not_moved_onto_itself(
+    tmp_path: Path, run: Run, plant: Plant
+) -> None:
+    build_small(tmp_path / "a", 5)
+    before = set(snapshot(tmp_path / "a"))
+    plant(MANY_MACHINES)
+
+    with pytest.raises(engine.Overlap, match="seen from two hosts"):
+        run(target=endpoint(tmp_path / "a"), mode=Mode.MOVE)
+    with pytest.raises(engine.Overlap):
+        first = min((tmp_path / "a").rglob("*.dpx"))
+        run(source=endpoint(first), target=endpoint(first.parent), mode=Mode.MOVE)
+
+    assert set(snapshot(tmp_path / "a")) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_folder_mounted_below_both_ends_is_not_moved_onto_itself(
+    tmp_path: Path, run: Run
+) -> None:
+    build_small(tmp_path / "a" / "same", 5)
+    before = snapshot(tmp_path / "a")
+    (tmp_path / "b" / "same").mkdir(parents=True)
+    command = ["mount", "--bind", str(tmp_path / "a" / "same"), str(tmp_path / "b" / "same")]
+    subprocess.run(command, check=True, timeout=10)
+    try:
+        with pytest.raises(engine.Overlap, match="same file"):
+            run(mode=Mode.MOVE)
+    finally:
+        subprocess.run(["umount", str(tmp_path / "b" / "same")], check=True, timeout=10)
+
+    assert snapshot(tmp_path / "a") == before
+
+
+def test_a_repeated_move_makes_the_target_durable_before_it_proves_and_removes(
+    tmp_path: Path, run: Run, plant: Plant
+) -> None:
+    build_small(tmp_path / "a", 5)
+    run()
+    plant(f"""
+def _watch():
+    import ctypes, os
+    def note(text):
+        with open({str(tmp_path / "log")!r}, "a") as file:
+            file.write(text + " ")
+    class Library:
+        def __init__(self, *_, **__):
+            self.syncfs = lambda fd: note("sync") or 0
+    ctypes.CDLL = Library
+    unlink = os.unlink
+    def noted_unlink(name, **kwargs):
+        if name.endswith(".dpx"):
+            note("remove")
+        return unlink(name, **kwargs)
+    os.unlink = noted_unlink
+_watch()
+""")
+
+    assert run(mode=Mode.MOVE, include=["*.dpx"]).files_removed == 5
+
+    assert (tmp_path / "log").read_text().split() == ["sync"] + ["remove"] * 5
+
+
+def test_a_very_deep_tree_is_moved_merged_and_cleared_away(
+    tmp_path: Path, run: Run, plant: Plant
+) -> None:
+    depth = 250
+    # What a depth of over a thousand would run into, sooner.
+    plant(
+        "import resource, sys; sys.setrecursionlimit(200)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))\n"
+    )
+    (tmp_path / "a").mkdir()
+    fd = os.open(tmp_path / "a", os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("deeper", dir_fd=fd)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(os.open("clip", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+
+    class Stop(SilentObserver):
+        def phase(self, phase: engine.Phase) -> None:
+            if phase is engine.Phase.PUBLISH:
+                raise engine.Cancelled("enough")
+
+    with pytest.raises(engine.Cancelled):
+        run(Stop())
+    assert not (tmp_path / "b").exists()
+    assert run().files == 1
+    os.close(os.open("late", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+
+    report = run(mode=Mode.MOVE)
+
+    assert (report.files, report.files_removed) == (1, 2)
+    assert os.listdir(tmp_path / "a") == []
+    tree = os.open(tmp_path, os.O_RDONLY)
+    remove_tree(tree, "b")
+    os.close(tree)
+    assert not (tmp_path / "b").exists()
