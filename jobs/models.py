@@ -234,7 +234,10 @@ class ParcelState(models.TextChoices):
 
 
 class JobParcel(models.Model):
-    """One unit of packing, proof and retry of a job, with its manifest."""
+    """One unit of packing and proof of a job's attempt, with its manifest.
+
+    What an earlier attempt proved stays on record: it may be published already.
+    """
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="parcels")
     number = models.PositiveIntegerField(_("number"))
@@ -248,11 +251,13 @@ class JobParcel(models.Model):
 
     class Meta:
         db_table = "job_parcels"
-        ordering: ClassVar = ["number"]
+        ordering: ClassVar = ["attempt", "number"]
         verbose_name = _("parcel")
         verbose_name_plural = _("parcels")
         constraints: ClassVar = [
-            models.UniqueConstraint(name="parcel_number_once_per_job", fields=["job", "number"]),
+            models.UniqueConstraint(
+                name="parcel_number_once_per_attempt", fields=["job", "attempt", "number"]
+            ),
             models.CheckConstraint(
                 name="parcel_state_known", condition=Q(state__in=ParcelState.values)
             ),

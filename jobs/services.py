@@ -334,12 +334,12 @@ def _upsert(job: Job, reports: list[ParcelReport]) -> None:
             for report in reports
             if (report.manifest is not None) == with_manifest
         ]
-        known = ["kind", "files", "bytes", "state", "attempt"]
+        known = ["kind", "files", "bytes", "state"]
         JobParcel.objects.bulk_create(
             rows,
             batch_size=1000,
             update_conflicts=True,
-            unique_fields=["job", "number"],
+            unique_fields=["job", "attempt", "number"],
             update_fields=[*known, "digest", "manifest"] if with_manifest else known,
         )
 

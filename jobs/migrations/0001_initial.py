@@ -380,7 +380,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "parcel",
                 "verbose_name_plural": "parcels",
                 "db_table": "job_parcels",
-                "ordering": ["number"],
+                "ordering": ["attempt", "number"],
             },
         ),
         migrations.AddIndex(
@@ -492,7 +492,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="jobparcel",
             constraint=models.UniqueConstraint(
-                fields=("job", "number"), name="parcel_number_once_per_job"
+                fields=("job", "attempt", "number"), name="parcel_number_once_per_attempt"
             ),
         ),
         migrations.AddConstraint(

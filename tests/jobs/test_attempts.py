@@ -75,6 +75,12 @@ def test_a_new_attempt_forgets_what_was_planned_but_not_what_was_proven(
     job_claim(job.pk, worker="w2")
     assert list(job.parcels.values_list("number", "attempt")) == [(2, 1)]
 
+    again = ParcelReport(2, ParcelKind.ZIP, 1, 10, ParcelState.VERIFIED, "e" * 64, b"other")
+    job.refresh_from_db()
+    attempt_record(job, progress=Progress(), phase="", parcels=[again])
+    digests = job.parcels.values_list("attempt", "digest")
+    assert list(digests) == [(1, "d" * 64), (2, "e" * 64)]
+
 
 def test_it_claims_nothing_that_is_gone(db: None) -> None:
     assert job_claim("00000000-0000-0000-0000-000000000000", worker="w1") is None

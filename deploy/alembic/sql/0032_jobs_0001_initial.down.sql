@@ -4,8 +4,8 @@ ALTER TABLE "job_parcels" DROP CONSTRAINT "parcel_kind_known";
 -- Create constraint parcel_state_known on model jobparcel
 ALTER TABLE "job_parcels" DROP CONSTRAINT "parcel_state_known";
 --;;
--- Create constraint parcel_number_once_per_job on model jobparcel
-ALTER TABLE "job_parcels" DROP CONSTRAINT "parcel_number_once_per_job";
+-- Create constraint parcel_number_once_per_attempt on model jobparcel
+ALTER TABLE "job_parcels" DROP CONSTRAINT "parcel_number_once_per_attempt";
 --;;
 -- Create constraint event_level_known on model jobevent
 ALTER TABLE "job_events" DROP CONSTRAINT "event_level_known";

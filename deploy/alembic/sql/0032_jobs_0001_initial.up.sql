@@ -46,8 +46,8 @@ ALTER TABLE "job_events" ADD CONSTRAINT "event_seq_once_per_job" UNIQUE ("job_id
 -- Create constraint event_level_known on model jobevent
 ALTER TABLE "job_events" ADD CONSTRAINT "event_level_known" CHECK ("level" IN ('info', 'warning', 'error'));
 --;;
--- Create constraint parcel_number_once_per_job on model jobparcel
-ALTER TABLE "job_parcels" ADD CONSTRAINT "parcel_number_once_per_job" UNIQUE ("job_id", "number");
+-- Create constraint parcel_number_once_per_attempt on model jobparcel
+ALTER TABLE "job_parcels" ADD CONSTRAINT "parcel_number_once_per_attempt" UNIQUE ("job_id", "attempt", "number");
 --;;
 -- Create constraint parcel_state_known on model jobparcel
 ALTER TABLE "job_parcels" ADD CONSTRAINT "parcel_state_known" CHECK ("state" IN ('pending', 'sending', 'verified', 'published', 'source_removed', 'failed'));
