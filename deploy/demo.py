@@ -232,7 +232,7 @@ def watch(api: Api, job: dict[str, Any]) -> dict[str, Any]:
 def progress_line(job: dict[str, Any]) -> str:
     """One line: state, a bar, files, bytes and rate."""
     share = job["bytes_done"] / job["bytes_total"] if job["bytes_total"] else 0.0
-    bar = ("#" * round(share * 30)).ljust(30, ".")
+    bar = ("#" * round(share * 20)).ljust(20, ".")
     phase = job["phase"] if job["is_live"] and job["phase"] else job["status"]
     return (
         f"{phase:<10} [{bar}] {job['files_done']}/{job['files_total']} files  "
