@@ -46,6 +46,8 @@ class Session:
         self.target_found: Message = {}
         self.single: tuple[Entry, str] | None = None
         self.staged = False
+        #: Whether the target folder was made for this transfer, be it by an attempt that died.
+        self.fresh_target = False
         self._source_path = request.source.path
         self._target_path = request.target.path.rstrip("/")
 
@@ -90,8 +92,9 @@ class Session:
 
     def stage(self) -> None:
         """Make the target folder and our place in it."""
-        self._stage(self.target, attach=False)
+        # From here on something of ours may be there, also if no answer comes.
         self.staged = True
+        self.fresh_target = bool(self._stage(self.target, attach=False)["fresh"])
 
     def add_lane(self) -> None:
         """Open one more lane, ready to carry parcels."""
@@ -151,6 +154,9 @@ class Session:
             link.greet()
             link.ask("open", root=request.target.root, path=self._target_path)
             link.ask("clean", transfer_id=request.transfer_id, attempt=request.attempt, undo=True)
+        except errors.EngineError as error:
+            if error.code != "VANISHED":  # No target folder: nothing of ours in it.
+                raise
         finally:
             hub.close()
 
@@ -164,10 +170,10 @@ class Session:
         self.lanes.append(lane)
         lane.greet()
 
-    def _stage(self, link: Link, attach: bool) -> None:
+    def _stage(self, link: Link, attach: bool) -> Message:
         request = self.request
         opened = link.ask("open", root=request.target.root, path=self._target_path, make=True)
-        link.ask(
+        return link.ask(
             "stage",
             transfer_id=request.transfer_id,
             attempt=request.attempt,

@@ -151,7 +151,7 @@ class _Transfer:
         self._observer.phase(Phase.CLEANUP)
         self._session.clean(undo=False)
         found = self._session.source_found
-        if not self._session.single and self._session.target_found["kind"] == "absent":
+        if not self._session.single and self._session.fresh_target:
             target.ask("finish_root", mode=found["mode"], mtime_ns=found["mtime_ns"])
         target.ask("sync")
 
@@ -174,8 +174,8 @@ class _Transfer:
             self._tell_parcel(parcel, ParcelState.SOURCE_REMOVED, manifest)
 
     def _abandon(self, error: BaseException) -> None:
-        """Leave nothing of ours at the target, unless a newer attempt is at work there."""
-        if not self._session.staged or isinstance(error, errors.Replaced):
+        """Leave nothing of ours at the target, unless somebody else is at work there."""
+        if not self._session.staged or isinstance(error, errors.Replaced | errors.TargetBusy):
             return
         self._session.close()
         try:

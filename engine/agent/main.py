@@ -158,13 +158,16 @@ class Agent:
     def do_stage(
         self, transfer_id: str, attempt: int, made: list[str], attach: bool = False
     ) -> dict[str, Any]:
-        """Prepare the staging folder, or join an attempt that has prepared it."""
+        """Prepare the staging folder, or join an attempt that has prepared it.
+
+        `fresh` says that the tree's own folder was made for this transfer.
+        """
         self._staging = Staging(self._opened().fd, transfer_id, attempt)
         if attach:
             self._staging.attach()
         else:
-            self._staging.prepare(made)
-        return {}
+            made = self._staging.prepare(made)
+        return {"fresh": self._real in made}
 
     def do_send(self, kind: str, entries: list[list[Any]], drill: str) -> dict[str, Any]:
         """Send a parcel to stdout; answer with its digests."""

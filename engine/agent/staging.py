@@ -28,6 +28,8 @@ _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Seconds to wait for another attempt to leave the gate.
 PATIENCE = 30.0
+#: Seconds to wait for the agent of a transfer that is being ended.
+DYING_SECONDS = 5.0
 
 
 class Staging:
@@ -43,16 +45,17 @@ class Staging:
         self._own_lock = -1
         self.tree: Tree | None = None
 
-    def prepare(self, made: list[str]) -> None:
-        """Take the place: shut out lower attempts, drop what they left, start empty."""
+    def prepare(self, made: list[str]) -> list[str]:
+        """Take the place: shut out lower attempts, drop what they left, start empty.
+
+        Returns the folders that were made for it, by us or by an attempt that died.
+        """
         try:
             os.mkdir(self.name, 0o700, dir_fd=self._target)
             _write(self._open(), "made", json.dumps(made))
         except FileExistsError:
             self._open()
-        self._own_lock = os.open(f"a{self._attempt}.lock", _LOCK, 0o600, dir_fd=self._fd)
-        if not _try_lock(self._own_lock):
-            raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
+        self._lock_attempt(0.0)
         with self._gate():
             if self._fence() > self._attempt:
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
@@ -61,7 +64,9 @@ class Staging:
                 if name[:1] == "a" and name != f"a{self._attempt}.lock":
                     remove_tree(self._fd, name)
             os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
+            made = self._made()
         self.attach()
+        return made
 
     def attach(self) -> None:
         """Use the place that another agent of the same attempt prepared."""
@@ -82,10 +87,12 @@ class Staging:
             self._open()
         except FileNotFoundError:
             return []
+        if self._own_lock < 0:
+            self._lock_attempt(DYING_SECONDS)
         with self._gate():
             if self._fence() > self._attempt:
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
-            made: list[str] = json.loads(_read(self._fd, "made") or "[]")
+            made = self._made()
             if self.tree:
                 self.tree.forget()
             remove_tree(self._target, self.name)
@@ -95,6 +102,16 @@ class Staging:
         if self._fd < 0:
             self._fd = os.open(self.name, _FOLDER, dir_fd=self._target)
         return self._fd
+
+    def _lock_attempt(self, patience: float) -> None:
+        """Make sure that no other agent works under our number: not a second run of a command."""
+        self._own_lock = os.open(f"a{self._attempt}.lock", _LOCK, 0o600, dir_fd=self._fd)
+        if not _lock(self._own_lock, patience):
+            raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
+
+    def _made(self) -> list[str]:
+        made: list[str] = json.loads(_read(self._fd, "made") or "[]")
+        return made
 
     def _fence(self) -> int:
         return int(_read(self._fd, "fence") or "0")
@@ -107,11 +124,8 @@ class Staging:
             # The folder was removed while we had it open: somebody else ended this transfer.
             raise AgentError("REPLACED", "the staging folder is gone") from None
         try:
-            until = time.monotonic() + PATIENCE
-            while not _try_lock(fd):
-                if time.monotonic() > until:
-                    raise AgentError("TARGET_BUSY", "another attempt is publishing at the target")
-                time.sleep(0.05)
+            if not _lock(fd, PATIENCE):
+                raise AgentError("TARGET_BUSY", "another attempt is publishing at the target")
             yield
         finally:
             os.close(fd)
@@ -127,12 +141,17 @@ def make_durable(fd: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _lock(fd: int, patience: float) -> bool:
+    """Lock a file against all other agents; False if one holds it for so many seconds."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+        time.sleep(0.05)
 
 
 def _write(folder: int, name: str, text: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine import bundle, ssh
+from engine.agent import staging
 from engine.agent.staging import Staging
 from engine.agent.tree import resolve
 from engine.agent.wire import MAGIC, AgentError
@@ -136,3 +137,15 @@ def test_after_the_clean_up_nobody_publishes(target: int, tmp_path: Path) -> Non
     with pytest.raises(AgentError), first.publishing():
         pytest.fail("an old attempt got through the gate")
     assert os.listdir(tmp_path) == []
+
+
+def test_it_does_not_clear_away_what_another_run_works_in(
+    target: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "DYING_SECONDS", 0.1)
+    Staging(target, "job", 1).prepare([])
+
+    with pytest.raises(AgentError, match="another run"):
+        Staging(target, "job", 1).remove()
+
+    assert (tmp_path / ".ketter-job.part" / "a1").is_dir()

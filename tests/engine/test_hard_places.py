@@ -13,6 +13,7 @@ import pytest
 
 import engine
 from engine import Endpoint, Mode, OnConflict, Request, SilentObserver, Strategy, bundle
+from engine.agent.staging import Staging
 from engine.agent.tree import remove_tree
 from tests.rig.trees import build_small, snapshot
 
@@ -318,3 +319,45 @@ def test_a_very_deep_tree_is_moved_merged_and_cleared_away(
     remove_tree(tree, "b")
     os.close(tree)
     assert not (tmp_path / "b").exists()
+
+
+def test_it_leaves_nothing_when_it_is_stopped_while_it_makes_its_place(
+    tmp_path: Path, run: Run, plant: Plant
+) -> None:
+    build_small(tmp_path / "a", 5)
+    plant("""
+def _slow():
+    import os, time
+    mkdir = os.mkdir
+    def slow_mkdir(name, *args, **kwargs):
+        mkdir(name, *args, **kwargs)
+        if name.startswith(".ketter"):
+            time.sleep(0.5)
+    os.mkdir = slow_mkdir
+_slow()
+""")
+
+    class Stop(SilentObserver):
+        def checkpoint(self) -> None:
+            if (tmp_path / "b" / ".ketter-test.part").exists():
+                raise engine.Cancelled("enough")
+
+    with pytest.raises(engine.Cancelled):
+        run(Stop())
+
+    assert not (tmp_path / "b").exists()
+
+
+def test_after_a_death_the_top_folder_is_finished_too(tmp_path: Path, run: Run) -> None:
+    build_small(tmp_path / "a", 5)
+    os.chmod(tmp_path / "a", 0o751)
+    os.utime(tmp_path / "a", ns=(5, 5))
+    (tmp_path / "b").mkdir()  # What an attempt made that died then.
+    fd = os.open(tmp_path / "b", os.O_RDONLY)
+    Staging(fd, "test", 1).prepare([str(tmp_path / "b")])
+    os.close(fd)
+
+    run(attempt=2)
+
+    found = (tmp_path / "b").stat()
+    assert (found.st_mode & 0o777, found.st_mtime_ns) == (0o751, 5)
