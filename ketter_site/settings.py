@@ -127,4 +127,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
-UNFOLD = {"SITE_TITLE": "Ketter", "SITE_HEADER": "Ketter", "SITE_SYMBOL": "sync_alt"}
+UNFOLD = {
+    "SITE_TITLE": "Ketter",
+    "SITE_HEADER": "Ketter",
+    "SITE_SYMBOL": "sync_alt",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "/static/ketter/favicon.svg"},
+    ],
+    "SIDEBAR": {"navigation": "ketter_site.admin.navigation"},
+}

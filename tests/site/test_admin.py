@@ -9,6 +9,8 @@ from django.test import Client
 from knox.models import AuthToken
 from unfold.admin import ModelAdmin
 
+from ketter_site.admin import navigation
+
 
 @pytest.mark.parametrize("model", [User, Group, AuthToken])
 def test_it_shows_foreign_models_in_its_own_skin(alice, client: Client, model) -> None:
@@ -29,3 +31,14 @@ def test_it_shows_a_new_token_once(alice, client: Client) -> None:
         client.get("/api/portals/", headers={"Authorization": f"Token {token}"}).status_code == 200
     )
     assert token not in client.get(url).content.decode()
+
+
+def test_the_side_bar_shows_each_what_they_may_open(alice, vera, rf) -> None:
+    def titles(user: User) -> list[list[str]]:
+        request = rf.get("/admin/")
+        request.user = user
+        return [[str(item["title"]) for item in group["items"]] for group in navigation(request)]
+
+    assert titles(vera) == [["Jobs", "Portals", "Credentials"]]
+    assert titles(alice)[0] == ["Jobs", "Portals", "Credentials"]
+    assert titles(alice)[1:] == [["Users", "Groups", "Auth tokens"], ["Django-RQ"]]
