@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import select
@@ -28,6 +29,14 @@ SILENCE_SECONDS = 45.0
 HELLO_SECONDS = CONNECT_SECONDS * 2 + 5.0
 #: Seconds between two calls of the checkpoint.
 CHECK_SECONDS = 0.25
+#: Seconds between two checks after which we were stopped ourselves, and no agent was silent.
+ASLEEP_SECONDS = 10.0
+#: Seconds to hear of the cause when a link has ended: its other end may know more.
+CAUSE_SECONDS = 0.5
+#: Seconds the agents get to end by themselves, and again after each signal.
+ENDING_SECONDS = 1.0
+#: Batches of a scan that may wait for us; then the agent waits.
+WAITING_BATCHES = 8
 _NOISE = 8192
 
 
@@ -40,7 +49,8 @@ class Hub:
     def __init__(self, checkpoint: Callable[[], None]) -> None:
         self._checkpoint = checkpoint
         self._arrived: queue.SimpleQueue[tuple[Link, Message | None]] = queue.SimpleQueue()
-        self._kept: deque[tuple[Link, Message | None]] = deque()
+        #: Never an error and never an end: those are raised when they arrive.
+        self._kept: deque[tuple[Link, Message]] = deque()
         self._checked = 0.0
         self.links: list[Link] = []
 
@@ -51,38 +61,48 @@ class Hub:
     def next(self) -> tuple[Link, Message]:
         """The next answer of any link; raises what a link died of or the checkpoint raised."""
         if self._kept:
-            return self._alive(*self._kept.popleft())
+            return self._kept.popleft()
         return self._alive(*self._wait())
 
     def wait_for(self, link: Link, *keys: str) -> Message:
         """The next answer of one link that has one of the keys; others' answers are kept."""
         for item in [item for item in self._kept if item[0] is link]:
             self._kept.remove(item)
-            if any(key in (item[1] or ()) for key in keys):
-                return self._alive(*item)[1]
+            if any(key in item[1] for key in keys):
+                return link.taken(item[1])
         while True:
             other, message = self._alive(*self._wait())
             if other is not link:
                 self._kept.append((other, message))
             elif any(key in message for key in keys):
-                return message
+                return link.taken(message)
 
     def check(self) -> None:
         """Call the checkpoint if it is due, and look for silent links."""
         now = time.monotonic()
         if now - self._checked < CHECK_SECONDS:
             return
+        if now - self._checked > ASLEEP_SECONDS:
+            for link in self.links:
+                link.forgive()
         self._checked = now
         self._checkpoint()
         for link in self.links:
             link.check_silence(now)
 
     def close(self) -> None:
-        """End every agent and wait for it."""
+        """End every agent, all at the same time, and wait for them."""
         for link in self.links:
             link.hang_up()
+        for how in (None, signal.SIGTERM, signal.SIGKILL):
+            until = time.monotonic() + ENDING_SECONDS
+            for link in self.links:
+                link.send_signal(how)
+            ended = [link.has_ended(until) for link in self.links]
+            if all(ended):
+                break
         for link in self.links:
-            link.end()
+            link.forget()
         self.links.clear()
 
     def _wait(self) -> tuple[Link, Message | None]:
@@ -93,13 +113,28 @@ class Hub:
             except queue.Empty:
                 continue
 
-    @staticmethod
-    def _alive(link: Link, message: Message | None) -> tuple[Link, Message]:
+    def _alive(self, link: Link, message: Message | None) -> tuple[Link, Message]:
         if message is None:
-            raise link.cause_of_death()
+            raise self._cause(link)
         if "error" in message:
             raise errors.from_code(*message["error"])
         return link, message
+
+    def _cause(self, link: Link) -> errors.EngineError:
+        """Why a link ended. Its end may be a consequence: what an agent says goes first,
+        then a broken connection."""
+        ended = [link]
+        until = time.monotonic() + CAUSE_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            try:
+                other, message = self._arrived.get(timeout=left)
+            except queue.Empty:
+                break
+            if message is None:
+                ended.append(other)
+            elif "error" in message:
+                return errors.from_code(*message["error"])
+        return min(ended, key=lambda one: one.is_local).cause_of_death()
 
 
 class Link:
@@ -113,17 +148,18 @@ class Link:
         self._noise = b""
         self._heard = time.monotonic()
         self._greeted = False
+        self._room = threading.Semaphore(WAITING_BATCHES)
+        self._closing = False
+        self._process: subprocess.Popen[bytes] | None = None
         read, self.stdin = os.pipe()
+        # Before it starts, so that whatever is raised now, it is ended with the others.
+        hub.links.append(self)
         try:
             self._process = self._start(read, stdout)
         except OSError as error:
-            os.close(self.stdin)
-            if self._ssh:
-                self._ssh.remove()
             raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
         finally:
             os.close(read)
-        hub.links.append(self)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._write(bundle.program().source)
@@ -147,6 +183,12 @@ class Link:
         answer: Message = self._hub.wait_for(self, "done")["done"]
         return answer
 
+    def taken(self, message: Message) -> Message:
+        """A message that is being worked on, and so no longer waits."""
+        if "entries" in message:
+            self._room.release()
+        return message
+
     def check_silence(self, now: float) -> None:
         """Raise if the agent has been silent for too long."""
         silent = now - self._heard
@@ -155,12 +197,20 @@ class Link:
         if self._greeted and silent > SILENCE_SECONDS:
             raise errors.Stalled(f"{self.place} has been silent for {silent:.0f} s")
 
+    def forgive(self) -> None:
+        """Count its silence from now on: it was us who did not listen."""
+        self._heard = time.monotonic()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no connection can break between us and the agent."""
+        return self._ssh is None
+
     def cause_of_death(self) -> errors.EngineError:
         """Why the agent's answers ended."""
-        try:
-            returncode = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            returncode = -1
+        returncode = self._process.returncode if self._process else None
+        if self._process and self.has_ended(time.monotonic() + 5.0):
+            returncode = self._process.returncode
         said = self._noise.decode("utf-8", "replace")
         if self._ssh and (returncode == 255 or not self._greeted):
             return self._ssh.explain(returncode, said)
@@ -171,25 +221,34 @@ class Link:
 
     def hang_up(self) -> None:
         """Close the agent's input; it ends by itself where it can."""
+        self._closing = True
+        self._room.release()
         if self.stdin >= 0:
             os.close(self.stdin)
             self.stdin = -1
 
-    def end(self) -> None:
-        """Wait for the process; kill its group when it does not end."""
-        self.hang_up()
-        for how in (None, signal.SIGTERM, signal.SIGKILL):
-            if how is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, how)
+    def send_signal(self, how: signal.Signals | None) -> None:
+        """Send a signal to the process and those it started."""
+        if how is not None and self._process and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, how)
+
+    def has_ended(self, until: float) -> bool:
+        """Wait for the process until that moment of the monotonic clock."""
+        if self._process:
             try:
-                self._process.wait(timeout=1.0)
-                break
+                self._process.wait(timeout=max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
-                continue
-        self._reader.join(timeout=2.0)
-        if self._process.stderr:
-            self._process.stderr.close()
+                return False
+        return True
+
+    def forget(self) -> None:
+        """Leave nothing of it in this process or on the disk."""
+        if self._process and self._process.stderr:
+            self._reader.join(timeout=2.0)
+            # Held open by somebody else, it would keep us waiting in close.
+            if not self._reader.is_alive():
+                self._process.stderr.close()
         if self._ssh:
             self._ssh.remove()
 
@@ -213,9 +272,12 @@ class Link:
     def _write(self, data: bytes) -> None:
         """Write without ever blocking for long, so that the checkpoint goes on being called."""
         view = memoryview(data)
+        # Not select: a process with many files open may give us a number it cannot take.
+        writable = select.poll()
+        writable.register(self.stdin, select.POLLOUT)
         while view:
-            # A pipe that select calls writable takes PIPE_BUF bytes at once.
-            if not select.select([], [self.stdin], [], CHECK_SECONDS)[1]:
+            # A pipe that poll calls writable takes PIPE_BUF bytes at once.
+            if not writable.poll(CHECK_SECONDS * 1000):
                 self._hub.check()
                 continue
             try:
@@ -224,14 +286,19 @@ class Link:
                 return  # The end of its answers tells why, with more words.
 
     def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
         stream = self._process.stderr
-        assert stream is not None
         try:
             if self._skip_noise(stream):
                 while True:
                     _, body = wire.read_frame(stream)  # type: ignore[arg-type]
                     self._heard = time.monotonic()
                     message = wire.decode(body)
+                    if "entries" in message and not self._closing:
+                        self._heard = math.inf  # While it has to wait, its silence is ours.
+                        self._room.acquire()
+                        self._heard = time.monotonic()
                     if "beat" not in message:
                         self._hub.put(self, message)
         except (wire.EndOfStream, wire.AgentError, ValueError):

@@ -170,9 +170,7 @@ def remove_tree(folder: int, name: str) -> None:
                     for deeper in os.listdir(below):
                         if not _unlink(below, deeper):
                             moved += 1
-                            os.rename(
-                                deeper, f"{unique}{moved}", src_dir_fd=below, dst_dir_fd=top
-                            )
+                            os.rename(deeper, f"{unique}{moved}", src_dir_fd=below, dst_dir_fd=top)
                 finally:
                     os.close(below)
                 _remove_empty(top, inner)

@@ -227,8 +227,8 @@ def test_a_share_seen_from_two_hosts_is_not_moved_onto_itself(
 
     with pytest.raises(engine.Overlap, match="seen from two hosts"):
         run(target=endpoint(tmp_path / "a"), mode=Mode.MOVE)
+    first = min((tmp_path / "a").rglob("*.dpx"))
     with pytest.raises(engine.Overlap):
-        first = min((tmp_path / "a").rglob("*.dpx"))
         run(source=endpoint(first), target=endpoint(first.parent), mode=Mode.MOVE)
 
     assert set(snapshot(tmp_path / "a")) == before
