@@ -72,7 +72,7 @@ def remote_command(token: str) -> str:
     Hexadecimal, because csh and fish read quotes and newlines each in their own way.
     """
     text = bootstrap(token).encode("ascii").hex()
-    return f"exec python3 -I -S -c 'exec(bytes.fromhex(\"{text}\"))'"
+    return f"exec python3 -I -S -X utf8 -c 'exec(bytes.fromhex(\"{text}\"))'"
 
 
 def new_token() -> str:

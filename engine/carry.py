@@ -71,7 +71,9 @@ class Carrier:
                 continue
             lane, cargo = self._aboard[link]
             if "progress" in message:
-                cargo.moving_bytes = min(message["progress"][0], cargo.parcel.bytes)
+                # While it is read back it counts anew from nothing; what came stays counted.
+                came = min(message["progress"][0], cargo.parcel.bytes)
+                cargo.moving_bytes = max(cargo.moving_bytes, came)
                 self._report()
                 continue
             if link is lane.source:

@@ -121,8 +121,7 @@ class Hub:
         return link, message
 
     def _cause(self, link: Link) -> errors.EngineError:
-        """Why a link ended. Its end may be a consequence: what an agent says goes first,
-        then a broken connection."""
+        """Why a link ended: its end may be the consequence of another's."""
         ended = [link]
         until = time.monotonic() + CAUSE_SECONDS
         while (left := until - time.monotonic()) > 0:
@@ -134,7 +133,7 @@ class Hub:
                 ended.append(other)
             elif "error" in message:
                 return errors.from_code(*message["error"])
-        return min(ended, key=lambda one: one.is_local).cause_of_death()
+        return min(ended, key=Link.innocence).cause_of_death()
 
 
 class Link:
@@ -201,10 +200,12 @@ class Link:
         """Count its silence from now on: it was us who did not listen."""
         self._heard = time.monotonic()
 
-    @property
-    def is_local(self) -> bool:
-        """Whether no connection can break between us and the agent."""
-        return self._ssh is None
+    def innocence(self) -> int:
+        """How little likely its end is the cause of others': lines break, agents are killed."""
+        if self._ssh:
+            return 0
+        self.has_ended(time.monotonic() + ENDING_SECONDS)
+        return 1 if self._process is None or self._process.returncode else 2
 
     def cause_of_death(self) -> errors.EngineError:
         """Why the agent's answers ended."""
@@ -257,7 +258,7 @@ class Link:
             line = self._ssh.command(bundle.remote_command(self._token))
             env = self._ssh.environment()
         else:
-            line = [sys.executable, "-I", "-S", "-c", bundle.bootstrap(self._token)]
+            line = [sys.executable, "-I", "-S", "-X", "utf8", "-c", bundle.bootstrap(self._token)]
             env = dict(os.environ)
         return subprocess.Popen(
             line,

@@ -87,8 +87,10 @@ class Session:
         self.source.ask("open", root=self.request.source.root, path=self._source_path)
         if self.single:
             planned, name = self.single
-            entry = Entry(*self.source.ask("stat", path=planned.path)["entry"])
-            self.single = (entry, name)
+            found = self.source.ask("stat", path=planned.path)["entry"]
+            if not found or found[1] != FILE:
+                raise errors.SourceChanged(f"{self.source_found['real']} is no file any more")
+            self.single = (Entry(*found), name)
 
     def stage(self) -> None:
         """Make the target folder and our place in it."""

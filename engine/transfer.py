@@ -141,13 +141,14 @@ class _Transfer:
     def _publish(self) -> None:
         self._observer.phase(Phase.PUBLISH)
         target = self._session.target
+        problems: list[list[str]] = []
         target.ask("publish", policy=self._request.on_conflict.value, files=self._files)
         for parcel, blob, manifest in reversed(self._proven):
             folders = [entry for entry in reversed(unpack(blob)) if entry.kind == FOLDER]
             if folders:
-                for _, code, message in target.ask("finish", entries=folders)["problems"]:
-                    self._observer.event("warning", "FOLDER_NOT_FINISHED", message, {"code": code})
+                problems += target.ask("finish", entries=folders)["problems"]
             self._tell_parcel(parcel, ParcelState.PUBLISHED, manifest)
+        self._warn("FOLDER_NOT_FINISHED", "folders did not take their mode or time", problems)
         self._observer.phase(Phase.CLEANUP)
         self._session.clean(undo=False)
         found = self._session.source_found
@@ -158,6 +159,7 @@ class _Transfer:
     def _remove_source(self) -> None:
         self._observer.phase(Phase.REMOVE_SOURCE)
         source = self._session.source
+        problems: list[list[str]] = []
         if self._chooser.proven_blobs:
             self._session.refuse_same_place()
         blobs = [blob for _, blob, _ in self._proven] + self._chooser.proven_blobs
@@ -169,7 +171,8 @@ class _Transfer:
                 self._fail(path, code, message)
         for blob in reversed(blobs):
             folders = [entry for entry in reversed(unpack(blob)) if entry.kind == FOLDER]
-            source.ask("remove_folders", entries=folders)
+            problems += source.ask("remove_folders", entries=folders)["problems"]
+        self._warn("FOLDER_NOT_REMOVED", "empty folders could not be removed", problems)
         for parcel, _, manifest in self._proven:
             self._tell_parcel(parcel, ParcelState.SOURCE_REMOVED, manifest)
 
@@ -188,6 +191,13 @@ class _Transfer:
                 f"the staging folder at the target could not be removed: {trouble}",
                 {"folder": self._session.target_found.get("real", "")},
             )
+
+    def _warn(self, code: str, what: str, problems: list[list[str]]) -> None:
+        """One event for all problems of a kind, however many."""
+        if problems:
+            told = "; ".join(sentence for _, _, sentence in problems[:5])
+            data = {"number": len(problems), "codes": sorted({row[1] for row in problems})}
+            self._observer.event("warning", code, f"{len(problems)} {what}: {told}", data)
 
     def _verified(self, parcel: Parcel, manifest: Manifest, proven: list[Entry]) -> None:
         self._proven.append((parcel, pack(proven), manifest))

@@ -189,10 +189,7 @@ class Agent:
             raise EndOfStream from error
         if readback:
             make_durable(staging.fd)
-            for index, entry in enumerate(expected):
-                if receiver.digests[index]:
-                    read = digest_file(staging, entry, self._progress, medium=True)
-                    receiver.digests[index] = read
+            receiver.read_back(expected)
         return {"digests": receiver.digests, "errors": receiver.errors}
 
     def do_discard(self, entries: list[list[Any]]) -> dict[str, Any]:
@@ -254,8 +251,7 @@ class Agent:
 
     def do_remove_folders(self, entries: list[list[Any]]) -> dict[str, Any]:
         """Remove folders of the tree that are empty."""
-        publish.remove_folders(self._opened(), _entries(entries))
-        return {}
+        return {"problems": publish.remove_folders(self._opened(), _entries(entries))}
 
     def do_clean(self, transfer_id: str, attempt: int, undo: bool) -> dict[str, Any]:
         """Remove the staging folder; with `undo` also the folders made for it, if empty."""

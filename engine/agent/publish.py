@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Iterator
@@ -178,6 +179,7 @@ def remove_entries(source: Tree, entries: list[Entry]) -> tuple[int, list[list[s
 
     What stayed comes as path, code, sentence. An entry that is gone already counts as removed.
     """
+    source.forget()  # A folder that was moved away since is no longer ours to empty.
     removed, kept = 0, []
     for entry in entries:
         try:
@@ -198,14 +200,21 @@ def remove_entries(source: Tree, entries: list[Entry]) -> tuple[int, list[list[s
     return removed, kept
 
 
-def remove_folders(source: Tree, folders: list[Entry]) -> None:
-    """Remove the folders that are empty now, in the order given; deepest first."""
+def remove_folders(source: Tree, folders: list[Entry]) -> list[list[str]]:
+    """Remove the folders that are empty now, in the order given; deepest first.
+
+    One that is in use, gone or of another kind by now stays as it is. Those that
+    could not be removed are returned as path, code, sentence.
+    """
     source.forget()
+    kept = []
     for entry in folders:
         try:
             folder, name = source.parent(entry.path)
             if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 os.rmdir(name, dir_fd=folder)
-        except OSError:
-            # Not empty, gone or not ours to remove: an empty folder left behind loses nothing.
-            continue
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+                problem = explain(error, entry.path)
+                kept.append([entry.path, problem.code, str(problem)])
+    return kept

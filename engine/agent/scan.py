@@ -37,6 +37,23 @@ def _matches(path: str, name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(path, pattern)
 
 
+class _Way:
+    """A folder on the way down, and whether `found` knows of it."""
+
+    def __init__(self, path: str, entry: Entry | None, above: _Way | None) -> None:
+        self.path, self.entry, self.above = path, entry, above
+
+    def tell(self, found: Callable[[Entry], None]) -> None:
+        """Call `found` for it and the folders above it, once."""
+        untold = []
+        way: _Way | None = self
+        while way is not None and way.entry is not None:
+            untold.append(way.entry)
+            way.entry, way = None, way.above
+        for entry in reversed(untold):
+            found(entry)
+
+
 def scan(
     tree: Tree,
     wanted: Filter,
@@ -47,9 +64,10 @@ def scan(
 
     What cannot be read or carried goes to `failed` as path, code, sentence.
     """
-    waiting = [""]
+    waiting = [_Way("", None, None)]
     while waiting:
-        above = waiting.pop()
+        here = waiting.pop()
+        above = here.path
         folders = []
         try:
             folder = tree.folder(above)
@@ -67,16 +85,17 @@ def scan(
             except OSError as error:
                 _report(failed, path, error)
                 continue
-            if entry is None:
-                if wanted.takes(path, item.name, False):
-                    failed(path, "KIND_NOT_CARRIED", f"{show(path)} is a device, pipe or socket")
-            elif entry.kind == FOLDER:
+            if entry is not None and entry.kind == FOLDER:
                 if not is_staging(item.name) and wanted.takes(path, item.name, True):
-                    folders.append(path)
+                    folders.append(_Way(path, entry, here))
                     if wanted.carries_folders():
-                        found(entry)
+                        folders[-1].tell(found)
             elif wanted.takes(path, item.name, False):
-                found(entry)
+                if entry is None:
+                    failed(path, "KIND_NOT_CARRIED", f"{show(path)} is a device, pipe or socket")
+                else:
+                    here.tell(found)
+                    found(entry)
         waiting.extend(reversed(folders))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import select
+import stat
 import zlib
 from typing import Any, Callable
 
@@ -16,7 +17,6 @@ from engine.agent.wire import (
     FILE,
     FOLDER,
     HEADER,
-    LINK,
     AgentError,
     EndOfStream,
     Entry,
@@ -65,7 +65,7 @@ class Outlet:
     def frame(self, kind: bytes, message: dict[str, Any]) -> None:
         """Send a JSON frame after what is queued."""
         self.flush()
-        write_all(self._fd, encode(kind, message))
+        self._write(encode(kind, message))
 
     def _send(self, data: bytes | memoryview) -> None:
         # Nobody speaks to a sender at work: input here is the worker hanging up.
@@ -73,7 +73,14 @@ class Outlet:
             raise EndOfStream
         for at in range(0, len(data), CHUNK * 4):
             part = memoryview(data)[at : at + CHUNK * 4]
-            write_all(self._fd, HEADER.pack(DATA, len(part)), part)
+            self._write(HEADER.pack(DATA, len(part)), part)
+
+    def _write(self, *pieces: bytes | memoryview) -> None:
+        try:
+            write_all(self._fd, *pieces)
+        except BrokenPipeError:
+            # The receiver is gone: why, it or its connection tells; no entry is to blame.
+            raise EndOfStream from None
 
 
 class Sender:
@@ -148,13 +155,15 @@ class Sender:
 
     def _content_of(self, entry: Entry) -> bytes:
         folder, name = self._tree.parent(entry.path)
-        if not unchanged(entry, os.stat(name, dir_fd=folder, follow_symlinks=False)):
-            if entry.kind == FOLDER:
-                return b""  # A folder's time moves with what comes and goes in it.
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if entry.kind == FOLDER:
+            # Its time moves with what comes and goes in it.
+            if not stat.S_ISDIR(found.st_mode):
+                raise _changed(entry)
+            return b""
+        if not unchanged(entry, found):
             raise _changed(entry)
-        if entry.kind == LINK:
-            return os.fsencode(os.readlink(name, dir_fd=folder))
-        return b""
+        return os.fsencode(os.readlink(name, dir_fd=folder))
 
     def _open(self, entry: Entry) -> int:
         folder, name = self._tree.parent(entry.path)
