@@ -103,7 +103,7 @@ class SshFiles:
         if access.private_key:
             identity = str(self._private("key", access.private_key.strip() + "\n"))
         if identity:
-            line += ["-i", identity]
+            options["IdentityFile"] = _quoted(identity)
             options["IdentitiesOnly"] = "yes"
         options.update(self._known_hosts())
         for name, value in options.items():
@@ -140,15 +140,16 @@ class SshFiles:
 
     def _known_hosts(self) -> dict[str, str]:
         if self.access.host_key:
-            line = f"{_ALIAS} {self.access.host_key.strip()}\n"
+            # The type and the key, nothing else: a second line would pin a second key.
+            pinned = " ".join(self.access.host_key.split()[:2])
             return {
                 "HostKeyAlias": _ALIAS,
-                "UserKnownHostsFile": str(self._private("known_hosts", line)),
+                "UserKnownHostsFile": _quoted(self._private("known_hosts", f"{_ALIAS} {pinned}\n")),
                 "GlobalKnownHostsFile": "/dev/null",
             }
         if self.access.known_hosts_file:
             return {
-                "UserKnownHostsFile": self.access.known_hosts_file,
+                "UserKnownHostsFile": _quoted(self.access.known_hosts_file),
                 "GlobalKnownHostsFile": "/dev/null",
             }
         return {}
@@ -158,6 +159,11 @@ class SshFiles:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
         return path
+
+
+def _quoted(path: str | Path) -> str:
+    """A path as ssh's option takes it: else it splits at blanks and expands percent signs."""
+    return '"' + str(path).replace("%", "%%").replace('"', '\\"') + '"'
 
 
 def fetch_host_key(access: SshAccess) -> HostKey:
@@ -172,7 +178,7 @@ def fetch_host_key(access: SshAccess) -> HostKey:
     line = files.command("true")
     line[1:1] = [
         "-o", "StrictHostKeyChecking=accept-new",
-        "-o", f"UserKnownHostsFile={known}",
+        "-o", f"UserKnownHostsFile={_quoted(known)}",
         "-o", "GlobalKnownHostsFile=/dev/null",
         "-o", f"HostKeyAlias={_ALIAS}",
         "-o", "HashKnownHosts=no",

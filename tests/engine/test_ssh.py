@@ -308,3 +308,32 @@ def test_it_fetches_a_host_key_without_logging_in(fresh_sshd: Sshd) -> None:
 def test_it_cannot_fetch_the_key_of_a_closed_port(sshd: Sshd) -> None:
     with pytest.raises(engine.ConnectionRefused):
         engine.fetch_host_key(SshAccess(host=sshd.host, port=free_port()))
+
+
+def test_paths_with_blanks_and_percent_signs_reach_ssh_whole(
+    sshd: Sshd, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "my %d keys"
+    odd.mkdir()
+    known, identity = odd / "known hosts", odd / "id"
+    known.write_bytes(sshd.known_hosts.read_bytes())
+    identity.write_bytes(sshd.identity_file.read_bytes())
+    identity.chmod(0o600)
+    there = access(sshd, host_key="", known_hosts_file=str(known), identity_file=str(identity))
+    target = Endpoint("/", f"{tmp_path}/target".lstrip("/"), there)
+
+    assert transfer(Endpoint(str(small)), target).status == "done"
+
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    pinned = replace(target, ssh=access(sshd))
+    assert transfer(Endpoint(str(small)), pinned).files_skipped == 40
+    assert engine.fetch_host_key(access(sshd)).line == sshd.host_key
+    assert set(os.listdir(odd)) == {"known hosts", "id"}
+
+
+def test_a_pinned_key_is_one_key(sshd: Sshd, small: Path, tmp_path: Path) -> None:
+    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    there = access(sshd, host_key=f"{other}\n* {sshd.host_key}")
+
+    with pytest.raises(engine.HostKeyChanged):
+        transfer(Endpoint(str(small)), Endpoint("/", f"{tmp_path}/target".lstrip("/"), there))
