@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import os
 import re
@@ -19,6 +20,7 @@ from engine.types import HostKey, SshAccess
 CONNECT_SECONDS = 15
 _ASKPASS = Path(__file__).with_name("askpass.sh")
 _ALIAS = "ketter-pinned"
+_PREFIX = "ketter-ssh-"
 
 _OPTIONS = {
     "StrictHostKeyChecking": "yes",
@@ -71,12 +73,19 @@ class SshFiles:
 
     def __init__(self, access: SshAccess) -> None:
         self.access = access
-        self.folder = Path(tempfile.mkdtemp(prefix="ketter-ssh-"))
+        _sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self.log = self.folder / "log"
+        # Held as long as we live, so that others can tell what a killed worker left.
+        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def remove(self) -> None:
         """Remove the folder with all secrets in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def remove_secrets(self) -> None:
         """Remove the secrets, once the connection stands; the log stays."""
@@ -159,6 +168,22 @@ class SshFiles:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
         return path
+
+
+def _sweep() -> None:
+    """Remove the private folders of workers that were killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            continue  # Another user's, or just being made.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue  # Its worker lives.
+        finally:
+            os.close(lock)
 
 
 def _quoted(path: str | Path) -> str:

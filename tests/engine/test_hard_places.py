@@ -5,63 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import engine
-from engine import Endpoint, Mode, OnConflict, Request, SilentObserver, Strategy, bundle, transfer
+from engine import Mode, OnConflict, SilentObserver, Strategy
 from engine.agent.staging import Staging
 from engine.agent.tree import remove_tree
-from engine.manifest import read as read_manifest
+from tests.engine.conftest import Meddler, Plant, Run, endpoint
 from tests.rig.trees import build_small, snapshot
-
-Run = Callable[..., engine.Report]
-Plant = Callable[[str], None]
-
-
-def endpoint(path: Path | str) -> Endpoint:
-    return Endpoint("/", str(path).lstrip("/"))
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Transfer tmp_path/a to tmp_path/b unless told otherwise."""
-
-    def transfer(observer: SilentObserver | None = None, **options: Any) -> engine.Report:
-        options = {
-            "source": endpoint(tmp_path / "a"),
-            "target": endpoint(tmp_path / "b"),
-            "transfer_id": "test",
-            **options,
-        }
-        return engine.run(Request(**options), observer)
-
-    return transfer
-
-
-@pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
-    """Run some Python in every agent before anything else: a host that behaves oddly."""
-
-    def plant_in_agents(text: str) -> None:
-        read_text = Path.read_text
-
-        def with_prelude(path: Path, *args: Any) -> str:
-            found = read_text(path, *args)
-            if path.name != "wire.py" or path.parent.name != "agent":
-                return found
-            return found.replace("import errno\n", "import errno\n" + text, 1)
-
-        monkeypatch.setattr(Path, "read_text", with_prelude)
-        bundle.program.cache_clear()
-
-    yield plant_in_agents
-    monkeypatch.undo()
-    bundle.program.cache_clear()
-
 
 #: Below a folder called b names are one whatever their case, as on a Mac.
 FOLDING = """
@@ -98,17 +51,6 @@ def test_a_name_that_folds_into_another_loses_neither(
     assert [(f.path, report.status) for f in report.failures] == [("clip.mov", "partial")]
     assert os.listdir(tmp_path / "a") == ["clip.mov"]
     assert (tmp_path / "b" / "clip.mov").read_bytes() == b"Clip.mov"
-
-
-class Meddler(SilentObserver):
-    """Does something when a phase begins."""
-
-    def __init__(self, when: engine.Phase, what: Callable[[], object]) -> None:
-        self.when, self.what = when, what
-
-    def phase(self, phase: engine.Phase) -> None:
-        if phase is self.when:
-            self.what()
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
@@ -364,121 +306,3 @@ def test_after_a_death_the_top_folder_is_finished_too(tmp_path: Path, run: Run) 
 
     found = (tmp_path / "b").stat()
     assert (found.st_mode & 0o777, found.st_mtime_ns) == (0o751, 5)
-
-
-def test_filters_keep_the_mode_of_the_folders_on_the_way(tmp_path: Path, run: Run) -> None:
-    for name in ("kept/below/a.mov", "other/b.tmp"):
-        (tmp_path / "a" / name).parent.mkdir(parents=True)
-        (tmp_path / "a" / name).write_bytes(b"frames")
-    for folder, mode in (("kept/below", 0o751), ("kept", 0o755)):
-        os.chmod(tmp_path / "a" / folder, mode)
-        os.utime(tmp_path / "a" / folder, ns=(7, 7))
-
-    run(include=("*.mov",))
-
-    found = snapshot(tmp_path / "b")
-    assert set(found) == {b"kept", b"kept/below", b"kept/below/a.mov"}
-    assert [(found[name].mode, found[name].mtime_ns) for name in (b"kept", b"kept/below")] == [
-        (0o755, 7),
-        (0o751, 7),
-    ]
-
-
-def test_a_folder_that_was_moved_away_is_not_emptied(tmp_path: Path, run: Run) -> None:
-    (tmp_path / "a" / "reel").mkdir(parents=True)
-    (tmp_path / "a" / "reel" / "clip").write_bytes(b"frames")
-
-    def rescue() -> None:
-        (tmp_path / "a" / "reel").rename(tmp_path / "rescued")
-
-    run(Meddler(engine.Phase.REMOVE_SOURCE, rescue), mode=Mode.MOVE)
-
-    assert (tmp_path / "rescued" / "clip").read_bytes() == b"frames"
-
-
-def test_a_folder_that_became_a_file_is_named(tmp_path: Path, run: Run) -> None:
-    build_small(tmp_path / "a", 5)
-    (tmp_path / "a" / "empty").mkdir()
-
-    def replace() -> None:
-        (tmp_path / "a" / "empty").rmdir()
-        (tmp_path / "a" / "empty").write_bytes(b"new")
-
-    report = run(Meddler(engine.Phase.TRANSFER, replace), mode=Mode.MOVE)
-
-    assert [(f.path, f.code) for f in report.failures] == [("empty", "SOURCE_CHANGED")]
-    assert (tmp_path / "a" / "empty").read_bytes() == b"new"
-    assert not (tmp_path / "b" / "empty").exists()
-
-
-def test_progress_never_goes_back_while_it_reads_back(tmp_path: Path, run: Run) -> None:
-    (tmp_path / "a").mkdir()
-    for number in range(3):
-        (tmp_path / "a" / f"large{number}").write_bytes(os.urandom(40 << 20))
-    seen: list[int] = []
-
-    class Watch(SilentObserver):
-        def progress(self, progress: engine.Progress) -> None:
-            assert progress.bytes_done <= progress.bytes_total
-            seen.append(progress.bytes_done)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "PROGRESS_SECONDS", 0.0)
-        run(Watch(), verify=engine.Verify.READBACK)
-
-    assert seen == sorted(seen)
-
-
-def test_folders_of_others_give_one_warning_and_not_one_each(
-    tmp_path: Path, run: Run, plant: Plant
-) -> None:
-    for number in range(9):
-        (tmp_path / "a" / f"folder{number}").mkdir(parents=True)
-    plant("""
-def _not_ours():
-    import os
-    fchmod = os.fchmod
-    def refuse(fd, mode):
-        if "/b/folder" in os.readlink("/proc/self/fd/%d" % fd):
-            raise PermissionError(errno.EPERM, "not ours")
-        fchmod(fd, mode)
-    os.fchmod = refuse
-_not_ours()
-""")
-    said: list[str] = []
-
-    class Watch(SilentObserver):
-        def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-            said.append(f"{code} {data['number']} {message}")
-
-    assert run(Watch()).status == "done"
-
-    assert len(said) == 1
-    assert said[0].startswith("FOLDER_NOT_FINISHED 9 9 folders did not take")
-    assert "folder8: Operation not permitted" in said[0]
-
-
-def test_names_travel_as_bytes_whatever_the_locale_of_a_host(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = subprocess.run(
-        ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(tmp_path / "en_US.ISO-8859-1")],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("no locale can be made here")
-    monkeypatch.setenv("LOCPATH", str(tmp_path))
-    monkeypatch.setenv("LC_ALL", "en_US.ISO-8859-1")
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "prise-é.mov").write_bytes(b"frames")
-    seen = []
-
-    class Watch(SilentObserver):
-        def parcel(self, parcel: engine.ParcelReport) -> None:
-            if parcel.manifest:
-                seen.extend(record["path"] for record in read_manifest(parcel.manifest))
-
-    run(Watch())
-
-    assert seen[0] == "prise-é.mov"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -337,3 +339,29 @@ def test_a_pinned_key_is_one_key(sshd: Sshd, small: Path, tmp_path: Path) -> Non
 
     with pytest.raises(engine.HostKeyChanged):
         transfer(Endpoint(str(small)), Endpoint("/", f"{tmp_path}/target".lstrip("/"), there))
+
+
+def test_the_secrets_of_a_killed_worker_are_swept_away_and_those_of_a_living_one_stay() -> None:
+    living = ssh.SshFiles(SshAccess("host", private_key="secret"))
+    living.command("true")
+    code = (
+        "from engine.ssh import SshFiles, SshAccess; import os; "
+        "files = SshFiles(SshAccess('host', private_key='secret')); files.command('true'); "
+        "print(files.folder, flush=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    left = Path(killed.stdout.strip())
+    assert (left / "key").exists()
+
+    ssh.SshFiles(SshAccess("host")).remove()
+
+    assert not left.exists()
+    assert (living.folder / "key").exists()
+    living.remove()
