@@ -158,9 +158,9 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
         )
         return
     for failure in result["failures"]:
-        print(f"not delivered: {failure['path']}: {failure['message']} ({failure['code']})")
+        print(f"failed: {failure['message']} ({failure['code']})")
     if result["failures_total"] > len(result["failures"]):
-        print(f"and {result['failures_total'] - len(result['failures'])} more not delivered")
+        print(f"and {result['failures_total'] - len(result['failures'])} more failed")
     print(
         f"{result['status'].upper()}: {result['files']} files, {result['bytes']:,} bytes in "
         f"{result['seconds']:.1f} s ({result['rate'] / 1e6:.1f} MB/s), "

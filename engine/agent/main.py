@@ -61,8 +61,8 @@ class Agent:
             except AgentError as error:
                 self.say(error=[error.code, str(error)])
             except OSError as error:
-                name = error.filename if isinstance(error.filename, str) else self._real
-                problem = explain(error, name)
+                name = error.filename if isinstance(error.filename, str) else ""
+                problem = explain(error, os.path.join(self._real, name))
                 self.say(error=[problem.code, str(problem)])
 
     def _synchronise(self) -> None:

@@ -41,8 +41,10 @@ def _compare_one(target: Tree, entry: Entry, path: str) -> str:
         found = entry_of(folder, name, path)
     except FileNotFoundError:
         return ABSENT
-    except NotADirectoryError:
-        return OTHER_KIND
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):  # A symlink on the way: ELOOP on macOS.
+            return OTHER_KIND
+        raise explain(error, path) from error
     if found is None or (found.kind == FOLDER) != (entry.kind == FOLDER):
         return OTHER_KIND
     if found.kind != entry.kind:
@@ -187,14 +189,17 @@ def remove_entries(source: Tree, entries: list[Entry]) -> tuple[int, list[list[s
             if unchanged(entry, os.stat(name, dir_fd=folder, follow_symlinks=False)):
                 os.unlink(name, dir_fd=folder)
             else:
-                sentence = f"{show(entry.path)} changed after it was copied, so it stays"
+                sentence = f"{show(entry.path)} was delivered, but stays: it changed since"
                 kept.append([entry.path, "SOURCE_CHANGED", sentence])
                 continue
         except FileNotFoundError:
             pass
         except OSError as error:
             problem = explain(error, entry.path)
-            kept.append([entry.path, problem.code, str(problem)])
+            sentence = (
+                f"{show(entry.path)} was delivered, but stays: {os.strerror(error.errno or 0)}"
+            )
+            kept.append([entry.path, problem.code, sentence])
             continue
         removed += 1
     return removed, kept

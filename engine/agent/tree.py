@@ -11,7 +11,7 @@ import os
 import stat
 from collections import OrderedDict
 
-from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, show
+from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, show
 
 _WALK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 _OPEN = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY
@@ -47,21 +47,24 @@ def open_real(real: str, make: bool = False) -> tuple[int, list[str]]:
     """
     made: list[str] = []
     walked, fd = "", os.open("/", _WALK)
-    for part in real.strip("/").split("/") if real.strip("/") else ():
-        walked += "/" + part
-        try:
-            below = os.open(part, _WALK, dir_fd=fd)
-        except FileNotFoundError:
-            if not make:
-                raise
-            os.mkdir(part, 0o777, dir_fd=fd)
-            made.append(walked)
-            below = os.open(part, _WALK, dir_fd=fd)
+    try:
+        for part in real.strip("/").split("/") if real.strip("/") else ():
+            walked += "/" + part
+            try:
+                below = os.open(part, _WALK, dir_fd=fd)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                os.mkdir(part, 0o777, dir_fd=fd)
+                made.append(walked)
+                below = os.open(part, _WALK, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        return os.open(".", _OPEN, dir_fd=fd), made
+    except OSError as error:
+        raise explain(error, walked) from error
+    finally:
         os.close(fd)
-        fd = below
-    opened = os.open(".", _OPEN, dir_fd=fd)
-    os.close(fd)
-    return opened, made
 
 
 class Tree:

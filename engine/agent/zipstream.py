@@ -14,7 +14,7 @@ import struct
 import time
 from typing import Callable, NamedTuple
 
-from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry
+from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, show
 
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
 _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
@@ -91,7 +91,7 @@ class ZipWriter:
     def _start(self, entry: Entry, crc: int, streamed: bool) -> bytes:
         name = os.fsencode(entry.path) + (b"/" if entry.kind == FOLDER else b"")
         if len(name) > _MAX16:
-            raise AgentError("NAME_TOO_LONG", "a path is too long for an archive")
+            raise AgentError("NAME_TOO_LONG", f"{show(entry.path)} is too long for an archive")
         flags = _STREAMED if streamed else 0
         if not name.isascii() and _is_utf8(name):
             flags |= _UTF8

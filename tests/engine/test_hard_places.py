@@ -306,3 +306,57 @@ def test_after_a_death_the_top_folder_is_finished_too(tmp_path: Path, run: Run) 
 
     found = (tmp_path / "b").stat()
     assert (found.st_mode & 0o777, found.st_mtime_ns) == (0o751, 5)
+
+
+#: What is named here refuses us.
+CLOSED = """
+def _closed():
+    import os
+    def refusing(call):
+        def with_refusal(name, *args, **kwargs):
+            if kwargs.get("dir_fd") is not None and name in NAMES:
+                raise PermissionError(errno.EACCES, "Permission denied", name)
+            return call(name, *args, **kwargs)
+        return with_refusal
+    for name in ("mkdir", "unlink", "stat"):
+        setattr(os, name, refusing(getattr(os, name)))
+_closed()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "named"),
+    [
+        (".ketter-test.part", "b", "b/.ketter-test.part"),
+        ("new", "b/new/deep", "b/new"),
+        ("clip", "b", "reel/clip"),
+    ],
+)
+def test_a_refusal_names_what_refused(
+    tmp_path: Path, run: Run, plant: Plant, name: str, target: str, named: str
+) -> None:
+    (tmp_path / "a" / "reel").mkdir(parents=True)
+    (tmp_path / "a" / "reel" / "clip").write_bytes(b"frames")
+    (tmp_path / "b" / "reel").mkdir(parents=True)
+    plant(CLOSED.replace("NAMES", repr([name])))
+
+    with pytest.raises(engine.PermissionDenied) as caught:
+        run(target=endpoint(tmp_path / target))
+
+    path = named if name == "clip" else tmp_path / named
+    assert str(caught.value) == f"{path}: Permission denied"
+
+
+def test_what_cannot_be_removed_is_told_as_delivered(
+    tmp_path: Path, run: Run, plant: Plant
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "clip").write_bytes(b"frames")
+    plant(CLOSED.replace("NAMES", "['clip']").replace('"mkdir", "unlink", "stat"', '"unlink",'))
+
+    report = run(mode=Mode.MOVE)
+
+    assert (report.status, report.files, report.files_removed) == ("partial", 1, 0)
+    message = "clip was delivered, but stays: Permission denied"
+    assert [(f.code, f.message) for f in report.failures] == [("PERMISSION_DENIED", message)]
+    assert (tmp_path / "b" / "clip").read_bytes() == b"frames"
