@@ -21,6 +21,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -43,8 +44,8 @@ class DemoFailed(Exception):
 def main() -> int:
     """Run the demo; the status is 0 only if the job is DONE and the trees are equal."""
     options = _options()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     up = None
     try:
         make_var_dir()
@@ -63,6 +64,11 @@ def main() -> int:
         if up is not None:
             stop_ketter(up)
     return 0
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End as with Ctrl-C, also where a shell has told its background jobs to ignore that."""
+    raise KeyboardInterrupt
 
 
 def _options() -> argparse.Namespace:
@@ -143,7 +149,8 @@ def stay_up(up: subprocess.Popen[bytes]) -> None:
 
 def stop_ketter(up: subprocess.Popen[bytes]) -> None:
     """Have Ketter end all of its processes, and wait for that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     if up.poll() is None:
         up.terminate()
     up.wait()
@@ -195,13 +202,18 @@ def run_transfer(api: Api) -> None:
     """Launch the job, watch it to its end, and compare both trees."""
     for name, root in PORTALS.items():
         api.ensure_portal(name, root)
+    for job in api.call("GET", "jobs/?source_portal=demo-lab")["results"]:
+        # A demo that was interrupted: its job would go on beside this one.
+        if job["is_live"]:
+            api.call("POST", f"jobs/{job['id']}/cancel/")
+    folder = time.strftime("delivery-%Y%m%d-%H%M%S")
     order = {"source_portal": "demo-lab", "target_portal": "demo-srvtrf", "verify": "readback"}
-    job = api.call("POST", "jobs/", {**order, "target_path": "delivery"})
-    print(f"job {job['id']}: demo-lab -> demo-srvtrf/delivery", flush=True)
+    job = api.call("POST", "jobs/", {**order, "target_path": folder})
+    print(f"job {job['id']}: demo-lab -> demo-srvtrf/{folder}", flush=True)
     job = watch(api, job)
     if job["status"] != "done":
         raise DemoFailed(f"{job['status'].upper()} {job['error_code']}: {job['error_message']}")
-    compared = compare(LAB, SRVTRF / "delivery")
+    compared = compare(LAB, SRVTRF / folder)
     print(f"compared {compared} entries of both trees, byte for byte: equal")
     print(
         f"DONE  {job['files_done']} files, {size(job['bytes_done'])}, "
