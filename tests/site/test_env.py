@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -109,3 +110,13 @@ def test_it_takes_the_socket_folder_out_of_a_database_url(monkeypatch):
     assert config["HOST"] == "/a b/run"
     assert config["NAME"] == "ketter"
     assert "host" not in config["OPTIONS"]
+
+
+def test_its_example_names_every_setting():
+    """An example that leaves one out hides it: nobody reads the source for settings."""
+    rooms = [PROJECT / room for room in ("ketter_site", "portals", "jobs", "dku")]
+    source = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
+    read = set(re.findall(r'\b(?:env\.\w+|required)\(\s*"([A-Z_]+)"', source))
+    example = (PROJECT / "deploy" / "env.example").read_text()
+    named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    assert read == named

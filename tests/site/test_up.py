@@ -23,6 +23,8 @@ def test_it_makes_an_admin_and_keys_at_the_first_start(installation):
 
 def test_it_runs_once_and_replaces_what_crashes_and_ends_all_on_ctrl_c(installation):
     up = installation.start()
+    noted = installation.home / "var/run/web.url"
+    assert noted.read_text() == installation.url
     second = subprocess.run(
         [sys.executable, "manage.py", "up"],
         cwd=PROJECT,
@@ -46,6 +48,7 @@ def test_it_runs_once_and_replaces_what_crashes_and_ends_all_on_ctrl_c(installat
     up.send_signal(signal.SIGINT)
     assert up.wait(15) == 0
     assert [pid for pid in children if not gone(pid)] == []
+    assert not noted.exists()
 
 
 def test_it_leaves_nothing_running_when_it_is_killed_and_starts_again(installation):

@@ -36,6 +36,8 @@ from ketter_site.supervisor import Child, StopRequested, Supervisor, raise_on_si
 DEFAULT_BIND = "127.0.0.1:8000"
 RUN_DIR = VAR_DIR / "run"
 LOG_DIR = VAR_DIR / "log"
+#: Tells `manage.py dku` where the web server is, while it is there.
+WEB_URL_FILE = RUN_DIR / "web.url"
 
 
 class Command(BaseCommand):
@@ -87,6 +89,7 @@ class Command(BaseCommand):
                 raise CommandError(str(error).strip()) from error
             finally:
                 supervisor.stop()
+                WEB_URL_FILE.unlink(missing_ok=True)
             self.say("stopped")
 
     def say(self, line: str) -> None:
@@ -108,6 +111,7 @@ class Command(BaseCommand):
             name = f"worker-{number}"
             supervisor.add(Child(name, functools.partial(_spawn_worker, name)))
         _wait_for_web(url, supervisor.children)
+        WEB_URL_FILE.write_text(url, "utf-8")
         if ready_file := options["ready_file"]:
             ready_file.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
         self.say(f"Ketter is up after {time.monotonic() - began:.1f} s: {url}/admin/")
