@@ -1,0 +1,101 @@
+"""Both agents die just before or after any one change they make; the next run mends it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import engine
+from engine import Mode, OnConflict
+from engine.transfer import _Transfer
+from tests.engine.conftest import Plant, Run
+from tests.rig.trees import Entry, assert_equal_trees, snapshot
+
+#: Every change adds a byte to the log; the one that makes it so long kills its agent.
+DYING = """
+def _dying():
+    import os, signal
+    def deadly(call):
+        def with_death(*args, **kwargs):
+            fd = os.open(LOG, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            os.write(fd, b".")
+            at = os.fstat(fd).st_size
+            os.close(fd)
+            if at == DEADLY and not AFTER:
+                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                if at == DEADLY and AFTER:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return with_death
+    for name in ("rename", "unlink", "rmdir", "mkdir", "utime", "fchmod", "symlink"):
+        setattr(os, name, deadly(getattr(os, name)))
+_dying()
+"""
+
+
+def build(root: Path) -> None:
+    """Files, a link and folders, some of which the target has already."""
+    (root / "a" / "old" / "new").mkdir(parents=True)
+    (root / "a" / "only").mkdir()
+    for name in ("old/one", "old/new/two", "only/three", "four"):
+        (root / "a" / name).write_bytes(name.encode())
+    (root / "a" / "old" / "link").symlink_to("one")
+    os.chmod(root / "a" / "only", 0o751)
+    for folder in ("old/new", "old", "only"):
+        os.utime(root / "a" / folder, ns=(9, 9))
+    (root / "b" / "old").mkdir(parents=True)
+    (root / "b" / "four").write_bytes(b"other")
+
+
+def without_folder_times(root: Path) -> dict[bytes, Entry]:
+    """A snapshot; a half-done removal has changed the times of the source's folders already."""
+    found = snapshot(root)
+    return {
+        name: entry._replace(mtime_ns=0) if entry.kind == "folder" else entry
+        for name, entry in found.items()
+    }
+
+
+@pytest.mark.parametrize("policy", [OnConflict.OVERWRITE, OnConflict.KEEP_BOTH])
+def test_a_death_at_any_step_of_a_move_is_mended_by_the_next_run(
+    tmp_path: Path, run: Run, plant: Plant, policy: OnConflict
+) -> None:
+    deaths = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Transfer, "_abandon", lambda *_: None)  # The worker dies as well.
+        for step in range(1, 100, 6):
+            after = step % 12 == 1
+            place = tmp_path / str(step)
+            build(place)
+            before = without_folder_times(place / "a")
+            text = DYING.replace("LOG", repr(str(place / "log"))).replace("AFTER", str(after))
+            plant(text.replace("DEADLY", str(step)))
+            options = {
+                "source": engine.Endpoint(str(place), "a"),
+                "target": engine.Endpoint(str(place), "b"),
+                "mode": Mode.MOVE,
+                "on_conflict": policy,
+            }
+            try:
+                run(**options)
+            except engine.AgentFailed:
+                deaths += 1
+            else:
+                break
+            found = [*(place / "a").rglob("*"), *(place / "b").rglob("*")]
+            contents = {path.read_bytes() for path in found if path.is_file()}
+            assert contents >= {b"old/one", b"old/new/two", b"only/three", b"four"}
+
+            report = run(attempt=1 + step % 3 // 2, **options)
+
+            assert report.status == "done"
+            assert os.listdir(place / "a") == []
+            if policy is OnConflict.KEEP_BOTH:
+                assert (place / "b" / "four").read_bytes() == b"other"
+                os.replace(place / "b" / "four (2)", place / "b" / "four")
+            assert_equal_trees(before, without_folder_times(place / "b"))
+    assert deaths > 6
