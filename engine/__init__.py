@@ -3,6 +3,7 @@
 This is its whole public face; nothing here needs Django or a database.
 """
 
+from engine.discard import discard
 from engine.errors import (
     AgentFailed,
     AuthFailed,
@@ -95,6 +96,7 @@ __all__ = [
     "TargetExists",
     "Verify",
     "VerifyFailed",
+    "discard",
     "display_path",
     "dry_run",
     "fetch_host_key",

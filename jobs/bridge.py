@@ -78,6 +78,8 @@ def transfer(job: Job) -> End:
     """
     observer = JobObserver(job)
     try:
+        if job.cancel_requested_at:
+            return _clear_away(job)
         end = end_of(engine.run(request_for(job), observer))
     except engine.Replaced:
         raise
@@ -87,6 +89,18 @@ def transfer(job: Job) -> End:
         end = failure(error.code, str(error))
     observer.save()
     return end
+
+
+def _clear_away(job: Job) -> End:
+    """End a job that was cancelled after an attempt had died, leaving nothing of it."""
+    try:
+        engine.discard(request_for(job))
+    except engine.Replaced:
+        raise
+    except (engine.EngineError, PortalError) as error:
+        message = f"Cancelled, but what an earlier attempt left at the target stays: {error}"
+        return End(Status.CANCELLED, "STAGING_LEFT", message, EventLevel.WARNING)
+    return End(Status.CANCELLED, "CANCELLED", "The job was cancelled after its worker was lost.")
 
 
 def finish(job: Job, end: End) -> None:

@@ -216,16 +216,18 @@ def job_claim(job_id: UUID | str, *, worker: str) -> Job | None:
 
 @transaction.atomic
 def job_cancel(job: Job, *, by: User) -> Job:
-    """Cancel a queued job at once; ask the worker of a running one to stop.
+    """Cancel a job that has not started at once; ask a worker to end one that has.
 
-    A transfer that finishes before its worker sees the request stays finished.
+    A job that waits for its next attempt may have left something at the
+    target: the attempt clears that away and ends it. A transfer that finishes
+    before its worker sees the request stays finished.
     """
     lock(job)
     job.refresh_from_db()
     if job.status not in LIVE:
         raise JobHasEnded
     asked = f"{by.get_username()} cancelled this job"
-    if job.status == Status.QUEUED:
+    if job.status == Status.QUEUED and not job.attempt:
         message = f"{asked} while it waited."
         return job_move(job, Status.CANCELLED, code="CANCELLED", message=message)
     if job.cancel_requested_at is None:
@@ -238,15 +240,12 @@ def job_cancel(job: Job, *, by: User) -> Job:
 def job_lost(job: Job, *, reason: str) -> Job:
     """Take a running job from a worker that is gone, and let another one have it.
 
-    It ends here only if somebody had asked for that, or if it has lost so
-    many workers that it must be what kills them.
+    It ends here only if it has lost so many workers that it must be what
+    kills them. A job that somebody cancelled meanwhile is queued, too: the
+    next attempt clears away what this one left, and ends it.
     """
     lost = f"Worker {job.worker} was lost in attempt {job.attempt} ({reason})"
     data = {"worker": job.worker, "reason": reason}
-    if job.cancel_requested_at:
-        return job_move(
-            job, Status.CANCELLED, code="CANCELLED", data=data, message=f"{lost}; cancelled."
-        )
     if job.attempt >= MAX_ATTEMPTS:
         message = f"{lost}; no further attempt after {job.attempt}."
         return job_move(

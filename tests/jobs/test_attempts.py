@@ -217,11 +217,12 @@ def test_it_queues_a_lost_job_again_and_names_the_worker(job_in: Callable[..., J
     assert again.attempt == 2
 
 
-def test_it_ends_a_lost_job_that_was_to_be_cancelled(
+def test_a_lost_job_that_is_cancelled_waits_for_an_attempt_to_clear_away(
     job_in: Callable[..., Job], oscar: User
 ) -> None:
-    job = job_cancel(job_in(Status.RUNNING), by=oscar)
-    assert job_lost(job, reason="killed").status == Status.CANCELLED
+    lost = job_lost(job_in(Status.RUNNING, attempt=1), reason="killed")
+    job = job_cancel(lost, by=oscar)
+    assert (job.status, job.cancel_requested_at is None) == (Status.QUEUED, False)
 
 
 def test_it_gives_up_a_job_that_kills_its_workers(job_in: Callable[..., Job]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import OperationalError, connection
+from django.utils import timezone
 
 import engine
 from engine.types import ParcelKind, ParcelReport, ParcelState, Phase, Progress
@@ -223,6 +224,37 @@ def test_it_stops_when_cancelled_and_leaves_nothing(
     assert job.status == Status.CANCELLED
     assert codes(job)[-2:] == ["CANCEL_REQUESTED", "CANCELLED"]
     assert tree(Path(srvtrf.root_path)) == {}
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_a_job_cancelled_after_its_worker_died_leaves_nothing(
+    launched: Callable[..., Job],
+    job_in: Callable[..., Job],
+    lab: Portal,
+    srvtrf: Portal,
+    file: bool,
+) -> None:
+    """Attempt 1 died with something staged; the job is cancelled; attempt 2 clears away."""
+    root = Path(srvtrf.root_path)
+    (root / "out").mkdir()
+    (root / "out" / "older").write_bytes(b"stays")
+    job = job_in(
+        Status.QUEUED,
+        attempt=1,
+        source_portal=lab,
+        target_portal=srvtrf,
+        target_path="out/name.mov" if file else "out",
+        cancel_requested_at=timezone.now(),
+    )
+    staged = root / "out" / f".ketter-{job.id.hex}.part" / "a1"
+    staged.mkdir(parents=True)
+    (staged / "half.mov").write_bytes(b"ha")
+
+    run_job(str(job.pk))
+
+    job.refresh_from_db()
+    assert (job.status, codes(job)[-1]) == (Status.CANCELLED, "CANCELLED")
+    assert [path.name for path in root.rglob("*")] == ["out", "older"]
 
 
 def test_it_stops_silently_when_replaced(meddled: Callable[..., Job]) -> None:

@@ -1,0 +1,30 @@
+"""Clearing away what killed attempts of a transfer left at the target."""
+
+from __future__ import annotations
+
+import posixpath
+
+from engine.links import Hub, Link
+from engine.types import Request
+
+
+def discard(request: Request) -> None:
+    """Remove the transfer's staging folder at the target, and folders made for it that are empty.
+
+    Nothing that was published is touched. Raises an EngineError where the
+    target cannot be reached, and `Replaced` if a higher attempt is at work.
+    """
+    root, path = request.target.root, request.target.path.rstrip("/")
+    hub = Hub(lambda: None)
+    try:
+        link = Link(hub, request.target)
+        link.greet()
+        # A single file is staged beside its name, a folder inside itself.
+        for place in dict.fromkeys((path, posixpath.dirname(path))):
+            if link.ask("look", root=root, path=place)["kind"] == "folder":
+                link.ask("open", root=root, path=place)
+                link.ask(
+                    "clean", transfer_id=request.transfer_id, attempt=request.attempt, undo=True
+                )
+    finally:
+        hub.close()
