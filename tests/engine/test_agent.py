@@ -16,6 +16,7 @@ from engine.agent import staging
 from engine.agent.staging import Staging
 from engine.agent.tree import resolve
 from engine.agent.wire import MAGIC, AgentError
+from engine.types import SshAccess
 
 AGENT = Path(bundle.__file__).parent / "agent"
 #: Bytes that travel to every host before each connection's first answer.
@@ -76,7 +77,7 @@ def test_an_older_python_is_told_so() -> None:
 
     assert ended.returncode == 1
     assert bundle.TOO_OLD.encode() in ended.stderr
-    files = ssh.SshFiles(ssh.SshAccess("host"))
+    files = ssh.SshFiles(SshAccess("host"))
     error = files.explain(1, ended.stderr.decode())
     files.remove()
     assert error.code == "NO_PYTHON"

@@ -122,7 +122,7 @@ def test_names_travel_as_bytes_whatever_the_locale_of_a_host(
     monkeypatch.setenv("LC_ALL", "en_US.ISO-8859-1")
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "prise-é.mov").write_bytes(b"frames")
-    seen = []
+    seen: list[str] = []
 
     class Watch(SilentObserver):
         def parcel(self, parcel: engine.ParcelReport) -> None:
