@@ -57,7 +57,7 @@ def _compare_one(target: Tree, entry: Entry, path: str) -> str:
     return SAME
 
 
-def second_names(path: str) -> list[str]:
+def second_names(path: str) -> Iterator[str]:
     """The names a second copy may take: `a (2).mov`, `a (3).mov` …"""
     above, slash, name = path.rpartition("/")
     stem, dot, ending = name.rpartition(".")
@@ -65,7 +65,7 @@ def second_names(path: str) -> list[str]:
         stem, dot, ending = name, "", ""
     room = 255 - len(os.fsencode(f" (999){dot}{ending}"))
     stem = os.fsdecode(os.fsencode(stem)[:room])
-    return [f"{above}{slash}{stem} ({number}){dot}{ending}" for number in range(2, 1000)]
+    return (f"{above}{slash}{stem} ({number}){dot}{ending}" for number in range(2, 1000))
 
 
 class Publisher:
