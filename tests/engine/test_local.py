@@ -6,37 +6,14 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import engine
-from engine import Endpoint, Mode, OnConflict, Request, SilentObserver, Strategy, Verify, plan
+from engine import Mode, OnConflict, Request, SilentObserver, Strategy, Verify, plan
 from engine.manifest import read as read_manifest
+from tests.engine.conftest import Meddler, Run, endpoint
 from tests.rig.trees import assert_equal_trees, build_mixed, build_small, snapshot
-
-PROJECT = Path(__file__).parents[2]
-Run = Callable[..., engine.Report]
-
-
-def endpoint(path: Path | str) -> Endpoint:
-    return Endpoint("/", str(path).lstrip("/"))
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Transfer tmp_path/a to tmp_path/b unless told otherwise."""
-
-    def transfer(observer: SilentObserver | None = None, **options: Any) -> engine.Report:
-        options = {
-            "source": endpoint(tmp_path / "a"),
-            "target": endpoint(tmp_path / "b"),
-            "transfer_id": "test",
-            **options,
-        }
-        return engine.run(Request(**options), observer)
-
-    return transfer
 
 
 def debris(folder: Path) -> list[str]:
@@ -185,17 +162,6 @@ def test_it_delivers_the_rest_when_one_entry_cannot_be_carried(tmp_path: Path, r
     }
     assert report.files == report.files_removed == 30
     assert sorted(os.listdir(tmp_path / "a")) == ["pipe", "s"]
-
-
-class Meddler(SilentObserver):
-    """Does something at the source when a phase begins."""
-
-    def __init__(self, when: engine.Phase, what: Callable[[], object]) -> None:
-        self.when, self.what = when, what
-
-    def phase(self, phase: engine.Phase) -> None:
-        if phase is self.when:
-            self.what()
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])

@@ -13,13 +13,10 @@ import pytest
 
 import engine
 from engine import Endpoint, OnConflict, Request
+from tests.engine.conftest import endpoint
 from tests.rig.trees import build_small, snapshot
 
 PROJECT = Path(__file__).parents[2]
-
-
-def endpoint(path: Path | str) -> Endpoint:
-    return Endpoint("/", str(path).lstrip("/"))
 
 
 def run(source: Endpoint, target: Endpoint, policy: OnConflict = OnConflict.FAIL) -> engine.Report:
