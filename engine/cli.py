@@ -36,6 +36,7 @@ _URL = re.compile(
     r"ssh://(?:(?P<user>[^@/]+)@)?(?P<host>\[[^]]+\]|[^:/@]+)(?::(?P<port>\d+))?(?P<path>/.*)",
     re.DOTALL,
 )
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +66,12 @@ def place(text: str, options: argparse.Namespace) -> Endpoint:
 
     The path of a URL is taken as it is, without percent decoding.
     """
+    if not text:
+        # Not "here": an unset variable of a script must not have its folder moved away.
+        raise errors.BadRequest("an empty path names no place")
     if not text.startswith("ssh://"):
+        if _SCHEME.match(text):
+            raise errors.BadRequest(f"{text} is neither a path nor an ssh:// address")
         tail = "/" if text.endswith("/") else ""
         return Endpoint("/", os.path.abspath(text).lstrip("/") + tail)
     match = _URL.fullmatch(text)
@@ -115,18 +121,29 @@ def _parser() -> argparse.ArgumentParser:
     where = "a path, or ssh://[user@]host[:port]/path"
     add("--from", dest="source", required=True, metavar="A", help=where)
     add("--to", dest="target", required=True, metavar="B", help=f"{where}; A's contents land in it")
-    add("--mode", choices=list(Mode), default="copy", help="what happens to A (default: copy)")
-    add("--strategy", choices=list(Strategy), default="auto", help="how entries are packed")
-    add("--verify", choices=list(Verify), help="default: stream for copy, readback for move")
-    add("--on-conflict", choices=list(OnConflict), default="fail", help="default: fail")
+    add(
+        "--mode",
+        choices=[*map(str, Mode)],
+        default="copy",
+        help="what happens to A (default: copy)",
+    )
+    add("--strategy", choices=[*map(str, Strategy)], default="auto", help="how entries are packed")
+    add("--verify", choices=[*map(str, Verify)], help="default: stream for copy, readback for move")
+    add("--on-conflict", choices=[*map(str, OnConflict)], default="fail", help="default: fail")
     add("--include", action="append", default=[], metavar="GLOB", help="only these files")
     add("--exclude", action="append", default=[], metavar="GLOB", help="not these files or folders")
     add("--streams", type=_streams, default=1, metavar="N", help="lanes side by side, 1 to 32")
     add("--dry-run", action="store_true", help="print the plan and change nothing")
     add("--json", action="store_true", help="print the result as one JSON object")
-    add("--ssh-config", default="", metavar="FILE", help="for ssh -F")
-    add("--identity", default="", metavar="FILE", help="private key for ssh")
-    add("--known-hosts", default="", metavar="FILE", help="host keys to trust, and no others")
+    add("--ssh-config", type=_file, default="", metavar="FILE", help="for ssh -F")
+    add("--identity", type=_file, default="", metavar="FILE", help="private key for ssh")
+    add(
+        "--known-hosts",
+        type=_file,
+        default="",
+        metavar="FILE",
+        help="host keys to trust, and no others",
+    )
     return parser
 
 
@@ -135,6 +152,13 @@ def _streams(text: str) -> int:
     if not 1 <= number <= 32:
         raise argparse.ArgumentTypeError("1 to 32")
     return number
+
+
+def _file(text: str) -> str:
+    # Asked here, since ssh tells a missing file as a refused login or a lost connection.
+    if text and not os.path.isfile(text):
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return text
 
 
 def _terminated(*_: Any) -> NoReturn:

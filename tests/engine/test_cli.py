@@ -83,6 +83,11 @@ def test_it_says_what_it_did_in_json_and_in_words(tmp_path: Path) -> None:
         (["--from", "{tmp}/a", "--to", "ssh://host.invalid/b"], 5, "HOST_UNREACHABLE"),
         (["--from", "{tmp}/a", "--to", "{tmp}/b", "--streams", "0"], 2, ""),
         (["--from", "{tmp}/a"], 2, ""),
+        (["--from", "", "--to", "{tmp}/b", "--mode", "move"], 2, "BAD_REQUEST"),
+        (["--from", "{tmp}/a", "--to", ""], 2, "BAD_REQUEST"),
+        (["--from", "{tmp}/a", "--to", "ftp://host/b"], 2, "BAD_REQUEST"),
+        (["--from", "{tmp}/a", "--to", "ssh://host.invalid/b", "--ssh-config", "none"], 2, ""),
+        (["--from", "{tmp}/a", "--to", "ssh://host.invalid/b", "--identity", "none"], 2, ""),
     ],
 )
 def test_its_exit_status_tells_what_went_wrong(
