@@ -44,9 +44,43 @@ def test_it_refuses_sqlite_at_once_at_the_command_line():
         text=True,
         check=False,
     )
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "Ketter runs on PostgreSQL only" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("DATABASE_URL", "postgresql://k:secret-word@127.0.0.1:1/k", "cannot use its database"),
+        ("REDIS_URL", "http://:secret-word@localhost", "does not begin with redis://"),
+        ("KETTER_LEASE_SECONDS", "soon", "'soon', which is not a whole number above 0"),
+        ("KETTER_REAPER_SECONDS", "0", "'0', which is not a whole number above 0"),
+    ],
+)
+def test_its_commands_say_in_a_sentence_which_setting_is_wrong(name, value, sentence):
+    done = subprocess.run(
+        [sys.executable, "manage.py", "create_token", "alice"],
+        cwd=PROJECT,
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret-word" not in done.stderr
+
+
+def test_it_tells_of_the_wrong_database_before_anything_that_is_missing(tmp_path):
+    done = python(
+        "import ketter_site.settings",
+        DATABASE_URL="sqlite:///db.sqlite3",
+        KETTER_SECRET_KEY="",
+        KETTER_VAR_DIR=str(tmp_path),
+    )
+    assert "Ketter runs on PostgreSQL only" in done.stderr
 
 
 def test_it_names_the_variable_that_is_missing(tmp_path):
@@ -116,7 +150,7 @@ def test_its_example_names_every_setting():
     """An example that leaves one out hides it: nobody reads the source for settings."""
     rooms = [PROJECT / room for room in ("ketter_site", "portals", "jobs", "dku")]
     source = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
-    read = set(re.findall(r'\b(?:env\.\w+|required)\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'\b(?:env\.\w+|required|positive)\(\s*"([A-Z_]+)"', source))
     example = (PROJECT / "deploy" / "env.example").read_text()
     named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
     assert read == named
