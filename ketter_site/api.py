@@ -6,7 +6,8 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
-from django.http import Http404
+from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.response import Response
@@ -38,6 +39,36 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if response is not None:
         response.data = _rest_envelope(error)
     return response
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Django's handler400: what is refused before any view is asked, as a foreign host name."""
+    if not _is_api(request):
+        return defaults.bad_request(request, exception)
+    message = (
+        "The request cannot be understood, or names a host that is not in KETTER_ALLOWED_HOSTS."
+    )
+    return JsonResponse(_envelope("BAD_REQUEST", message), status=400)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Django's handler404: an address that no view answers."""
+    if not _is_api(request):
+        return defaults.page_not_found(request, exception)
+    message = "Nothing is at this address; /api/docs/ lists what there is."
+    return JsonResponse(_envelope("NOT_FOUND", message), status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    """Django's handler500: a bug; the log has the traceback."""
+    if not _is_api(request):
+        return defaults.server_error(request)
+    message = "A bug in Ketter stopped this request; the web server's log has the traceback."
+    return JsonResponse(_envelope("INTERNAL", message), status=500)
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/")
 
 
 def _as_api_error(error: Exception) -> Exception:

@@ -12,6 +12,10 @@ from jobs.api.views import JobViewSet
 from ketter_site import health
 from portals.api.views import CredentialViewSet, PortalViewSet
 
+handler400 = "ketter_site.api.bad_request"
+handler404 = "ketter_site.api.not_found"
+handler500 = "ketter_site.api.server_error"
+
 router = DefaultRouter()
 router.register("portals", PortalViewSet, basename="portal")
 router.register("credentials", CredentialViewSet, basename="credential")

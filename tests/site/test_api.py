@@ -56,6 +56,36 @@ def test_it_leaves_a_bug_a_bug():
     assert exception_handler(KeyError("x"), {}) is None
 
 
+@pytest.mark.parametrize(
+    ("request_to", "status", "code"),
+    [
+        ({"path": "/api/nothing/"}, 404, "NOT_FOUND"),
+        ({"path": "/api/jobs/", "headers": {"host": "foreign.example"}}, 400, "BAD_REQUEST"),
+    ],
+)
+def test_it_answers_in_the_same_form_where_no_view_is_asked(client, request_to, status, code):
+    answer = client.get(**request_to)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"code", "message", "extra"}
+    assert answer.json()["code"] == code
+
+
+def test_it_tells_of_a_bug_in_the_same_form(client, alice, monkeypatch):
+    monkeypatch.setattr("portals.api.views.PortalViewSet.get_queryset", lambda view: 1 / 0)
+    client.force_login(alice)
+    client.raise_request_exception = False
+    answer = client.get("/api/portals/")
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "INTERNAL"
+    assert "division" not in answer.content.decode()
+
+
+def test_it_leaves_the_pages_of_people_alone(client):
+    answer = client.get("/nothing/")
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"].startswith("text/html")
+
+
 def test_it_refuses_strangers_in_the_same_form(api, db):
     answer = api().get("/api/jobs/")
     assert answer.status_code == 401
