@@ -3,6 +3,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
@@ -14,11 +15,20 @@ def main() -> None:
         make_secrets()
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
+    from django.db import OperationalError
 
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
-        sys.exit(f"Ketter is not set up correctly: {error}")
+        refuse(f"Ketter is not set up correctly: {error}")
+    except OperationalError as error:
+        refuse(f"Ketter cannot use its database: {str(error).strip()}")
+
+
+def refuse(sentence: str) -> NoReturn:
+    """End with a sentence. The status is 2, which `dku` has for a failure and shells for misuse."""
+    print(sentence, file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

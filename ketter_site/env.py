@@ -36,6 +36,14 @@ def required(name: str, why: str) -> str:
     return value
 
 
+def positive(name: str, *, default: int) -> int:
+    """The whole number above zero in a variable, or the default."""
+    text: str = env.str(name, default=str(default)).strip()
+    if not text.isdecimal() or not int(text):
+        raise ImproperlyConfigured(f"{name} is {text!r}, which is not a whole number above 0.")
+    return int(text)
+
+
 def make_var_dir(folder: Path = VAR_DIR) -> Path:
     """Make the folder of all that Ketter writes for itself, closed to other users.
 

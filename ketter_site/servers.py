@@ -65,7 +65,13 @@ def database_url() -> str:
 def redis_url() -> str:
     """The URL of Ketter's Redis or Valkey."""
     given: str = env.str("REDIS_URL", default="").strip()
-    return given or valkey_url(valkey_socket())
+    url = given or valkey_url(valkey_socket())
+    if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+        raise ImproperlyConfigured(
+            "REDIS_URL does not begin with redis://, rediss:// or unix://, as the address of a "
+            "Redis or Valkey does."
+        )
+    return url
 
 
 def database_config() -> dict[str, Any]:

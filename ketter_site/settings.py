@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ketter_site.env import VAR_DIR, env, required
+from ketter_site import __version__
+from ketter_site.env import VAR_DIR, env, positive, required
 from ketter_site.servers import database_config, redis_url
+
+# First of all: the wrong database is told before anything else that is missing.
+DATABASES = {"default": database_config()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 SECRET_KEY = required("KETTER_SECRET_KEY", "signs sessions and forms")
 FIELD_KEYS = [k.strip() for k in required("KETTER_FIELD_KEYS", "encrypts credentials").split(",")]
@@ -65,9 +70,6 @@ TEMPLATES = [
     },
 ]
 
-DATABASES = {"default": database_config()}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-
 REDIS_URL = redis_url()
 RQ_QUEUES = {
     "default": {
@@ -81,9 +83,9 @@ RQ_QUEUES = {
 RQ = {"COMMIT_MODE": "auto"}
 
 #: Seconds a worker may be silent before its job goes to another one.
-KETTER_LEASE_SECONDS = env.int("KETTER_LEASE_SECONDS", default=60)
+KETTER_LEASE_SECONDS = positive("KETTER_LEASE_SECONDS", default=60)
 #: Seconds between two looks of the reaper.
-KETTER_REAPER_SECONDS = env.int("KETTER_REAPER_SECONDS", default=15)
+KETTER_REAPER_SECONDS = positive("KETTER_REAPER_SECONDS", default=15)
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -122,6 +124,7 @@ REST_FRAMEWORK = {
 REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Token"}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Ketter API",
+    "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

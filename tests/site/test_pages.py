@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from ketter_site import __version__
+
 
 @pytest.fixture
 def browser(client, alice):
@@ -25,6 +27,7 @@ def test_it_describes_every_endpoint_of_the_api(browser):
     schema = browser.get("/api/schema/?format=json").json()
     for path in ("portals", "jobs", "jobs/{id}", "jobs/{id}/events", "jobs/{id}/cancel"):
         assert f"/api/{path}/" in schema["paths"]
+    assert schema["info"]["version"] == __version__
 
 
 def test_it_leads_from_the_root_to_the_admin(client):

@@ -182,7 +182,7 @@ def _listen(bind: str | None) -> socket.socket:
     host, _colon, port = (bind or DEFAULT_BIND).rpartition(":")
     try:
         return _open_socket(host.strip("[]"), int(port))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise CommandError(f"--bind {bind}: not of the form HOST:PORT.") from None
     except OSError as error:
         if bind:
