@@ -9,15 +9,15 @@ from typing import NoReturn
 def main() -> None:
     """Run one management command; `up` first makes the keys that settings need."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ketter_site.settings")
-    if sys.argv[1:2] == ["up"]:
-        from ketter_site.env import make_secrets
-
-        make_secrets()
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
     from django.db import OperationalError
 
     try:
+        if sys.argv[1:2] == ["up"]:
+            from ketter_site.env import make_secrets
+
+            make_secrets()
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         refuse(f"Ketter is not set up correctly: {error}")

@@ -27,8 +27,11 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+from django.core.exceptions import ImproperlyConfigured  # noqa: E402
+
 from ketter_site.env import VAR_DIR, make_var_dir  # noqa: E402
 from ketter_site.processes import with_parent  # noqa: E402
+from ketter_site.servers import database_config  # noqa: E402
 
 DEMO_DIR = VAR_DIR / "demo"
 LAB, SRVTRF = DEMO_DIR / "lab", DEMO_DIR / "srvtrf"
@@ -49,13 +52,14 @@ def main() -> int:
     up = None
     try:
         make_var_dir()
+        database_config()  # Refuses the wrong database before anything is built.
         make_source(options.files, options.large_mib)
         up, url = start_ketter()
         run_transfer(Api(url, make_token()))
         print(f"\nThe admin is at {url}/admin/", flush=True)
         if not options.exit:
             stay_up(up)
-    except DemoFailed as error:
+    except (DemoFailed, ImproperlyConfigured) as error:
         print(f"\nFAILED: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -49,8 +49,14 @@ def make_var_dir(folder: Path = VAR_DIR) -> Path:
 
     Started by root, Postgres runs as another user and must pass through it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"{folder} cannot be used for what Ketter writes ({error.strerror}): let this user "
+            "own it, or name another folder in KETTER_VAR_DIR."
+        ) from error
     return folder
 
 

@@ -73,6 +73,23 @@ def test_its_commands_say_in_a_sentence_which_setting_is_wrong(name, value, sent
     assert "secret-word" not in done.stderr
 
 
+@pytest.mark.parametrize("script", [["manage.py", "up"], ["deploy/demo.py", "--exit"]])
+def test_it_says_when_it_cannot_write_where_it_should(tmp_path, script):
+    (tmp_path / "taken").write_text("a file")
+    env = {**os.environ, "KETTER_VAR_DIR": str(tmp_path / "taken")}
+    done = subprocess.run(
+        [sys.executable, *script],
+        cwd=PROJECT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "cannot be used for what Ketter writes (File exists)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_it_tells_of_the_wrong_database_before_anything_that_is_missing(tmp_path):
     done = python(
         "import ketter_site.settings",
