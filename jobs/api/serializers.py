@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from jobs.models import Job, JobConflict, JobEvent, JobMode, JobStrategy, JobVerify
@@ -14,6 +16,10 @@ from portals.models import Portal
 
 class PortalField(serializers.SlugRelatedField):
     """A portal, addressed by its name."""
+
+    default_error_messages: ClassVar = {
+        "does_not_exist": _("There is no portal named “{value}”."),
+    }
 
     def __init__(self) -> None:
         super().__init__(slug_field="name", queryset=Portal.objects.all())
@@ -52,6 +58,14 @@ class JobOrderSerializer(serializers.Serializer):
     include = PatternsField(default=list)
     exclude = PatternsField(default=list)
     streams = serializers.IntegerField(default=1, min_value=1, max_value=MAX_STREAMS)
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Refuse what is misspelt: with `exlude` passed over, all would be sent, or moved."""
+        unknown = sorted(set(data) - set(self.fields)) if isinstance(data, Mapping) else []
+        if unknown:
+            sentence = _("A job has no such field; it has %s.") % ", ".join(self.fields)
+            raise serializers.ValidationError({name: [sentence] for name in unknown})
+        return super().to_internal_value(data)
 
 
 class JobSerializer(serializers.ModelSerializer):

@@ -71,6 +71,8 @@ BAD_BODIES = [
     ({"include": [""]}, "include", "INVALID"),
     ({"target_path": "a\0b"}, "target_path", "INVALID"),
     ({"target_path": "a\ud800"}, "target_path", "INVALID"),
+    ({"exlude": ["*.tmp"]}, "exlude", "INVALID"),
+    ({"idempotency_key": "in the body, not the header"}, "idempotency_key", "INVALID"),
 ]
 
 
