@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ketter_site import __version__
 from ketter_site.env import VAR_DIR, env, positive, required
 from ketter_site.servers import database_config, redis_url
@@ -58,7 +56,6 @@ WSGI_APPLICATION = "ketter_site.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [Path(__file__).parent / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
