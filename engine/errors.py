@@ -16,6 +16,7 @@ EngineError                 code, exit_code, retry
 ├── SourceMissing
 ├── SourceChanged
 ├── PermissionDenied
+├── RootMissing
 ├── TargetExists
 ├── TargetBusy
 ├── NoSpace
@@ -140,6 +141,13 @@ class PermissionDenied(EngineError):
     """The user at the host may not read or write there."""
 
     code = "PERMISSION_DENIED"
+    retry = NEEDS_PERSON
+
+
+class RootMissing(EngineError):
+    """The root folder at the target does not exist; only folders below it are made."""
+
+    code = "ROOT_MISSING"
     retry = NEEDS_PERSON
 
 

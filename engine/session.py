@@ -76,6 +76,9 @@ class Session:
             raise errors.SourceMissing(f"{self.source_found['real']} does not exist at the source")
         if kind == "other":
             raise errors.BadRequest(f"{self.source_found['real']} is neither a folder nor a file")
+        if not self.target_found["has_root"]:
+            # Not made: it may be a disk that is not mounted, and a move would fill the wrong one.
+            raise errors.RootMissing(f"the root {request.target.root} does not exist at the target")
         if kind == "file":
             self._aim_file()
         elif self.target_found["kind"] not in ("absent", "folder"):

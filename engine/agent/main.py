@@ -103,6 +103,7 @@ class Agent:
         space = os.statvfs(folder)
         return {
             "real": real,
+            "has_root": os.path.isdir(root),
             "below_root": real[len(os.path.realpath(root)) :].strip("/"),
             "kind": _kind(found),
             "mode": stat.S_IMODE(found.st_mode) if found else 0,

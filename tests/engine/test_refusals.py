@@ -55,6 +55,17 @@ def test_it_refuses_what_cannot_work(
     assert snapshot(tmp_path) == before
 
 
+def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """As of a disk that is not mounted: what is moved there would fill another one."""
+    build_small(tmp_path / "a", 3)
+    before = snapshot(tmp_path)
+
+    with pytest.raises(engine.RootMissing, match="unmounted does not exist at the target"):
+        run(endpoint(tmp_path / "a"), Endpoint(str(tmp_path / "unmounted"), "day1"))
+
+    assert snapshot(tmp_path) == before
+
+
 def test_a_symlink_in_the_target_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a" / "sub").mkdir(parents=True)
     (tmp_path / "a" / "sub" / "x").write_bytes(b"x")
