@@ -1,7 +1,7 @@
 """Brings Ketter up, runs a real transfer through its API, and checks the result itself.
 
-Started by demo.sh. Only the standard library and the API are used, so this is
-also an example of a client.
+Started by demo.sh. It speaks to Ketter through the API alone, with the standard
+library, so it is also an example of a client.
 """
 
 from __future__ import annotations

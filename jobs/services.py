@@ -29,7 +29,7 @@ from jobs.errors import (
     JobNotEnded,
     StaleJob,
 )
-from jobs.models import EventLevel, Job, JobEvent, JobParcel
+from jobs.models import EventLevel, Job, JobParcel
 from jobs.orders import ORDER_FIELDS, problems_of, tidy_order
 from jobs.queue import ring
 from jobs.states import LIVE, TRANSITIONS, Status
@@ -341,19 +341,3 @@ def _upsert(job: Job, reports: list[ParcelReport]) -> None:
             unique_fields=["job", "attempt", "number"],
             update_fields=[*known, "digest", "manifest"] if with_manifest else known,
         )
-
-
-# --- Events ----------------------------------------------------------------
-
-
-@transaction.atomic
-def event_add(
-    job: Job,
-    *,
-    code: str,
-    message: str,
-    level: str = EventLevel.INFO,
-    data: dict[str, Any] | None = None,
-) -> JobEvent:
-    """Add a line to a job's trail."""
-    return append(job, Note(code, message, level, data or {}, phase=job.phase))[0]

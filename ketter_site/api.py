@@ -6,8 +6,15 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
-from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponseBase,
+    HttpResponsePermanentRedirect,
+    JsonResponse,
+)
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.response import Response
@@ -56,6 +63,19 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     if not _is_api(request):
         return defaults.page_not_found(request, exception)
     message = "Nothing is at this address; /api/docs/ lists what there is."
+    return JsonResponse(_envelope("NOT_FOUND", message), status=404)
+
+
+@csrf_exempt
+def without_slash(request: HttpRequest) -> HttpResponseBase:
+    """An address of the API that lacks its last slash: shown the way, but never by losing a body.
+
+    A redirected POST would arrive as a GET, and a job that was ordered would not be launched.
+    """
+    if request.method in ("GET", "HEAD"):
+        query = f"?{request.META['QUERY_STRING']}" if request.META.get("QUERY_STRING") else ""
+        return HttpResponsePermanentRedirect(f"{request.path}/{query}")
+    message = f"Addresses of the API end with a slash: {request.path}/"
     return JsonResponse(_envelope("NOT_FOUND", message), status=404)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import DefaultRouter
 
 from jobs.api.views import JobViewSet
-from ketter_site import health
+from ketter_site import api, health
 from portals.api.views import CredentialViewSet, PortalViewSet
 
 handler400 = "ketter_site.api.bad_request"
@@ -27,6 +27,7 @@ urlpatterns = [
     path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="api-schema"), name="api-docs"),
     path("api/", include(router.urls)),
+    re_path(r"^api/.*[^/]$", api.without_slash),
     path("status/", health.status, name="status"),
     path("health", health.health, name="health"),
 ]

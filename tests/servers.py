@@ -51,6 +51,9 @@ os.environ["KETTER_VAR_DIR"] = str(RUN_DIR)
 os.environ["KETTER_SECRET_KEY"] = secrets.token_urlsafe(50)
 os.environ["KETTER_FIELD_KEYS"] = Fernet.generate_key().decode()
 
+import pytest  # noqa: E402
+from django.core.exceptions import ImproperlyConfigured  # noqa: E402
+
 from ketter_site import embedded, servers  # noqa: E402  (they read the environment)
 
 # Also where a developer's .env names other servers: those are not for tests.
@@ -58,6 +61,12 @@ if _own_postgres:
     os.environ["DATABASE_URL"] = servers.postgres_url(servers.postgres_socket_folder(RUN_DIR))
 if _own_valkey:
     os.environ["REDIS_URL"] = servers.valkey_url(servers.valkey_socket(RUN_DIR))
+
+try:
+    servers.database_config()
+except ImproperlyConfigured as error:
+    # Here, so that a wrong DATABASE_URL is one sentence and no traceback of an import.
+    raise pytest.UsageError(str(error)) from None
 
 
 def start_postgres() -> None:

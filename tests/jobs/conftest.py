@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
-from jobs.models import Job
+from jobs.models import Job, JobEvent
 from jobs.states import Status
+from jobs.trail import Note, append
 from portals.models import Portal
 from tests.factories import JobFactory, PortalFactory
 
@@ -64,3 +66,9 @@ def order(lab: Portal, srvtrf: Portal) -> dict[str, Any]:
         "target_portal": srvtrf,
         "target_path": "in/day1",
     }
+
+
+@transaction.atomic
+def event_add(job: Job, **words: Any) -> JobEvent:
+    """Add a line to a job's trail."""
+    return append(job, Note(**words))[0]

@@ -12,9 +12,10 @@ from django.test import Client
 from django.urls import reverse
 
 from jobs.models import Job
-from jobs.services import event_add, job_cancel
+from jobs.services import job_cancel
 from jobs.states import Status
 from portals.models import Portal
+from tests.jobs.conftest import event_add
 
 LIST, ADD = "/admin/jobs/job/", "/admin/jobs/job/add/"
 

@@ -12,10 +12,10 @@ from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
 from jobs.models import Job
-from jobs.services import event_add
 from jobs.states import Status
 from portals.models import Portal
 from tests.factories import PortalFactory
+from tests.jobs.conftest import event_add
 
 JOBS = "/api/jobs/"
 Api = Callable[..., APIClient]

@@ -18,7 +18,6 @@ from jobs.models import Job, JobEvent
 from jobs.services import (
     MAX_ATTEMPTS,
     attempt_record,
-    event_add,
     job_cancel,
     job_claim,
     job_lost,
@@ -27,6 +26,7 @@ from jobs.services import (
 )
 from jobs.states import FINAL, Status
 from jobs.trail import Note
+from tests.jobs.conftest import event_add
 
 
 def in_threads(count: int, work: Callable[[], object]) -> list[object]:

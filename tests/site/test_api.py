@@ -105,3 +105,13 @@ def test_it_says_in_the_same_form_that_a_page_does_not_exist(api, alice):
     answer = api(alice).get("/api/portals/?page=99")
     assert answer.status_code == 404
     assert answer.json()["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("address", ["/api/jobs", "/api/portals"])
+def test_a_missing_last_slash_never_turns_a_post_into_a_get(api, alice, address):
+    client = api(alice)
+    refused = client.post(address, {}, format="json")
+    assert refused.status_code == 404
+    assert f"{address}/" in refused.json()["message"]
+    shown = client.get(f"{address}?page=1")
+    assert (shown.status_code, shown["Location"]) == (301, f"{address}/?page=1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
 
 from ketter_site import __version__, health
 
@@ -58,5 +59,5 @@ def test_it_shows_nothing_of_a_foreign_error_but_its_kind(client, clean_redis, m
 
 
 @pytest.mark.parametrize("path", ["/status/", "/health"])
-def test_it_only_answers_questions(client, path):
-    assert client.post(path).status_code == 405
+def test_it_only_answers_questions(path):
+    assert Client(enforce_csrf_checks=True).post(path).status_code == 405
