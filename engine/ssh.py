@@ -29,6 +29,8 @@ _OPTIONS = {
     "ConnectTimeout": str(CONNECT_SECONDS),
     "ServerAliveInterval": "10",
     "ServerAliveCountMax": "3",
+    # In hardware on both ends nearly everywhere, and then twice as fast as the default.
+    "Ciphers": "^aes128-gcm@openssh.com",
     "ClearAllForwardings": "yes",
     "ForwardAgent": "no",
     "PermitLocalCommand": "no",
