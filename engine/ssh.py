@@ -76,11 +76,13 @@ class SshFiles:
     def __init__(self, access: SshAccess) -> None:
         self.access = access
         _sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self.log = self.folder / "log"
-        # Held as long as we live, so that others can tell what a killed worker left.
-        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        # It takes the name that others sweep only once it is locked, and holds the lock
+        # as long as we live: so they can tell what a killed worker left.
+        unlocked = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
+        self._lock = os.open(unlocked / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.folder = unlocked.rename(unlocked.with_name(unlocked.name[1:]))
+        self.log = self.folder / "log"
 
     def remove(self) -> None:
         """Remove the folder with all secrets in it."""

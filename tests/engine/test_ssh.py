@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -365,3 +366,25 @@ def test_the_secrets_of_a_killed_worker_are_swept_away_and_those_of_a_living_one
     assert not left.exists()
     assert (living.folder / "key").exists()
     living.remove()
+
+
+def test_a_sweep_at_the_worst_moment_takes_nothing_from_a_worker_that_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another worker sweeps just before the first lock of this one is taken."""
+    lock = fcntl.flock
+    swept: list[int] = []
+
+    def late(fd: int, how: int) -> None:
+        if how == fcntl.LOCK_EX and not swept:
+            swept.append(fd)
+            ssh._sweep()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    files = ssh.SshFiles(SshAccess("host", private_key="secret"))
+
+    assert swept
+    files.command("true")
+    assert (files.folder / "key").exists()
+    files.remove()
