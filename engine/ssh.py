@@ -228,6 +228,8 @@ def fetch_host_key(access: SshAccess) -> HostKey:
         pinned = known.read_text("utf-8").split()[1:3]
     except subprocess.TimeoutExpired:
         raise errors.HostUnreachable(f"{access.host} cannot be reached") from None
+    except OSError as error:
+        raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
     finally:
         files.remove()
     return HostKey(" ".join(pinned), fingerprint(" ".join(pinned)))

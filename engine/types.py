@@ -6,10 +6,11 @@ app and DKU speak to the engine in the same words.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
+
+from engine.agent.wire import show
 
 #: Bytes, where a field called `bytes` hides the type.
 Blob: TypeAlias = bytes
@@ -279,5 +280,4 @@ def display_path(path: str) -> str:
     Names travel inside the engine as `os.fsdecode` strings; bytes that are
     not UTF-8 and control characters are shown as backslash escapes.
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return show(path)

@@ -233,7 +233,7 @@ def job_cancel(job: Job, *, by: User) -> Job:
     if job.cancel_requested_at is None:
         Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now())
         job.refresh_from_db(fields=["cancel_requested_at"])
-        append(job, Note("CANCEL_REQUESTED", f"{asked}; its worker will stop."))
+        append(job, Note("CANCEL_REQUESTED", f"{asked}; a worker will end it."))
     return job
 
 

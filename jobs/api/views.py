@@ -67,7 +67,7 @@ class JobViewSet(ReadOnlyModelViewSet):
     @extend_schema(request=None, responses={202: JobDetailSerializer})
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
-        """Ask a job to stop: one that waits ends at once, a running one when its worker sees it."""
+        """Ask a job to stop: one that never started ends at once, others when a worker sees it."""
         return self._answer(
             job_cancel(self.get_object(), by=asker(request)), status.HTTP_202_ACCEPTED
         )

@@ -6,12 +6,14 @@ import ast
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from engine import bundle, ssh
+import engine
+from engine import Endpoint, bundle, ssh
 from engine.agent import staging
 from engine.agent.staging import Staging
 from engine.agent.tree import resolve
@@ -150,3 +152,22 @@ def test_it_does_not_clear_away_what_another_run_works_in(
         Staging(target, "job", 1).remove()
 
     assert (tmp_path / ".ketter-job.part" / "a1").is_dir()
+
+
+@pytest.mark.parametrize("reach", ["fetch_host_key", "probe"])
+def test_a_missing_ssh_program_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reach: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    access = SshAccess("host")
+
+    call = {
+        "fetch_host_key": lambda: engine.fetch_host_key(access),
+        "probe": lambda: engine.probe(Endpoint("/", "", access)),
+    }
+
+    with pytest.raises(engine.AgentFailed, match="ssh cannot be started"):
+        call[reach]()
+
+    assert list(tmp_path.iterdir()) == []
