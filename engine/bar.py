@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
-from engine.types import Phase, Progress, SilentObserver
+from engine.types import ParcelReport, Phase, Progress, SilentObserver
 
 
 class Bar(SilentObserver):
-    """Draws one line that is drawn over again; `end` leaves the line free."""
+    """Draws one line that is drawn over again; `end` leaves the line free.
 
-    def __init__(self, out: TextIO) -> None:
+    `other` is told of parcels and events, too.
+    """
+
+    def __init__(self, out: TextIO, other: SilentObserver) -> None:
         self._out = out
+        self._other = other
+        self.wants_manifests = other.wants_manifests
         self._phase = ""
         self._began = time.monotonic()
 
@@ -38,6 +43,15 @@ class Bar(SilentObserver):
             f"{progress.files_done}/{progress.files_total} files  "
             f"{rate / 1e6:.1f} MB/s  {int(left // 60)}:{int(left % 60):02d} left"
         )
+
+    def parcel(self, parcel: ParcelReport) -> None:
+        """Pass it on."""
+        self._other.parcel(parcel)
+
+    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
+        """Pass it on, on a line of its own."""
+        self.end()
+        self._other.event(level, code, message, data)
 
     def end(self) -> None:
         """Leave an empty line for what comes next."""

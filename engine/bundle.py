@@ -1,69 +1,156 @@
-"""The agent's source as one text, and the command that makes a Python run it.
+"""The agent's source as one program, and the command that makes a Python run it.
 
-The far side gets a command line that holds the source's SHA-256 and reads the
-source from stdin; it refuses to run anything else. Nothing is written there.
+The far side gets a command line with a key (the token) and reads the program
+from stdin; it refuses to run anything whose keyed digest (BLAKE2b) is not the
+one sent before it. Nothing is written there.
+
+The program is a JSON line, {"magic": …, "modules": {name: [source, code]}} with
+sizes in bytes, and then all sources and all codes in that order. `code` is what
+Python has compiled a source to; a Python of the same kind (its magic number)
+takes that, which is quicker by 30 ms, any other compiles the source.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
+import marshal
+import os
 import zlib
 from functools import cache
-from pathlib import Path
+from importlib.machinery import SourceFileLoader
+from importlib.util import MAGIC_NUMBER
 from typing import NamedTuple
 
-#: The agent's modules, each after those it imports.
-MODULES = ("wire", "tree", "scan", "zipstream", "sender", "receiver", "staging", "publish", "main")
+#: The agent's modules.
+MODULES = (
+    "archive",
+    "desk",
+    "filters",
+    "finish",
+    "incoming",
+    "inlet",
+    "journal",
+    "look",
+    "main",
+    "names",
+    "outlet",
+    "publish",
+    "receiver",
+    "remove",
+    "resume",
+    "scan",
+    "sender",
+    "source",
+    "stage",
+    "staging",
+    "target",
+    "tree",
+    "wire",
+    "xattrs",
+    "zipstream",
+)
 
 #: What the far Python says when it is too old, before it exits.
 TOO_OLD = "KETTER-PYTHON-TOO-OLD"
+#: What it says when the program that came is not the one that was sent.
+DAMAGED = "KETTER-PROGRAM-DAMAGED"
+
+_FOLDER = os.path.join(os.path.dirname(__file__), "agent")
+_PACKAGE = "engine.agent."
 
 _BOOTSTRAP = """
 import sys
 if sys.version_info < (3, 8): sys.exit("%(too_old)s")
-import hashlib, json, os, types, zlib
-left, source = %(size)d, b""
-while left:
-    part = os.read(0, left)
-    if not part: sys.exit(1)
-    left -= len(part)
-    source += part
-if hashlib.sha256(source).hexdigest() != "%(digest)s": sys.exit("KETTER-PROGRAM-DAMAGED")
-for name in ("engine", "engine.agent"): sys.modules[name] = types.ModuleType(name)
-for name, text in json.loads(zlib.decompress(source)).items():
-    module = sys.modules["engine.agent." + name] = types.ModuleType("engine.agent." + name)
-    setattr(sys.modules["engine.agent"], name, module)
-    exec(compile(text, "ketter-agent/" + name, "exec"), module.__dict__)
-module.main("%(token)s")
+import hashlib, json, marshal, os, zlib
+from importlib.util import MAGIC_NUMBER
+ModuleSpec = type(json.__spec__)
+def read(left):
+    data = b""
+    while left:
+        part = os.read(0, left)
+        if not part: sys.exit(1)
+        left -= len(part)
+        data += part
+    return data
+digest, size = read(32), int.from_bytes(read(4), "big")
+program = read(size)
+if hashlib.blake2b(program, key=bytes.fromhex("%(token)s"), digest_size=32).digest() != digest:
+    sys.exit("%(damaged)s")
+head, _, data = zlib.decompress(program).partition(b"\\n")
+head, at, sources, codes = json.loads(head), 0, {}, {}
+same = head["magic"] == MAGIC_NUMBER.hex()
+for name, sizes in head["modules"].items():
+    sources[name], at = data[at:at + sizes[0]], at + sizes[0]
+for name, sizes in head["modules"].items():
+    if same and sizes[1]: codes[name] = data[at:at + sizes[1]]
+    at += sizes[1]
+class Modules:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if not name.startswith("engine"): return None
+        return ModuleSpec(name, Modules, is_package=name not in sources)
+    @staticmethod
+    def create_module(spec): return None
+    @staticmethod
+    def exec_module(module):
+        name = module.__name__
+        if name in codes: code = marshal.loads(codes[name])
+        elif name in sources: code = compile(sources[name], "ketter/" + name, "exec")
+        else: return
+        exec(code, module.__dict__)
+sys.meta_path.insert(0, Modules)
+from engine.agent.main import main
+main("%(token)s")
 """.strip()
 
 
 class Program(NamedTuple):
-    """The agent ready to travel: compressed source, and the SHA-256 that names it."""
+    """The agent ready to travel, compressed."""
 
-    source: bytes
-    digest: str
+    data: bytes
+
+    def sealed(self, token: str) -> bytes:
+        """The program as the bootstrap with that token believes it."""
+        key = bytes.fromhex(token)
+        digest = hashlib.blake2b(self.data, key=key, digest_size=32).digest()
+        return digest + len(self.data).to_bytes(4, "big") + self.data
 
 
 @cache
 def program() -> Program:
-    """The agent's source, made once per process."""
-    folder = Path(__file__).parent / "agent"
-    modules = {name: (folder / f"{name}.py").read_text("utf-8") for name in MODULES}
-    source = zlib.compress(json.dumps(modules).encode("ascii"), 6)
-    return Program(source, hashlib.sha256(source).hexdigest())
+    """The agent's program, made once per process."""
+    sources = [source_of(name) for name in MODULES]
+    codes = [_code_of(name, source) for name, source in zip(MODULES, sources, strict=True)]
+    modules = {
+        _PACKAGE + name: [len(source), len(code)]
+        for name, source, code in zip(MODULES, sources, codes, strict=True)
+    }
+    head = json.dumps({"magic": MAGIC_NUMBER.hex(), "modules": modules}).encode("ascii")
+    return Program(zlib.compress(b"\n".join((head, b"".join(sources + codes))), 1))
+
+
+def source_of(name: str) -> bytes:
+    """A module's source."""
+    with open(os.path.join(_FOLDER, f"{name}.py"), "rb") as file:
+        return file.read()
+
+
+def _code_of(name: str, source: bytes) -> bytes:
+    """What this Python has compiled the source to, if that is at hand or quickly made."""
+    loader = SourceFileLoader(_PACKAGE + name, os.path.join(_FOLDER, f"{name}.py"))
+    if loader.get_data(loader.path) != source:
+        return b""  # Somebody has put another source in its place.
+    return marshal.dumps(loader.get_code(_PACKAGE + name))
 
 
 def bootstrap(token: str) -> str:
     """The Python text that reads the program from stdin, checks it and runs it.
 
-    `token` is what the agent waits for before it believes a command.
+    `token` is the key of its digest, and what the agent waits for before it
+    believes a command.
     """
-    source, digest = program()
-    fields = {"too_old": TOO_OLD, "size": len(source), "digest": digest, "token": token}
-    return _BOOTSTRAP % fields
+    return _BOOTSTRAP % {"too_old": TOO_OLD, "damaged": DAMAGED, "token": token}
 
 
 def remote_command(token: str) -> str:
@@ -76,5 +163,5 @@ def remote_command(token: str) -> str:
 
 
 def new_token() -> str:
-    """A token no greeting of a shell can hold by accident."""
-    return secrets.token_hex(16)
+    """A token no greeting of a shell can hold by accident, and nobody can guess."""
+    return os.urandom(16).hex()

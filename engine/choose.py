@@ -2,138 +2,214 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from engine import errors
-from engine.agent.publish import ABSENT, DIFFERENT, OTHER_KIND, SAME
-from engine.agent.wire import FOLDER, Entry
-from engine.plan import Planner, pack, unpack
+from engine.agent.names import NameRules
+from engine.agent.publish import ABSENT, DIFFERENT, OLDER, OTHER_KIND, SAME
+from engine.agent.wire import (
+    DIGEST,
+    FOLDER,
+    NO_DIGEST,
+    Entry,
+    pack_entries,
+    unpack_entries,
+)
+from engine.held import Held
+from engine.links import Message
+from engine.naming import NameGate
+from engine.plan import Planner
 from engine.session import Session
+from engine.spool import Block, Spool
 from engine.types import Mode, OnConflict, display_path
 
 #: Conflicts named in the error when the policy is to fail.
 NAMED_CONFLICTS = 5
 
+#: Lists of entries that the target may be asked about before its first answer.
+ASKED_AHEAD = 8
+
+#: States of a place at the target in which a policy has an entry sent all the same.
+_SENT = {
+    OnConflict.KEEP_BOTH: DIFFERENT + OLDER + OTHER_KIND,
+    OnConflict.OVERWRITE: DIFFERENT + OLDER,
+    OnConflict.OVERWRITE_OLDER: OLDER,
+}
+
 
 class Chooser:
     """Feeds the planner with the entries that have to be sent.
 
-    What the target already has (same kind, size and time) is skipped as a
-    success; in a move it is first proven by the digests of both ends, since
-    nothing may be removed that this transfer has not proven.
+    What the target already has (same kind, size and time, or same content if
+    `checksum` is asked for) is skipped as a success; in a move it is first
+    proven by the digests of both ends, since nothing may be removed that this
+    transfer has not proven.
     """
 
     def __init__(
-        self, session: Session, planner: Planner, failed: Callable[[str, str, str], None]
+        self,
+        session: Session,
+        planner: Planner,
+        spool: Spool,
+        held: Held,
+        failed: Callable[[str, str, str], None],
     ) -> None:
-        self._session = session
-        self._planner = planner
+        self._session, self._planner, self._spool, self._held = session, planner, spool, held
         self._tell_failed = failed
         self._policy = session.request.on_conflict
-        self._conflicts: list[str] = []
-        self._conflict_count = 0
-        #: Packed pairs of entries that look the same, to be proven once the scan has ended.
-        self._to_prove: list[tuple[bytes, bytes]] = []
+        self._checksum = session.request.checksum
+        self._gate: NameGate | None = None
+        self._asked: deque[list[Entry]] = deque()
+        self.conflict_names: list[str] = []
+        #: Pairs of lists of entries that look the same, to be proven once the scan has ended.
+        self._to_prove: list[tuple[Block, Block]] = []
+        self.conflict_count = 0
+        self.replaced = 0
         self.skipped = 0
         self.failed = 0
-        #: Packed entries that were found and proven at the target, for a move.
-        self.proven_blobs: list[bytes] = []
+        #: Lists of entries that were found and proven at the target, for a move.
+        self.proven: list[Block] = []
+        #: What the scan said at its end: `hard_links`, `links_skipped`.
+        self.scan_said: Message = {"hard_links": 0, "links_skipped": 0}
 
-    def choose(self) -> None:
-        """Scan and decide; TargetExists if the policy forbids what was found."""
+    def choose(self, rules: NameRules | None) -> None:
+        """Decide about every entry of the source; `rules` are those of names at the target."""
+        if rules:
+            self._gate = NameGate(rules, self._fail)
         known = self._session.target_found["kind"] != "absent" or bool(self._session.single)
-        compare = known and self._session.open_target()
+        compare = known and not self._session.archive_name and self._session.open_target()
         if self._session.single:
             self._take([self._session.single[0]], compare)
         else:
-            self._scan(compare)
-        if self._to_prove:
-            # What is still in the target's memory only is no reason to remove a source.
-            self._session.target.ask("sync")
-        for ours, theirs in self._to_prove:
-            self._prove(unpack(ours), unpack(theirs))
-        if self._conflict_count:
-            names = ", ".join(self._conflicts)
-            more = self._conflict_count - len(self._conflicts)
-            raise errors.TargetExists(
-                f"the target holds something different: {names}"
-                + (f" and {more} more" if more else "")
-            )
+            self._take_scan(compare)
+        if self._gate:
+            self._decide(self._gate.finish(), compare)
+        while self._asked:
+            self._sort(self._asked.popleft())
+        self._prove_all()
 
-    def _scan(self, compare: bool) -> None:
-        request, source, hub = self._session.request, self._session.source, self._session.hub
-        source.tell("scan", include=list(request.include), exclude=list(request.exclude))
+    def refuse_conflicts(self) -> None:
+        """TargetExists if the policy forbids what was found at the target."""
+        if not self.conflict_count:
+            return
+        names = ", ".join(self.conflict_names)
+        more = self.conflict_count - len(self.conflict_names)
+        raise errors.TargetExists(
+            f"the target holds something different: {names}" + (f" and {more} more" if more else "")
+        )
+
+    def _take_scan(self, compare: bool) -> None:
+        source, hub = self._session.source, self._session.hub
         while True:
-            message = hub.wait_for(source, "entries", "done")
+            message = hub.wait_for(source, "entries", "failures", "done")
             if "done" in message:
-                break
-            self._take([Entry(*row) for row in message["entries"]], compare)
-        for path, code, sentence in message["done"]["failures"]:
-            self.failed += 1
-            self._tell_failed(path, code, sentence)
+                self.scan_said = message["done"]
+                return
+            for path, code, sentence in message.get("failures", ()):
+                self._fail(path, code, sentence)
+            self._take(unpack_entries(message["blob"]) if "entries" in message else [], compare)
+
+    def _fail(self, path: str, code: str, sentence: str) -> None:
+        self.failed += 1
+        self._tell_failed(path, code, sentence)
 
     def _take(self, entries: list[Entry], compare: bool) -> None:
+        entries = self._held.take(entries)
+        self._decide(self._gate.take(entries) if self._gate else entries, compare)
+
+    def _decide(self, entries: list[Entry], compare: bool) -> None:
         if not compare:
-            for entry in entries:
-                self._planner.add(entry)
-            return
-        target = self._session.target
-        at_target = [self._renamed(entry) for entry in entries]
-        answer = target.ask(
-            "compare", entries=at_target, keep_both=self._policy is OnConflict.KEEP_BOTH
-        )
+            self._planner.add(entries)
+        elif entries:
+            # Asked ahead, since an answer from far takes its time.
+            self._ask(entries, self._checksum)
+            self._asked.append(entries)
+            if len(self._asked) > ASKED_AHEAD:
+                self._sort(self._asked.popleft())
+
+    def _sort(self, entries: list[Entry]) -> None:
+        """Sort entries by what the target has said about them."""
+        answer = self._session.target.answer()
+        states, others = answer["states"], answer["others"]
         same: list[tuple[Entry, Entry]] = []
-        for index, (entry, state) in enumerate(zip(entries, answer["states"], strict=True)):
+        send: list[Entry] = []
+        for index, (entry, state) in enumerate(zip(entries, states, strict=True)):
             if state == ABSENT or (entry.kind == FOLDER and state == SAME):
-                self._planner.add(entry)
+                send.append(entry)
             elif state == SAME:
-                path = answer["others"].get(str(index), at_target[index].path)
-                same.append((entry, entry._replace(path=path)))
-            else:
-                self._resolve(entry, state)
-        if same and self._session.request.mode is Mode.MOVE:
-            self._to_prove.append((pack(one for one, _ in same), pack(two for _, two in same)))
+                there = self._renamed(entry)
+                same.append((entry, there._replace(path=others.get(str(index), there.path))))
+            elif self._replaces(entry, state):
+                send.append(entry)
+        self._planner.add(send)
+        if same and (self._checksum or self._session.request.mode is Mode.MOVE):
+            ours, theirs = zip(*same, strict=True)
+            blocks = self._spool.add(pack_entries(ours)), self._spool.add(pack_entries(theirs))
+            self._to_prove.append(blocks)
         else:
             self.skipped += len(same)
+
+    def _ask(self, entries: list[Entry], by_content: bool) -> None:
+        self._session.target.tell(
+            "compare",
+            pack_entries(map(self._renamed, entries)),
+            keep_both=self._policy is OnConflict.KEEP_BOTH,
+            by_content=by_content,
+        )
 
     def _renamed(self, entry: Entry) -> Entry:
         single = self._session.single
         return entry._replace(path=single[1]) if single else entry
 
-    def _resolve(self, entry: Entry, state: str) -> None:
-        """Decide by the policy about an entry whose place is taken by something different."""
+    def _replaces(self, entry: Entry, state: str) -> bool:
+        """Whether the policy has an entry sent whose place is taken by something different."""
         if self._policy is OnConflict.SKIP:
             self.skipped += entry.kind != FOLDER
-        elif state in self._sent_anyway(entry):
-            self._planner.add(entry)
+        elif entry.kind != FOLDER and state in _SENT.get(self._policy, ""):
+            self.replaced += 1
+            return True
+        elif self._policy is OnConflict.OVERWRITE_OLDER and state == DIFFERENT:
+            self.skipped += 1  # What is there is newer, or as old.
         else:
-            self._conflict_count += 1
-            if len(self._conflicts) < NAMED_CONFLICTS:
-                self._conflicts.append(display_path(entry.path))
+            self.conflict_count += 1
+            if len(self.conflict_names) < NAMED_CONFLICTS:
+                self.conflict_names.append(display_path(entry.path))
+        return False
 
-    def _sent_anyway(self, entry: Entry) -> str:
-        """The states in which the policy has an entry sent although its place is taken."""
-        if entry.kind == FOLDER:
-            return ""
-        by_policy = {OnConflict.KEEP_BOTH: DIFFERENT + OTHER_KIND, OnConflict.OVERWRITE: DIFFERENT}
-        return by_policy.get(self._policy, "")
+    def _prove_all(self) -> None:
+        if self._to_prove:
+            # What is still in the target's memory only is no reason to remove a source.
+            self._session.target.ask("sync")
+        for ours, theirs in self._to_prove:
+            self._prove(self._spool.get(ours), self._spool.get(theirs))
 
-    def _prove(self, ours: list[Entry], theirs: list[Entry]) -> None:
+    def _prove(self, ours: bytes, theirs: bytes) -> None:
         """Compare the digests of entries that look the same at both ends."""
-        at_source = self._session.source.ask("hash", entries=ours)
-        at_target = self._session.target.ask("hash", entries=theirs)
+        source, target = self._session.source, self._session.target
+        source.tell("hash", ours, at_source=True)
+        target.tell("hash", theirs)
+        here, there = source.answer(), target.answer()
+        entries = unpack_entries(ours)
         if self._session.one_machine:
-            for entry, one, other in zip(ours, at_source["ids"], at_target["ids"], strict=True):
+            for entry, one, other in zip(entries, here["ids"], there["ids"], strict=True):
                 if one and one == other:
                     raise errors.Overlap(
                         f"{display_path(entry.path)} is one and the same file at both ends"
                     )
-        proven = []
-        digests = zip(ours, at_source["digests"], at_target["digests"], strict=True)
-        for entry, one, other in digests:
-            if one and one == other:
-                proven.append(entry)
-            else:
-                self._resolve(entry, DIFFERENT)
+        proven: list[Entry] = []
+        different: list[Entry] = []
+        for index, entry in enumerate(entries):
+            digest = here["blob"][index * DIGEST : (index + 1) * DIGEST]
+            other = there["blob"][index * DIGEST : (index + 1) * DIGEST]
+            (proven if digest == other != NO_DIGEST else different).append(entry)
         self.skipped += len(proven)
-        self.proven_blobs.append(pack(proven))
+        if proven:
+            self.proven.append(self._spool.add(pack_entries(proven)))
+        if different:
+            self._ask(different, by_content=False)
+            states = self._session.target.answer()["states"]
+            for entry, state in zip(different, states, strict=True):
+                # Alike as far as size and time tell, and yet it is not.
+                if self._replaces(entry, DIFFERENT if state in (SAME, ABSENT) else state):
+                    self._planner.add([entry])

@@ -22,7 +22,9 @@ EngineError                 code, exit_code, retry
 ├── NoSpace
 ├── VerifyFailed
 ├── AgentFailed             the far program broke: a bug or a broken host
+├── AgentLost               it was killed
 ├── Cancelled
+│   └── Interrupted         likewise, but to be gone on with
 └── Replaced                a newer attempt runs this transfer
 
 `retry` tells the caller what to do next: "transient" (try again later),
@@ -43,6 +45,8 @@ class EngineError(Exception):
     code = "FAILED"
     exit_code = 1
     retry = PERMANENT
+    #: Whether what has arrived was left at the target, to go on from.
+    kept = False
 
 
 class BadRequest(EngineError):
@@ -185,11 +189,25 @@ class AgentFailed(EngineError):
     code = "AGENT_FAILED"
 
 
+class AgentLost(EngineError):
+    """The program at a host was killed."""
+
+    code = "AGENT_LOST"
+    retry = TRANSIENT
+
+
 class Cancelled(EngineError):
     """Somebody asked for the transfer to stop."""
 
     code = "CANCELLED"
     exit_code = 130
+
+
+class Interrupted(Cancelled):
+    """Somebody asked for the transfer to stop, and means to go on with it."""
+
+    code = "INTERRUPTED"
+    retry = TRANSIENT
 
 
 class Replaced(EngineError):

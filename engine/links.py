@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import queue
 import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+from _queue import Empty, SimpleQueue  # The module `queue` around them takes long to import.
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -35,8 +35,9 @@ ASLEEP_SECONDS = 10.0
 CAUSE_SECONDS = 0.5
 #: Seconds the agents get to end by themselves, and again after each signal.
 ENDING_SECONDS = 1.0
-#: Batches of a scan that may wait for us; then the agent waits.
-WAITING_BATCHES = 8
+#: Batches of a scan that may wait for us; then the agent waits. The source may be done
+#: with its scan before the target's host has let us in.
+WAITING_BATCHES = 24
 _NOISE = 8192
 
 
@@ -48,7 +49,7 @@ class Hub:
 
     def __init__(self, checkpoint: Callable[[], None]) -> None:
         self._checkpoint = checkpoint
-        self._arrived: queue.SimpleQueue[tuple[Link, Message | None]] = queue.SimpleQueue()
+        self._arrived: SimpleQueue[tuple[Link, Message | None]] = SimpleQueue()
         #: Never an error and never an end: those are raised when they arrive.
         self._kept: deque[tuple[Link, Message]] = deque()
         self._checked = 0.0
@@ -88,7 +89,13 @@ class Hub:
         self._checked = now
         self._checkpoint()
         for link in self.links:
-            link.check_silence(now)
+            try:
+                link.check_silence(now)
+            except errors.EngineError as error:
+                if not link.dispensable:
+                    raise
+                self._kept.append((link, {"lost": error}))
+                link.hang_up()
 
     def close(self) -> None:
         """End every agent, all at the same time, and wait for them."""
@@ -110,15 +117,16 @@ class Hub:
             self.check()
             try:
                 return self._arrived.get(timeout=CHECK_SECONDS)
-            except queue.Empty:
+            except Empty:
                 continue
 
     def _alive(self, link: Link, message: Message | None) -> tuple[Link, Message]:
-        if message is None:
-            raise self._cause(link)
-        if "error" in message:
-            raise errors.from_code(*message["error"])
-        return link, message
+        if message is not None and "error" not in message:
+            return link, message
+        error = self._cause(link) if message is None else errors.from_code(*message["error"])
+        if link.dispensable:
+            return link, {"lost": error}
+        raise error
 
     def _cause(self, link: Link) -> errors.EngineError:
         """Why a link ended: its end may be the consequence of another's."""
@@ -127,7 +135,7 @@ class Hub:
         while (left := until - time.monotonic()) > 0:
             try:
                 other, message = self._arrived.get(timeout=left)
-            except queue.Empty:
+            except Empty:
                 break
             if message is None:
                 ended.append(other)
@@ -147,6 +155,11 @@ class Link:
         self._noise = b""
         self._heard = time.monotonic()
         self._greeted = False
+        self._seal = wire.Seal(self._token)
+        #: Whether its end is a message ("lost") and not the transfer's end.
+        self.dispensable = False
+        #: Seconds until the answer to the last `ask` came.
+        self.answered_in = 0.0
         self._room = threading.Semaphore(WAITING_BATCHES)
         self._closing = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -161,26 +174,44 @@ class Link:
             os.close(read)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._write(bundle.program().source)
+
+    def send_program(self) -> None:
+        """Send the agent its program; apart from the start, so that others start meanwhile."""
+        self._write(bundle.program().sealed(self._token))
 
     def greet(self) -> Message:
         """Wait until the agent has introduced itself, then let it believe us."""
         hello = self._hub.wait_for(self, "hello")
+        self.welcome()
+        return hello
+
+    def welcome(self) -> None:
+        """Let an agent that has introduced itself believe us."""
         self._greeted = True
         if self._ssh:
             self._ssh.remove_secrets()
         self._write(self._token.encode("ascii"))
-        return hello
 
-    def tell(self, op: str, **arguments: Any) -> None:
+    def command(self, op: str, blob: bytes = b"", **arguments: Any) -> bytes:
+        """A command as the agent will believe it; commands must reach it in this order."""
+        return self._seal.frame({"op": op, **arguments}, blob)
+
+    def tell(self, op: str, blob: bytes = b"", **arguments: Any) -> None:
         """Send a command; its answer comes through the hub."""
-        self._write(wire.encode(wire.JSON, {"op": op, **arguments}))
+        self._write(self.command(op, blob, **arguments))
 
-    def ask(self, op: str, **arguments: Any) -> Message:
+    def ask(self, op: str, blob: bytes = b"", **arguments: Any) -> Message:
         """Send a command and wait for its answer."""
-        self.tell(op, **arguments)
-        answer: Message = self._hub.wait_for(self, "done")["done"]
+        began = time.monotonic()
+        self.tell(op, blob, **arguments)
+        answer = self.answer()
+        self.answered_in = time.monotonic() - began
         return answer
+
+    def answer(self) -> Message:
+        """Wait for the answer to a command that was sent before; its blob under "blob"."""
+        message = self._hub.wait_for(self, "done")
+        return {**message["done"], "blob": message["blob"]}
 
     def taken(self, message: Message) -> Message:
         """A message that is being worked on, and so no longer waits."""
@@ -190,6 +221,8 @@ class Link:
 
     def check_silence(self, now: float) -> None:
         """Raise if the agent has been silent for too long."""
+        if self._closing:
+            return
         silent = now - self._heard
         if not self._greeted and silent > HELLO_SECONDS:
             raise errors.HostUnreachable(f"{self.place} did not answer in {HELLO_SECONDS:.0f} s")
@@ -217,6 +250,9 @@ class Link:
             return self._ssh.explain(returncode, said)
         if self._ssh:
             return errors.ConnectionLost(f"the agent at {self.place} ended (status {returncode})")
+        if returncode is not None and returncode < 0:
+            name = signal.Signals(-returncode).name
+            return errors.AgentLost(f"the agent on {self.place} was ended by {name}")
         told = said.strip()[-500:] or f"status {returncode}"
         return errors.AgentFailed(f"the agent on {self.place} ended: {told}")
 

@@ -2,105 +2,204 @@
 
 from __future__ import annotations
 
-import json
-import zlib
+import itertools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from engine.agent.wire import FILE, FOLDER, Entry
-from engine.types import Blob, ParcelKind, Strategy
+from engine.agent.wire import FILE, FOLDER, TWIN, Entry, pack_entries, unpack_entries
+from engine.spool import Block, Spool
+from engine.types import ParcelKind, Strategy
 
 #: Files below this size (bytes) are small: they are packed when there are enough of them.
 SMALL = 1 << 20
 #: Fewer small files than this are not worth an archive.
 WORTH_PACKING = 16
+#: A file of at least this size (bytes) travels alone: in order, or as slices over several streams.
+LARGE = 64 << 20
+#: A slice of a large file (bytes); its digest is compared as soon as it has arrived.
+SLICE = 8 << 20
 
-#: A parcel is cut when it holds so many bytes, entries, or bytes of names.
-PARCEL_BYTES = {ParcelKind.ZIP: 64 << 20, ParcelKind.FILE: 256 << 20}
+#: Parcels grow from the first figure to the second (bytes), doubling every GROWS_EVERY parcels:
+#: so a small transfer is spread over its streams, and a large one has not too many of them.
+PARCEL_BYTES = {ParcelKind.ZIP: (4 << 20, 64 << 20), ParcelKind.FILE: (8 << 20, 256 << 20)}
+GROWS_EVERY = 16
 PARCEL_ENTRIES = 10_000
 PARCEL_NAMES = 4 << 20
 
 
-@dataclass(frozen=True)
-class Parcel:
-    """A bounded part of the tree; its entries are kept compressed until they are needed."""
+class LargeFile:
+    """A file that travels in slices: how many of its parcels are still to be proven."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.parcels_left = 0
+        self.tries = 1
+        self.failed = False
+
+
+class Parcel(NamedTuple):
+    """A bounded part of the tree; its list of entries lies in the plan's spool.
+
+    `start` is where a single large file begins that has arrived in part;
+    `slices` are [place, size] in bytes of the `large` file.
+    """
 
     number: int
     kind: ParcelKind
     files: int
     bytes: int
-    blob: Blob
-
-    def entries(self) -> list[Entry]:
-        """The entries, in the order in which they are sent."""
-        return unpack(self.blob)
-
-
-def pack(entries: Iterable[Entry]) -> bytes:
-    """Entries as a small block of bytes, so that a million of them stay affordable."""
-    return zlib.compress(json.dumps(list(entries), separators=(",", ":")).encode("ascii"), 1)
+    block: Block
+    start: int = 0
+    slices: tuple[tuple[int, int], ...] = ()
+    large: LargeFile | None = None
 
 
-def unpack(blob: bytes) -> list[Entry]:
-    """What `pack` packed."""
-    return [Entry(*row) for row in json.loads(zlib.decompress(blob))]
-
-
-@dataclass
 class _Group:
-    entries: list[Entry] = field(default_factory=list)
-    bytes: int = 0
-    names: int = 0
-    files: int = 0
-
-    def add(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.bytes += entry.size
-        self.names += len(entry.path)
-        self.files += entry.kind != FOLDER
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.bytes = self.names = self.files = 0
 
 
 class Planner:
     """Takes entries one by one and cuts them into parcels."""
 
-    def __init__(self, strategy: Strategy) -> None:
+    def __init__(self, strategy: Strategy, spool: Spool) -> None:
         self._strategy = strategy
-        self._groups = {kind: _Group() for kind in ParcelKind}
+        self._spool = spool
+        self._groups = {ParcelKind.ZIP: _Group(), ParcelKind.FILE: _Group()}
+        self._twins = _Group()
+        self._cuts: Counter[ParcelKind] = Counter()
+        self._large: list[LargeFile] = []
+        self._numbers = itertools.count(1)
         self.parcels: list[Parcel] = []
+        #: Parcels that may only be sent when all others have arrived: further names of files.
+        self.last_parcels: list[Parcel] = []
         self.counts: Counter[str] = Counter()
         self.bytes = 0
 
-    def add(self, entry: Entry) -> None:
-        """Put an entry where it belongs."""
-        self.counts[entry.kind] += 1
-        self.bytes += entry.size
-        small = entry.kind != FILE or entry.size < SMALL
-        packed = self._strategy is Strategy.ZIP or (small and self._strategy is Strategy.AUTO)
-        kind = ParcelKind.ZIP if packed else ParcelKind.FILE
-        group = self._groups[kind]
-        if group.entries and group.bytes + entry.size > PARCEL_BYTES[kind]:
-            group = self._cut(kind)
-        group.add(entry)
-        if len(group.entries) >= PARCEL_ENTRIES or group.names >= PARCEL_NAMES:
-            self._cut(kind)
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Put entries where they belong."""
+        auto, pack_all = self._strategy is Strategy.AUTO, self._packs_all
+        zips, plain = self._groups[ParcelKind.ZIP], self._groups[ParcelKind.FILE]
+        limits = {kind: self._limit(kind) for kind in self._groups}
+        for entry in entries:
+            size = entry.size
+            self.counts[entry.kind] += 1
+            if entry.kind == TWIN:
+                self._twins.entries.append(entry)
+                continue
+            self.bytes += size
+            if size >= LARGE and not pack_all:
+                self._large.append(LargeFile(entry))
+                continue
+            if pack_all or (auto and (size < SMALL or entry.kind != FILE)):
+                kind, group = ParcelKind.ZIP, zips
+            else:
+                kind, group = ParcelKind.FILE, plain
+            full = group.bytes + size > limits[kind] or len(group.entries) >= PARCEL_ENTRIES
+            if group.entries and (full or group.names >= PARCEL_NAMES):
+                self._cut(kind)
+                limits[kind] = self._limit(kind)
+                zips, plain = self._groups[ParcelKind.ZIP], self._groups[ParcelKind.FILE]
+                group = self._groups[kind]
+            group.entries.append(entry)
+            group.bytes += size
+            group.names += len(entry.path) + len(entry.meta)
+            group.files += entry.kind != FOLDER
 
-    def finish(self) -> list[Parcel]:
-        """Cut what is left and return all parcels."""
+    def finish(self) -> None:
+        """Cut what is left; large files are still to be planned, by `plan_large`."""
         for kind, group in self._groups.items():
             if group.entries:
                 self._cut(kind)
-        return self.parcels
+        entries = self._twins.entries
+        for at in range(0, len(entries), PARCEL_ENTRIES):
+            part = entries[at : at + PARCEL_ENTRIES]
+            block = self._spool.add(pack_entries(part))
+            number = next(self._numbers)
+            self.last_parcels.append(Parcel(number, ParcelKind.FILE, len(part), 0, block))
+
+    def held(self, entries: list[Entry]) -> Parcel:
+        """A parcel of what has arrived already; it is not among those to send."""
+        files = sum(entry.kind != FOLDER for entry in entries)
+        size = sum(entry.size for entry in entries if entry.kind != TWIN)
+        block = self._spool.add(pack_entries(entries))
+        return Parcel(next(self._numbers), ParcelKind.ZIP, files, size, block)
+
+    def plan_large(self, streams: int, part_of: Callable[[Entry], dict[str, Any]]) -> int:
+        """Plan the large files for so many streams; return the bytes that need not be sent.
+
+        `part_of` says what of a file has arrived, see `agent.resume.Survey`.
+        """
+        before = sum(parcel.bytes for parcel in self.parcels)
+        for large in self._large:
+            entry = large.entry
+            part = part_of(entry)
+            if streams > 1 or part.get("slices"):
+                self._slice(large, streams, part)
+            else:
+                block = self._spool.add(pack_entries([entry]))
+                upto = part.get("upto", 0)
+                self._add(ParcelKind.FILE, 1, entry.size - upto, block, start=upto)
+        planned = sum(large.entry.size for large in self._large)
+        self._large = []
+        return planned - (sum(parcel.bytes for parcel in self.parcels) - before)
+
+    @property
+    def large_entries(self) -> list[Entry]:
+        """The large files that are still to be planned."""
+        return [large.entry for large in self._large]
+
+    @property
+    def large_bytes(self) -> int:
+        """How many bytes the large files have that are still to be planned."""
+        return sum(large.entry.size for large in self._large)
+
+    def slice_again(self, large: LargeFile) -> list[Parcel]:
+        """The parcels of a sliced file once more, for its content was not proven."""
+        first = len(self.parcels)
+        self._slice(large, 1, {})
+        again, self.parcels = self.parcels[first:], self.parcels[:first]
+        return again
+
+    def _slice(self, large: LargeFile, streams: int, part: dict[str, Any]) -> None:
+        entry = large.entry
+        there = {at: size for at, size, _ in part.get("slices", ())}
+        upto = part.get("upto", 0)
+        slices = [(at, min(SLICE, entry.size - at)) for at in range(0, entry.size, SLICE)]
+        missing = [(at, size) for at, size in slices if at + size > upto and there.get(at) != size]
+        each = max(1, min(32, len(missing) // (streams * 4)))
+        block = self._spool.add(pack_entries([entry]))
+        for at in range(0, len(missing), each):
+            part_of_them = tuple(missing[at : at + each])
+            size = sum(length for _, length in part_of_them)
+            self._add(ParcelKind.RANGE, 0, size, block, slices=part_of_them, large=large)
+            large.parcels_left += 1
+        if not missing:  # All is there: what is left is to prove the whole.
+            self._add(ParcelKind.RANGE, 0, 0, block, large=large)
+            large.parcels_left += 1
+
+    @property
+    def _packs_all(self) -> bool:
+        return self._strategy in (Strategy.ZIP, Strategy.ARCHIVE)
+
+    def _limit(self, kind: ParcelKind) -> int:
+        least, most = PARCEL_BYTES[kind]
+        return min(least << self._cuts[kind] // GROWS_EVERY, most)
 
     @property
     def files(self) -> int:
         """How many entries are not folders."""
         return self.counts.total() - self.counts[FOLDER]
 
+    def entries(self, parcel: Parcel) -> list[Entry]:
+        """The entries of a parcel."""
+        return unpack_entries(self._spool.get(parcel.block))
+
     def summary(self) -> dict[str, Any]:
         """The plan in figures and in a sentence."""
-        kinds = Counter(parcel.kind.value for parcel in self.parcels)
+        kinds = Counter(parcel.kind.value for parcel in self.parcels + self.last_parcels)
         return {
             "files": self.files,
             "folders": self.counts[FOLDER],
@@ -119,18 +218,24 @@ class Planner:
         if kinds["zip"]:
             reasons.append(f"entries below {SMALL >> 20} MiB are packed into archives")
         if kinds["file"]:
-            reasons.append(f"large files, or fewer than {WORTH_PACKING} small ones, go as they are")
+            reasons.append(f"larger files, and fewer than {WORTH_PACKING} small ones, go as is")
+        if kinds["range"]:
+            reasons.append(f"files of {LARGE >> 20} MiB or more are sliced over the streams")
         return "; ".join(reasons)
 
-    def _cut(self, kind: ParcelKind) -> _Group:
-        """Make a parcel of a group and return the new, empty group."""
+    def _cut(self, kind: ParcelKind) -> None:
+        """Make a parcel of a group and begin an empty one."""
         group = self._groups[kind]
-        if self._strategy is Strategy.AUTO and len(group.entries) < WORTH_PACKING:
-            kind_on_wire = ParcelKind.FILE
-        else:
-            kind_on_wire = kind
-        number = len(self.parcels) + 1
-        blob = pack(group.entries)
-        self.parcels.append(Parcel(number, kind_on_wire, group.files, group.bytes, blob))
+        on_wire = kind
+        if self._strategy is Strategy.ARCHIVE:
+            on_wire = ParcelKind.ARCHIVE
+        elif self._strategy is Strategy.AUTO and len(group.entries) < WORTH_PACKING:
+            on_wire = ParcelKind.FILE
+        self._cuts[kind] += 1
+        block = self._spool.add(pack_entries(group.entries))
+        self._add(on_wire, group.files, group.bytes, block)
         self._groups[kind] = _Group()
-        return self._groups[kind]
+
+    def _add(self, kind: ParcelKind, files: int, size: int, block: Block, **more: Any) -> None:
+        number = next(self._numbers)
+        self.parcels.append(Parcel(number, kind, files, size, block=block, **more))

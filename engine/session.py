@@ -6,17 +6,23 @@ import contextlib
 import fcntl
 import posixpath
 from collections.abc import Callable
+from typing import Any
 
 from engine import errors
-from engine.agent.wire import FILE, STAGING_PREFIX, STAGING_SUFFIX, Entry
+from engine.agent.wire import FILE, STAGING_PREFIX, STAGING_SUFFIX, Entry, unpack_entries
 from engine.links import Hub, Link, Message
-from engine.types import Endpoint, Request
+from engine.types import Endpoint, HardLinks, Request, Verify
 
 _PIPE_BYTES = 1 << 20
 
 
 class Lane:
-    """A sender and a receiver, joined by a pipe that the worker's Python never reads."""
+    """A sender and a receiver, joined by a pipe that the worker's Python never reads.
+
+    Until the first parcel is sent the worker writes to the receiver itself;
+    from then on, and until all parcels are through, the sender is the only
+    writer on that pipe, and `order` has it pass our commands on.
+    """
 
     def __init__(self, hub: Hub, source: Endpoint, target: Endpoint) -> None:
         self.target = Link(hub, target)
@@ -24,17 +30,26 @@ class Lane:
             fcntl.fcntl(self.target.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.source = Link(hub, source, stdout=self.target.stdin)
 
-    def greet(self) -> None:
-        """Wait for both agents; the sender first, so that its shell's noise comes before us."""
-        self.source.greet()
-        self.target.greet()
+    def send_programs(self) -> None:
+        """Send both agents their programs."""
+        self.target.send_program()
+        self.source.send_program()
+
+    def order(self, op: str, blob: bytes = b"", **arguments: Any) -> None:
+        """Send the receiver a command among the parcels; its answer comes through the hub."""
+        self.source.tell("relay", self.target.command(op, blob, **arguments))
+
+    def hang_up(self) -> None:
+        """Let both agents go; nothing of theirs is waited for any more."""
+        self.source.hang_up()
+        self.target.hang_up()
 
 
 class Session:
     """Both ends of one transfer, opened and found fit for each other.
 
-    After `open`, the first lane's agents are at the source folder and the
-    target folder. `single` is set when the source is one file: its entry and
+    After `look_at_target` the first lane's agents are at the source folder and
+    ready to open the target folder. `single` is set when the source is one file: its entry and
     the name it takes at the target.
     """
 
@@ -48,6 +63,8 @@ class Session:
         self.staged = False
         #: Whether the target folder was made for this transfer, be it by an attempt that died.
         self.fresh_target = False
+        #: The name of the one file that is delivered, with the strategy `archive`.
+        self.archive_name = ""
         self._source_path = request.source.path
         self._target_path = request.target.path.rstrip("/")
 
@@ -61,55 +78,119 @@ class Session:
         """The agent at the target."""
         return self.lanes[0].target
 
-    def look(self) -> None:
-        """Connect both ends and refuse what cannot work, changing nothing."""
-        request = self.request
-        self._connect()
-        self.source_found = self.source.ask(
-            "look", root=request.source.root, path=request.source.path
-        )
-        self.target_found = self.target.ask(
-            "look", root=request.target.root, path=request.target.path
-        )
-        kind = self.source_found["kind"]
-        if kind == "absent":
-            raise errors.SourceMissing(f"{self.source_found['real']} does not exist at the source")
-        if kind == "other":
-            raise errors.BadRequest(f"{self.source_found['real']} is neither a folder nor a file")
-        if not self.target_found["has_root"]:
-            # Not made: it may be a disk that is not mounted, and a move would fill the wrong one.
-            raise errors.RootMissing(f"the root {request.target.root} does not exist at the target")
-        if kind == "file":
-            self._aim_file()
-        elif self.target_found["kind"] not in ("absent", "folder"):
-            raise errors.TargetExists(f"{self.target_found['real']} is a file, the source a folder")
-        self._refuse_overlap()
+    def connect(self) -> None:
+        """Begin to connect both ends; nothing is waited for."""
+        self.lanes.append(Lane(self.hub, self.request.source, self.request.target))
 
     def open_source(self) -> None:
-        """Bring the source's agent to the folder to read from."""
-        self.source.ask("open", root=self.request.source.root, path=self._source_path)
-        if self.single:
-            planned, name = self.single
-            found = self.source.ask("stat", path=planned.path)["entry"]
-            if not found or found[1] != FILE:
-                raise errors.SourceChanged(f"{self.source_found['real']} is no file any more")
-            self.single = (Entry(*found), name)
+        """Have the source listed as soon as it can be reached.
 
-    def stage(self) -> None:
-        """Make the target folder and our place in it."""
+        A folder's scan runs on while the target is still being connected.
+        """
+        request = self.request
+        self.lanes[0].send_programs()
+        self.source.greet()
+        found = self.source.ask("look", root=request.source.root, path=request.source.path)
+        self.source_found = found
+        if found["kind"] == "absent":
+            raise errors.SourceMissing(f"{found['real']} does not exist at the source")
+        if found["kind"] == "other":
+            raise errors.BadRequest(f"{found['real']} is neither a folder nor a file")
+        if found["kind"] == "folder":
+            self.source.ask("open", root=request.source.root, path=request.source.path)
+            self.source.tell(
+                "scan",
+                filters=request.filters,
+                symlinks=request.symlinks,
+                hard_links=HardLinks.COPY if request.strategy == "archive" else request.hard_links,
+                xattrs=request.xattrs,
+            )
+
+    def look_at_target(self) -> None:
+        """Wait for the target and refuse what cannot work, changing nothing."""
+        request = self.request
+        hello = self.target.greet()
+        found = self.target.ask(
+            "look",
+            root=request.target.root,
+            path=request.target.path,
+            staging=f"{STAGING_PREFIX}{request.transfer_id}{STAGING_SUFFIX}",
+        )
+        self.target_found = {**found, "system": hello["system"]}
+        if not found["has_root"]:
+            # Not made: it may be a disk that is not mounted, and a move would fill the wrong one.
+            raise errors.RootMissing(f"the root {request.target.root} does not exist at the target")
+        if self.source_found["kind"] == "file":
+            self._aim_file()
+        if request.strategy == "archive":
+            self._aim_archive()
+        elif not self.single and found["kind"] not in ("absent", "folder"):
+            raise errors.TargetExists(f"{found['real']} is a file, the source a folder")
+        self._refuse_overlap()
+        if self.source_found["kind"] == "file":
+            self._open_file()
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds to the further of the two ends and back, as far as it was measured."""
+        return max(self.source.answered_in, self.target.answered_in)
+
+    def _open_file(self) -> None:
+        assert self.single
+        self.source.ask("open", root=self.request.source.root, path=self._source_path)
+        planned, name = self.single
+        found = unpack_entries(self.source.ask("stat", path=planned.path)["blob"])
+        if not found or found[0].kind != FILE:
+            raise errors.SourceChanged(f"{self.source_found['real']} is no file any more")
+        self.single = (found[0], name)
+
+    def stage(self, told: Callable[[Message], None] | None = None) -> None:
+        """Make the target folder and our place in it.
+
+        With `told`, what an earlier attempt left is taken up, and told of.
+        """
         # From here on something of ours may be there, also if no answer comes.
         self.staged = True
-        self.fresh_target = bool(self._stage(self.target, attach=False)["fresh"])
+        self.target.tell("stage", **self._staging(resume=told is not None))
+        while True:
+            message = self.hub.wait_for(self.target, "done", "held", "parts")
+            if "done" in message:
+                break
+            if told:
+                told(message)
+        self.fresh_target = bool(message["done"]["fresh"])
 
-    def add_lane(self) -> None:
-        """Open one more lane, ready to carry parcels."""
-        self._connect()
-        lane = self.lanes[-1]
-        lane.source.ask("open", root=self.request.source.root, path=self._source_path)
-        self._stage(lane.target, attach=True)
+    def start_lane(self) -> Lane:
+        """Begin to open one more lane; the transfer goes on without it if that fails."""
+        lane = Lane(self.hub, self.request.source, self.request.target)
+        lane.source.dispensable = lane.target.dispensable = True
+        lane.send_programs()
+        return lane
+
+    def welcome(self, lane: Lane) -> None:
+        """Let a lane whose agents have introduced themselves get ready: two answers will come."""
+        lane.source.welcome()
+        lane.target.welcome()
+        lane.source.tell("open", root=self.request.source.root, path=self._source_path)
+        lane.target.tell("stage", attach=True, **self._staging())
+
+    def _staging(self, resume: bool = False) -> dict[str, Any]:
+        request = self.request
+        return {
+            "root": request.target.root,
+            "path": self._target_path,
+            "transfer_id": request.transfer_id,
+            "attempt": request.attempt,
+            "ways": [
+                request.verify_level is Verify.READBACK, request.xattrs, request.special_bits
+            ],
+            "resume": resume,
+        }  # fmt: skip
 
     def open_target(self) -> bool:
         """Bring the target's agent to the target folder; False if there is none yet."""
+        if self.staged:
+            return True  # It is there: opened once more, the staging folder would be lost.
         try:
             self.target.ask("open", root=self.request.target.root, path=self._target_path)
         except errors.EngineError as error:
@@ -156,6 +237,7 @@ class Session:
         hub = Hub(lambda: None)
         try:
             link = Link(hub, request.target)
+            link.send_program()
             link.greet()
             link.ask("open", root=request.target.root, path=self._target_path)
             link.ask("clean", transfer_id=request.transfer_id, attempt=request.attempt, undo=True)
@@ -169,22 +251,6 @@ class Session:
         """End all agents."""
         self.hub.close()
         self.lanes.clear()
-
-    def _connect(self) -> None:
-        lane = Lane(self.hub, self.request.source, self.request.target)
-        self.lanes.append(lane)
-        lane.greet()
-
-    def _stage(self, link: Link, attach: bool) -> Message:
-        request = self.request
-        opened = link.ask("open", root=request.target.root, path=self._target_path, make=True)
-        return link.ask(
-            "stage",
-            transfer_id=request.transfer_id,
-            attempt=request.attempt,
-            made=opened["made"],
-            attach=attach,
-        )
 
     def _aim_file(self) -> None:
         """One file: it becomes the target's name, or goes into the target's folder."""
@@ -200,6 +266,16 @@ class Session:
             self.single = (entry, last)
         else:
             raise errors.BadRequest("a file needs a name or a folder at the target")
+
+    def _aim_archive(self) -> None:
+        """One archive: B is its name if it ends in .zip, else the folder to put it in."""
+        base = posixpath.basename(self.source_found["real"]) or "archive"
+        path = self.request.target.path
+        self._target_path = path.rstrip("/")
+        if self.target_found["kind"] == "folder" or not path.endswith(".zip"):
+            self.archive_name = f"{base}.zip"
+        else:
+            self._target_path, self.archive_name = posixpath.split(self._target_path)
 
     def _refuse_overlap(self) -> None:
         source, target = self.source_found, self.target_found

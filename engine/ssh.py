@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
-import hashlib
 import os
 import re
-import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 
 from engine import errors
 from engine.bundle import TOO_OLD
@@ -18,7 +13,7 @@ from engine.types import HostKey, SshAccess
 
 #: Seconds for the TCP connection and the server's greeting.
 CONNECT_SECONDS = 15
-_ASKPASS = Path(__file__).with_name("askpass.sh")
+_ASKPASS = os.path.join(os.path.dirname(__file__), "askpass.sh")
 _ALIAS = "ketter-pinned"
 _PREFIX = "ketter-ssh-"
 
@@ -78,15 +73,18 @@ class SshFiles:
         _sweep()
         # It takes the name that others sweep only once it is locked, and holds the lock
         # as long as we live: so they can tell what a killed worker left.
-        unlocked = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
-        self._lock = os.open(unlocked / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        place, name = _temporary_folder(), f"{_PREFIX}{os.urandom(8).hex()}"
+        unlocked = os.path.join(place, f".{name}")
+        os.mkdir(unlocked, 0o700)
+        self._lock = os.open(os.path.join(unlocked, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.folder = unlocked.rename(unlocked.with_name(unlocked.name[1:]))
-        self.log = self.folder / "log"
+        self.folder = os.path.join(place, name)
+        os.rename(unlocked, self.folder)
+        self.log = os.path.join(self.folder, "log")
 
     def remove(self) -> None:
         """Remove the folder with all secrets in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -94,13 +92,15 @@ class SshFiles:
     def remove_secrets(self) -> None:
         """Remove the secrets, once the connection stands; the log stays."""
         for name in ("key", "password"):
-            (self.folder / name).unlink(missing_ok=True)
+            path = os.path.join(self.folder, name)
+            if os.path.exists(path):
+                os.unlink(path)
 
     def command(self, remote: str) -> list[str]:
         """The command line that runs `remote` at the host."""
         access = self.access
         options = dict(_OPTIONS, BatchMode="no" if access.password else "yes")
-        line = ["ssh", "-T", "-E", str(self.log)]
+        line = ["ssh", "-T", "-E", self.log]
         if access.config_file:
             line += ["-F", access.config_file]
         if access.port:
@@ -114,7 +114,7 @@ class SshFiles:
             options["NumberOfPasswordPrompts"] = "1"
         identity = access.identity_file
         if access.private_key:
-            identity = str(self._private("key", access.private_key.strip() + "\n"))
+            identity = self._private("key", access.private_key.strip() + "\n")
         if identity:
             options["IdentityFile"] = _quoted(identity)
             options["IdentitiesOnly"] = "yes"
@@ -128,9 +128,9 @@ class SshFiles:
         env = dict(os.environ)
         if self.access.password:
             env.update(
-                SSH_ASKPASS=str(_ASKPASS),
+                SSH_ASKPASS=_ASKPASS,
                 SSH_ASKPASS_REQUIRE="force",
-                KETTER_ASKPASS_FILE=str(self.folder / "password"),
+                KETTER_ASKPASS_FILE=os.path.join(self.folder, "password"),
                 DISPLAY=env.get("DISPLAY", ":0"),
             )
         return env
@@ -138,7 +138,7 @@ class SshFiles:
     def explain(self, returncode: int | None, said: str) -> errors.EngineError:
         """What the end of an ssh process means, from its log and what the far side said."""
         host = self.access.host
-        log = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        log = _text_of(self.log)
         if TOO_OLD in said:
             return errors.NoPython(f"{host} has a Python older than 3.8, too old for the agent")
         if returncode in (126, 127):
@@ -167,32 +167,63 @@ class SshFiles:
             }
         return {}
 
-    def _private(self, name: str, text: str) -> Path:
-        path = self.folder / name
+    def _private(self, name: str, text: str) -> str:
+        path = os.path.join(self.folder, name)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
         return path
 
 
+def _temporary_folder() -> str:
+    """Where temporary files go, as `tempfile` has it; that takes too long to import."""
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        if os.path.isdir(os.environ.get(name, "")):
+            return os.path.abspath(os.environ[name])
+    return "/tmp"  # noqa: S108 - a private folder is made in it
+
+
+def _text_of(path: str) -> str:
+    """A file's text; nothing if there is no such file."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove a private folder of ours with the files in it, as far as it is there."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return  # Somebody else has removed it meanwhile.
+
+
 def _sweep() -> None:
     """Remove the private folders of workers that were killed before they could."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    place = _temporary_folder()
+    with os.scandir(place) as listing:
+        names = [item.name for item in listing if item.name.startswith(_PREFIX)]
+    for name in names:
+        folder = os.path.join(place, name)
         try:
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW)
+            lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_NOFOLLOW)
         except OSError:
             continue  # Another user's, or just being made.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_folder(folder)
         except BlockingIOError:
             continue  # Its worker lives.
         finally:
             os.close(lock)
 
 
-def _quoted(path: str | Path) -> str:
+def _quoted(path: str) -> str:
     """A path as ssh's option takes it: else it splits at blanks and expands percent signs."""
-    return '"' + str(path).replace("%", "%%").replace('"', '\\"') + '"'
+    return '"' + path.replace("%", "%%").replace('"', '\\"') + '"'
 
 
 def fetch_host_key(access: SshAccess) -> HostKey:
@@ -203,7 +234,7 @@ def fetch_host_key(access: SshAccess) -> HostKey:
     """
     bare = SshAccess(access.host, access.port, "nobody", config_file=access.config_file)
     files = SshFiles(bare)
-    known = files.folder / "known_hosts"
+    known = os.path.join(files.folder, "known_hosts")
     line = files.command("true")
     line[1:1] = [
         "-o", "StrictHostKeyChecking=accept-new",
@@ -223,9 +254,9 @@ def fetch_host_key(access: SshAccess) -> HostKey:
             start_new_session=True,
             check=False,
         )
-        if not known.exists():
+        if not os.path.exists(known):
             raise files.explain(ended.returncode, ended.stderr.decode("utf-8", "replace"))
-        pinned = known.read_text("utf-8").split()[1:3]
+        pinned = _text_of(known).split()[1:3]
     except subprocess.TimeoutExpired:
         raise errors.HostUnreachable(f"{access.host} cannot be reached") from None
     except OSError as error:
@@ -237,6 +268,9 @@ def fetch_host_key(access: SshAccess) -> HostKey:
 
 def fingerprint(line: str) -> str:
     """A public key's fingerprint as `ssh-keygen -l` shows it; ValueError if it is no key."""
+    import base64
+    import hashlib
+
     try:
         blob = base64.b64decode(line.split()[1], validate=True)
     except IndexError:

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
@@ -52,9 +52,14 @@ def request_for(job: Job) -> engine.Request:
         strategy=engine.Strategy(job.strategy),
         verify=engine.Verify(job.verify) if job.verify else None,
         on_conflict=engine.OnConflict(job.on_conflict),
-        include=tuple(job.include),
-        exclude=tuple(job.exclude),
+        # The last rule that matches decides: what is excluded is never sent.
+        filters=(
+            *(("include", pattern) for pattern in job.include),
+            *(("exclude", pattern) for pattern in job.exclude),
+        ),
         streams=min(job.streams, limit),
+        max_streams=limit,
+        resume=True,
     )
 
 
@@ -87,8 +92,18 @@ def transfer(job: Job) -> End:
         end = End(Status.CANCELLED, "CANCELLED", str(stop))
     except (engine.EngineError, PortalError) as error:
         end = failure(error.code, str(error))
+        if getattr(error, "kept", False):
+            _discard_kept(job, end)
     observer.save()
     return end
+
+
+def _discard_kept(job: Job, end: End) -> None:
+    """Remove what a failed job has left at the target to go on from: it will not go on."""
+    try:
+        engine.discard(request_for(job))
+    except (engine.EngineError, PortalError) as error:
+        end.data["left"] = f"What had arrived stays in a hidden folder at the target: {error}"
 
 
 def _clear_away(job: Job) -> End:
@@ -183,6 +198,8 @@ class JobObserver:
     transfer: by then another worker may have the job.
     """
 
+    wants_manifests = True
+
     def __init__(self, job: Job) -> None:
         self._job = job
         self._parent = os.getppid()
@@ -216,7 +233,7 @@ class JobObserver:
         """Keep a parcel's news for the next look; a manifest once seen is not forgotten."""
         before = self._parcels.get(parcel.number)
         if before and before.manifest is not None and parcel.manifest is None:
-            parcel = replace(parcel, manifest=before.manifest, digest=before.digest)
+            parcel = parcel._replace(manifest=before.manifest, digest=before.digest)
         self._parcels[parcel.number] = parcel
 
     def planned(self, plan: dict[str, Any]) -> None:

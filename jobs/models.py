@@ -29,6 +29,7 @@ class JobStrategy(models.TextChoices):
     AUTO = "auto", _("automatic")
     ZIP = "zip", _("pack everything")
     FILES = "files", _("file by file")
+    ARCHIVE = "archive", _("deliver one archive")
 
 
 class JobVerify(models.TextChoices):
@@ -45,6 +46,7 @@ class JobConflict(models.TextChoices):
     FAIL = "fail", _("fail")
     SKIP = "skip", _("skip")
     OVERWRITE = "overwrite", _("overwrite")
+    OVERWRITE_OLDER = "overwrite-older", _("overwrite what is older")
     KEEP_BOTH = "keep-both", _("keep both")
 
 
@@ -92,7 +94,9 @@ class Job(models.Model):
     )
     include = models.JSONField(_("include"), default=list, blank=True)
     exclude = models.JSONField(_("exclude"), default=list, blank=True)
-    streams = models.PositiveSmallIntegerField(_("streams"), default=1)
+    streams = models.PositiveSmallIntegerField(
+        _("streams"), default=0, help_text=_("0 chooses by the round trip and the processors.")
+    )
 
     status = models.CharField(
         _("status"), max_length=16, choices=Status, default=Status.QUEUED, editable=False
@@ -165,7 +169,7 @@ class Job(models.Model):
                 condition=~Q(status="running") | Q(lease_until__isnull=False),
             ),
             models.CheckConstraint(
-                name="job_streams_range", condition=Q(streams__gte=1) & Q(streams__lte=32)
+                name="job_streams_range", condition=Q(streams__gte=0) & Q(streams__lte=32)
             ),
             models.UniqueConstraint(
                 name="job_idempotency_key_once_per_user",
@@ -220,6 +224,8 @@ class ParcelKind(models.TextChoices):
 
     ZIP = "zip", _("zip")
     FILE = "file", _("file")
+    RANGE = "range", _("slices of a file")
+    ARCHIVE = "archive", _("part of an archive")
 
 
 class ParcelState(models.TextChoices):

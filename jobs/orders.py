@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import TextChoices
 from django.utils.translation import gettext as _
 
+from engine import BadRequest, check_filters
 from jobs.errors import Problem
 from jobs.models import Job, JobConflict, JobMode, JobStrategy, JobVerify
 from jobs.places import overlap_problem, path_problem, tidy
@@ -85,13 +86,19 @@ def _patterns_problem(patterns: Any) -> Problem | None:
             return Problem("INVALID", _("A pattern is a text of 1 to %d characters.") % MAX_PATTERN)
         if not is_storable(pattern):
             return Problem("INVALID", _("A pattern must be valid text without NUL."))
+        try:
+            check_filters([("exclude", pattern)])
+        except BadRequest as error:
+            return Problem("INVALID", str(error))
     return None
 
 
 def _streams_problem(streams: Any) -> Problem | None:
-    if isinstance(streams, int) and 1 <= streams <= MAX_STREAMS:
+    if isinstance(streams, int) and 0 <= streams <= MAX_STREAMS:
         return None
-    return Problem("INVALID", _("The number of streams is between 1 and %d.") % MAX_STREAMS)
+    return Problem(
+        "INVALID", _("The number of streams is between 0 (automatic) and %d.") % MAX_STREAMS
+    )
 
 
 def _key_problem(key: str) -> Problem | None:

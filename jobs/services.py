@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -56,7 +55,7 @@ def job_create(
     on_conflict: str = "fail",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    streams: int = 1,
+    streams: int = 0,
     idempotency_key: str = "",
 ) -> Job:
     """Record a transfer and ring for a worker once it is committed.
@@ -183,7 +182,7 @@ def _columns_of(to: Status) -> dict[str, Any]:
             "heartbeat_at": Now(),
             "lease_until": _lease(),
             "phase": "",
-            **asdict(Progress()),
+            **Progress()._asdict(),
         }
     return {"finished_at": Now(), "lease_until": None}
 
@@ -284,7 +283,7 @@ def job_renew(job: Job, *, progress: Progress, phase: Phase | str = "", **column
         lease_until=_lease(),
         heartbeat_at=Now(),
         phase=phase,
-        **asdict(progress),
+        **progress._asdict(),
         **columns,
     )
     if not renewed:

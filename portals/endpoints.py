@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from django.utils.translation import gettext as _
 
 from engine.types import Endpoint, SshAccess
@@ -46,18 +44,18 @@ def _ssh_access(portal: Portal) -> SshAccess:
             )
             % portal.name
         )
-    access = replace(ssh_address(portal), host_key=portal.host_key)
+    access = ssh_address(portal)._replace(host_key=portal.host_key)
     return _with_credential(access, portal.credential) if portal.credential else access
 
 
 def _with_credential(access: SshAccess, credential: Credential) -> SshAccess:
     match credential.kind:
         case CredentialKind.PASSWORD:
-            return replace(access, password=_open(credential))
+            return access._replace(password=_open(credential))
         case CredentialKind.PRIVATE_KEY:
-            return replace(access, private_key=_open(credential))
+            return access._replace(private_key=_open(credential))
         case CredentialKind.KEY_FILE:
-            return replace(access, identity_file=credential.key_path)
+            return access._replace(identity_file=credential.key_path)
     return access  # The agent: the OpenSSH client finds it by itself.
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from typing import Any, TypedDict, Unpack
 
 from django.core.exceptions import ValidationError
@@ -118,7 +117,7 @@ def portal_test(portal: Portal) -> Finding:
     stored = Portal.objects.filter(pk=portal.pk, updated_at=portal.updated_at).update(
         health=finding.health,
         health_message=finding.message,
-        capabilities=asdict(finding.probe) if finding.probe else {},
+        capabilities=finding.probe._asdict() if finding.probe else {},
         checked_at=timezone.now(),
     )
     if not stored:

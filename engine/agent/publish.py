@@ -1,4 +1,4 @@
-"""What happens at the ends once the bytes are proven: compare, publish, finish, remove."""
+"""The target tree: what it holds already, and putting into place what was proven."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import os
 import stat
 from typing import Iterator
 
-from engine.agent.tree import Tree, entry_of, unchanged
-from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, show
+from engine.agent.tree import Tree, entry_from, entry_of
+from engine.agent.wire import FILE, FOLDER, TWIN, AgentError, Entry, explain, show
 
-ABSENT, SAME, DIFFERENT, OTHER_KIND = "a", "s", "d", "t"
+ABSENT, SAME, DIFFERENT, OLDER, OTHER_KIND = "a", "s", "d", "o", "t"
 
 
-def compare(target: Tree, entries: list[Entry], keep_both: bool) -> tuple[str, dict[str, str]]:
+def compare(
+    target: Tree, entries: list[Entry], keep_both: bool, by_content: bool = False
+) -> tuple[str, dict[str, str]]:
     """What the target holds where each entry would go, one letter each.
 
     a: nothing; s: the same (kind, size and mtime; link text); d: something
-    different of a kind that could be replaced; t: something in the way that
-    is never replaced. With `keep_both` a copy under an earlier second name
-    counts as the same; the second result maps indexes to such names.
+    different of a kind that could be replaced; o: likewise, and older; t:
+    something in the way that is never replaced. With `by_content` files of one
+    size count as the same: their digests will tell. With `keep_both` a copy
+    under an earlier second name counts as the same; the second result maps
+    indexes to such names.
     """
     states, others = [], {}
     for index, entry in enumerate(entries):
-        state = _compare_one(target, entry, entry.path)
-        if keep_both and state in (DIFFERENT, OTHER_KIND) and entry.kind != FOLDER:
+        state = _compare_one(target, entry, entry.path, by_content)
+        if keep_both and state in (DIFFERENT, OLDER, OTHER_KIND) and entry.kind != FOLDER:
             for path in second_names(entry.path):
-                second = _compare_one(target, entry, path)
+                second = _compare_one(target, entry, path, by_content)
                 if second == SAME:
                     state, others[str(index)] = SAME, path
                 if second in (SAME, ABSENT):
@@ -35,26 +39,27 @@ def compare(target: Tree, entries: list[Entry], keep_both: bool) -> tuple[str, d
     return "".join(states), others
 
 
-def _compare_one(target: Tree, entry: Entry, path: str) -> str:
+def _compare_one(target: Tree, entry: Entry, path: str, by_content: bool = False) -> str:
     try:
         folder, name = target.parent(path)
-        found = entry_of(folder, name, path)
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if entry.kind in (FILE, TWIN) and stat.S_ISREG(found.st_mode):
+            alike = entry.kind == FILE and found.st_size == entry.size
+            if alike and (found.st_mtime_ns == entry.mtime_ns or by_content):
+                return SAME
+            return OLDER if found.st_mtime_ns < entry.mtime_ns else DIFFERENT
+        there = entry_from(found, folder, name, path)
     except FileNotFoundError:
         return ABSENT
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):  # A symlink on the way: ELOOP on macOS.
             return OTHER_KIND
         raise explain(error, path) from error
-    if found is None or (found.kind == FOLDER) != (entry.kind == FOLDER):
+    if there is None or (there.kind == FOLDER) != (entry.kind == FOLDER):
         return OTHER_KIND
-    if found.kind != entry.kind:
-        return DIFFERENT
-    if entry.kind == FILE:
-        same = (found.size, found.mtime_ns) == (entry.size, entry.mtime_ns)
-        return SAME if same else DIFFERENT
-    if entry.kind == LINK:
-        return SAME if found.link == entry.link else DIFFERENT
-    return SAME
+    if there.kind == entry.kind and (entry.kind == FOLDER or there.link == entry.link):
+        return SAME
+    return OLDER if there.mtime_ns < entry.mtime_ns else DIFFERENT
 
 
 def second_names(path: str) -> Iterator[str]:
@@ -127,7 +132,9 @@ class Publisher:
         return entry, _compare_one(self._target, entry, path)
 
     def _allowed(self, state: str) -> bool:
-        return self._both or (self._policy == "overwrite" and state != OTHER_KIND)
+        if self._policy == "overwrite":
+            return state != OTHER_KIND
+        return self._both or (self._policy == "overwrite-older" and state == OLDER)
 
     def _free_name(self, entry: Entry) -> str:
         for path in second_names(entry.path):
@@ -156,70 +163,3 @@ def count_files(tree: Tree) -> int:
                 else:
                     count += 1
     return count
-
-
-def finish_folders(target: Tree, folders: list[Entry]) -> list[list[str]]:
-    """Give folders their mode and time, in the order given (deepest first is the caller's duty).
-
-    Returns those that would not take them, as path, code, sentence: a folder
-    that was there before may belong to somebody else.
-    """
-    problems = []
-    for entry in folders:
-        try:
-            fd = target.folder(entry.path)
-            os.fchmod(fd, entry.mode & 0o777)
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-        except OSError as error:
-            problem = explain(error, entry.path)
-            problems.append([entry.path, problem.code, str(problem)])
-    return problems
-
-
-def remove_entries(source: Tree, entries: list[Entry]) -> tuple[int, list[list[str]]]:
-    """Remove files and links that are still what was scanned; return the count and what stayed.
-
-    What stayed comes as path, code, sentence. An entry that is gone already counts as removed.
-    """
-    source.forget()  # A folder that was moved away since is no longer ours to empty.
-    removed, kept = 0, []
-    for entry in entries:
-        try:
-            folder, name = source.parent(entry.path)
-            if unchanged(entry, os.stat(name, dir_fd=folder, follow_symlinks=False)):
-                os.unlink(name, dir_fd=folder)
-            else:
-                sentence = f"{show(entry.path)} was delivered, but stays: it changed since"
-                kept.append([entry.path, "SOURCE_CHANGED", sentence])
-                continue
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            problem = explain(error, entry.path)
-            sentence = (
-                f"{show(entry.path)} was delivered, but stays: {os.strerror(error.errno or 0)}"
-            )
-            kept.append([entry.path, problem.code, sentence])
-            continue
-        removed += 1
-    return removed, kept
-
-
-def remove_folders(source: Tree, folders: list[Entry]) -> list[list[str]]:
-    """Remove the folders that are empty now, in the order given; deepest first.
-
-    One that is in use, gone or of another kind by now stays as it is. Those that
-    could not be removed are returned as path, code, sentence.
-    """
-    source.forget()
-    kept = []
-    for entry in folders:
-        try:
-            folder, name = source.parent(entry.path)
-            if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                os.rmdir(name, dir_fd=folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
-                problem = explain(error, entry.path)
-                kept.append([entry.path, problem.code, str(problem)])
-    return kept

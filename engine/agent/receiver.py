@@ -4,206 +4,338 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
-from typing import Any, BinaryIO, Callable
+from functools import partial
+from typing import Any, Callable, NamedTuple
 
-from engine.agent.tree import Tree, check_path, remove_tree
+from engine.agent.incoming import Incoming
+from engine.agent.inlet import Inlet, Payload
+from engine.agent.journal import Journal, file_key
+from engine.agent.stage import (
+    digest_file,
+    discard,
+    make_durable,
+    make_folder,
+    write_whole,
+)
+from engine.agent.tree import Tree, check_path
 from engine.agent.wire import (
-    DATA,
-    END_ENTRY,
+    DIGEST,
     END_PARCEL,
     FOLDER,
     LINK,
+    MARK,
+    NO_DIGEST,
+    TWIN,
     AgentError,
     Entry,
-    decode,
     explain,
-    read_exactly,
-    read_header,
+    unpack_entries,
 )
 from engine.agent.zipstream import ZipReader
 
 CHUNK = 1 << 20
+#: A file up to this size (bytes) that comes in an archive is looked at in one piece.
+WHOLE = 4 << 20
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DROP_CACHE = getattr(os, "posix_fadvise", None)
+_PART = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: Called with the bytes and entries received so far.
-Progress = Callable[[int, int], None]
+#: Called with the bytes of the parcel that have arrived so far.
+Progress = Callable[[int], None]
 
 
-class Parcel:
-    """The payload of one parcel as it comes in, frame by frame."""
+class Ways(NamedTuple):
+    """How a transfer wants things written."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._held = memoryview(b"")
-        self.ended: dict[str, Any] | None = None
+    readback: bool = False
+    xattrs: bool = False
+    special_bits: bool = False
 
-    def take(self, most: int) -> memoryview:
-        """Between 1 and `most` bytes of payload; none when another kind of frame came."""
-        if not self._held and self.ended is None:
-            kind, size = read_header(self._stream)
-            body = read_exactly(self._stream, size)
-            if kind == DATA:
-                self._held = memoryview(body)
-            elif kind in (END_ENTRY, END_PARCEL):
-                self.ended = dict(decode(body), parcel=kind == END_PARCEL)
-            else:
-                raise AgentError("AGENT_FAILED", "a command came in the middle of a parcel")
-        part, self._held = self._held[:most], self._held[most:]
-        return part
-
-    def exactly(self, size: int) -> bytes:
-        """That many bytes of payload, in one piece."""
-        first = self.take(size)
-        if len(first) == size:
-            return bytes(first)
-        pieces, left = [first], size - len(first)
-        while left:
-            piece = self.take(left)
-            if not piece:
-                raise AgentError("BAD_ARCHIVE", "the payload ends too early")
-            pieces.append(piece)
-            left -= len(piece)
-        return b"".join(pieces)
-
-    def end_of_entry(self) -> dict[str, Any]:
-        """Step over the end of an entry, dropping payload before it."""
-        while self.ended is None:
-            self.take(CHUNK)
-        ended, self.ended = self.ended, None
-        return ended
-
-    def drain(self) -> None:
-        """Step over all that is left of the parcel."""
-        while not self.end_of_entry()["parcel"]:
-            pass
+    @property
+    def mode_bits(self) -> int:
+        """The bits of a mode that are taken over."""
+        return 0o7777 if self.special_bits else 0o777
 
 
 class Receiver:
-    """Receives one parcel and remembers each entry's digest or what was wrong with it."""
+    """Receives one parcel; remembers each entry's digest or what was wrong with it.
 
-    def __init__(self, staging: Tree, progress: Progress) -> None:
-        self._staging = staging
+    `digests` are DIGEST bytes an entry (or slice), `errors` has code and
+    sentence by index, `refused` names the attributes that could not be set.
+    """
+
+    def __init__(self, staging: Tree, journal: Journal, ways: Ways, progress: Progress) -> None:
+        self._staging, self._journal, self._ways = staging, journal, ways
         self._progress = progress
-        self._bytes = 0
-        self.digests: list[str] = []
+        self._bytes = self._told = self._marked = 0
+        self._entries: list[Entry] = []
+        self.digests = bytearray()
         self.errors: dict[str, list[str]] = {}
+        self.refused: list[str] = []
 
-    def receive(self, stream: BinaryIO, kind: str, entries: list[Entry]) -> None:
-        """Write the parcel's entries; a full disk ends it, an odd name only that entry."""
-        for entry in entries:
+    def receive(self, inlet: Inlet, head: dict[str, Any]) -> None:
+        """Write the parcel's entries; a full disk ends it, an odd name only that entry.
+
+        What agrees with the sender's digests is put down in the journal.
+        """
+        blob = head["blob"]
+        self._entries = unpack_entries(blob)
+        for entry in self._entries:
             check_path(entry.path)
-        self.digests = [""] * len(entries)
-        parcel = Parcel(stream)
-        if kind == "zip":
-            self._receive_zip(parcel, entries)
+        payload = Payload(inlet)
+        if head["kind"] == "range":
+            self._receive_slices(payload, self._entries[0], head["slices"])
+            return
+        self.digests = bytearray(DIGEST * len(self._entries))
+        if head["kind"] == "zip":
+            ended = self._receive_zip(payload, len(blob))
         else:
-            self._receive_plain(parcel, entries)
+            ended = self._receive_plain(payload, head.get("starts", {}))
+        self._settle(head["parcel"], blob, ended["blob"])
 
-    def read_back(self, entries: list[Entry]) -> None:
-        """Replace the digests by those of what the medium holds; it must be durable already."""
-        for index, entry in enumerate(entries):
-            if not self.digests[index]:
+    def _settle(self, number: int, blob: bytes, theirs: bytes) -> None:
+        size = self._bytes
+        if self._ways.readback:
+            self._read_back()
+        proven = self.digests
+        if len(theirs) != len(proven):
+            raise AgentError("BAD_ARCHIVE", "the parcel ends without the digests of its entries")
+        if proven != theirs:
+            pairs = (
+                (bytes(proven[at : at + DIGEST]), theirs[at : at + DIGEST])
+                for at in range(0, len(theirs), DIGEST)
+            )
+            proven = bytearray(b"".join(a if a == b else NO_DIGEST for a, b in pairs))
+        body = {"parcel": number, "list": len(blob)}
+        self._journal.add(body, blob + bytes(proven), size - self._marked)
+
+    def _read_back(self) -> None:
+        """Replace the digests by those of what the medium holds."""
+        make_durable(self._staging.fd)
+        self._bytes = self._told = 0
+        for index, entry in enumerate(self._entries):
+            at = index * DIGEST
+            if self.digests[at : at + DIGEST] == NO_DIGEST:
                 continue
             try:
-                self.digests[index] = digest_file(self._staging, entry, self._progress, medium=True)
+                digest = digest_file(self._staging, entry, self._count, medium=True)
             except OSError as error:
-                problem = explain(error, entry.path)
-                self.errors[str(index)] = [problem.code, str(problem)]
+                self._fail(index, entry, error)
+                digest = NO_DIGEST
+            self._put(index, digest)
 
-    def _receive_zip(self, parcel: Parcel, entries: list[Entry]) -> None:
-        archive = ZipReader(parcel.exactly, entries)
+    # -- zip parcels -------------------------------------------------------
+
+    def _receive_zip(self, payload: Payload, list_size: int) -> dict[str, Any]:
+        archive = ZipReader(payload.exactly, self._entries)
+        entries = self._entries
+        sha256 = hashlib.sha256
         while True:
             index = archive.member()
             if index is None:
                 break
-            self._write(index, entries[index], parcel)
+            entry = entries[index]
+            if entry.size <= WHOLE:
+                data = payload.exactly(entry.size)
+                self._count(len(data))
+                try:
+                    self._store(entry, data)
+                    self._put(index, sha256(data).digest())
+                except OSError as error:
+                    self._fail(index, entry, error)
+            else:
+                self._long(index, entry, payload, 0)
             archive.member_done()
-        parcel.drain()
+        # The directory names each member again, with less than 200 bytes about it.
+        return payload.step(2 * list_size + 200 * len(entries) + 1024)
 
-    def _receive_plain(self, parcel: Parcel, entries: list[Entry]) -> None:
-        for index, entry in enumerate(entries):
-            self._write(index, entry, parcel)
-            ended = parcel.end_of_entry()
-            if ended["parcel"]:
+    # -- plain files -------------------------------------------------------
+
+    def _receive_plain(self, payload: Payload, starts: dict[str, int]) -> dict[str, Any]:
+        for index, entry in enumerate(self._entries):
+            start = starts.get(str(index), 0)
+            if entry.kind in (LINK, FOLDER, TWIN):
+                self._short(index, entry, payload)
+            else:
+                self._long(index, entry, payload, start)
+            ended = payload.step()
+            if payload.kind == END_PARCEL:
                 raise AgentError("BAD_ARCHIVE", "the parcel ends before its last entry")
             if "error" in ended:
                 # The sender gave up on it; what came of it must not be published.
-                self._undo(index, entry)
-        if not parcel.end_of_entry()["parcel"]:
+                self.errors.pop(str(index), None)
+                self._put(index, NO_DIGEST)
+                discard(self._staging, entry)
+        ended = payload.step()
+        if payload.kind != END_PARCEL:
             raise AgentError("BAD_ARCHIVE", "the parcel holds more than was announced")
+        return ended
 
-    def _undo(self, index: int, entry: Entry) -> None:
-        self.errors.pop(str(index), None)
-        if self.digests[index]:
-            self.digests[index] = ""
+    def _short(self, index: int, entry: Entry, payload: Payload) -> None:
+        data = b""
+        while len(data) < entry.size:
+            part = payload.some(entry.size - len(data))
+            if not part:
+                return
+            data += part
+        try:
+            self._store(entry, data)
+            self._put(index, hashlib.sha256(data).digest())
+        except OSError as error:
+            self._fail(index, entry, error)
+
+    def _long(self, index: int, entry: Entry, payload: Payload, start: int) -> None:
+        """A file that is written as it comes; from `start` on, if an earlier attempt got so far."""
+        left = entry.size - start
+        try:
+            folder, name = self._parent(entry.path)
+            if start:
+                fd = os.open(name, _PART, dir_fd=folder)
+            else:
+                fd = os.open(name, _NEW, 0o600, dir_fd=folder)
+        except OSError as error:
+            self._fail(index, entry, error)
+            self._drop(payload, left)
+            return
+        whole = False
+        incoming = Incoming(fd, entry, start, payload, self._count, partial(self._mark, entry))
+        try:
+            incoming.take_up(start)
+            whole = incoming.write()
+            if whole:
+                self._finish(fd, entry)
+        except OSError as error:
+            whole = False
+            self._fail(index, entry, error)
+            self._drop(payload, incoming.left)
+        finally:
+            # What an end of the stream has cut off stays: the journal says how much is proven.
+            try:
+                os.close(fd)  # Some file systems say only now that the disk is full.
+            except OSError as error:
+                whole = False
+                self._fail(index, entry, error)
+        if whole:
+            self._put(index, incoming.digest.digest())
+        else:
             discard(self._staging, entry)
 
-    def _write(self, index: int, entry: Entry, parcel: Parcel) -> None:
-        digest = hashlib.sha256()
-        left = [entry.size]
+    def _put(self, index: int, digest: bytes) -> None:
+        self.digests[index * DIGEST : (index + 1) * DIGEST] = digest
 
-        def content(most: int) -> memoryview:
-            part = parcel.take(min(most, left[0])) if left[0] else memoryview(b"")
-            left[0] -= len(part)
-            self._bytes += len(part)
-            digest.update(part)
-            self._progress(self._bytes, index)
-            return part
+    def _mark(self, entry: Entry, at: int, ours: bytes, theirs: bytes) -> None:
+        """Put down that a large file is proven up to here, if it is."""
+        if ours == theirs:
+            worth, self._marked = self._bytes - self._marked, self._bytes
+            self._journal.add({"file": file_key(entry), "upto": at}, ours, worth)
 
+    def _drop(self, payload: Payload, left: int) -> None:
+        """Step over the content of an entry that cannot be written."""
+        while left:
+            part = payload.some(min(left, CHUNK))
+            if not part:
+                if payload.kind != MARK:
+                    return
+                payload.step()
+            left -= len(part)
+
+    # -- slices ------------------------------------------------------------
+
+    def _receive_slices(self, payload: Payload, entry: Entry, slices: list[list[int]]) -> None:
+        folder, name = self._parent(entry.path)
+        fd = os.open(name, _PART | os.O_CREAT, 0o600, dir_fd=folder)
         try:
-            whole = self._store(entry, content)
+            if os.fstat(fd).st_size != entry.size:
+                os.ftruncate(fd, entry.size)
+            for offset, length in slices:
+                if not 0 <= offset <= offset + length <= entry.size:
+                    raise AgentError("BAD_ARCHIVE", "a slice lies outside its file")
+                self.digests += self._slice(fd, entry, payload, offset, length)
+            payload.step()
+            if payload.kind != END_PARCEL:
+                raise AgentError("BAD_ARCHIVE", "the parcel holds more than was announced")
         except OSError as error:
-            problem = explain(error, entry.path)
-            if problem.code == "NO_SPACE":
-                raise problem from error
-            self.errors[str(index)] = [problem.code, str(problem)]
-            while left[0] and content(CHUNK):
-                pass
-            return
-        if whole:
-            self.digests[index] = digest.hexdigest()
+            raise explain(error, entry.path) from error
+        finally:
+            os.close(fd)
 
-    def _store(self, entry: Entry, content: Callable[[int], memoryview]) -> bool:
-        """Write one entry; False if its content ended before its size.
+    def _slice(self, fd: int, entry: Entry, payload: Payload, offset: int, length: int) -> bytes:
+        digest, left = hashlib.sha256(), length
+        os.lseek(fd, offset, os.SEEK_SET)
+        while left:
+            part = payload.some(min(left, CHUNK))
+            if not part:
+                break
+            self._count(len(part))
+            digest.update(part)
+            left -= len(part)
+            write_whole(fd, part)
+        ended = payload.step()
+        if payload.kind == END_PARCEL:
+            raise AgentError("BAD_ARCHIVE", "the parcel ends before its last slice")
+        ours = digest.digest()
+        if left or "error" in ended:
+            return NO_DIGEST
+        if ours == ended["blob"]:
+            body = {"file": file_key(entry), "slice": [offset, length]}
+            self._journal.add(body, ours, length)
+        return ours
+
+    # -- all ---------------------------------------------------------------
+
+    def _store(self, entry: Entry, data: Any) -> None:
+        """Write one entry whose content is at hand.
 
         Without success nothing is left of it, and nothing that was there is touched:
         on a folding target the name may be that of another entry, which is proven.
         """
         if entry.kind == FOLDER:
             make_folder(self._staging, entry.path)
-            return True
+            return
         folder, name = self._parent(entry.path)
+        if entry.kind == TWIN:
+            self._link(folder, name, entry)
+            return
         if entry.kind == LINK:
-            link = b""
-            while len(link) < entry.size:
-                part = content(entry.size)
-                if not part:
-                    return False
-                link += part
-            os.symlink(link, os.fsencode(name), dir_fd=folder)
+            os.symlink(bytes(data), os.fsencode(name), dir_fd=folder)
             times = (entry.mtime_ns, entry.mtime_ns)
             try:
                 os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
             except OSError:
                 discard(self._staging, entry)
                 raise
-            return True
-        fd = os.open(name, _NEW, 0o600, dir_fd=folder)
-        whole = False
+            return
+        fd = os.open(name, _NEW, entry.mode & 0o777, dir_fd=folder)
         try:
-            whole = _fill(fd, entry, content)
-        finally:
-            try:
-                os.close(fd)  # Some file systems say only now that the disk is full.
-            except OSError:
-                whole = False
-                raise
-            finally:
-                if not whole:
-                    discard(self._staging, entry)
-        return whole
+            if data:
+                write_whole(fd, data)
+            self._finish(fd, entry, entry.mode & 0o777)
+        except OSError:
+            os.close(fd)
+            discard(self._staging, entry)
+            raise
+        try:
+            os.close(fd)
+        except OSError:
+            discard(self._staging, entry)
+            raise
+
+    def _link(self, folder: int, name: str, entry: Entry) -> None:
+        """A further name of a file that has arrived before."""
+        first_folder, first = self._staging.parent(check_path(entry.link))
+        os.link(first, name, src_dir_fd=first_folder, dst_dir_fd=folder, follow_symlinks=False)
+
+    def _finish(self, fd: int, entry: Entry, has_mode: int = -1) -> None:
+        """Give a written file its attributes, mode and time."""
+        if entry.meta and self._ways.xattrs:
+            from engine.agent import xattrs  # Compiled on the host only where it is asked for.
+
+            for refused in xattrs.apply(fd, entry.meta):
+                self.refused.append(f"{entry.path}: {refused}")
+            has_mode = -1  # An ACL may have changed it.
+        mode = entry.mode & self._ways.mode_bits
+        if mode != has_mode:
+            os.fchmod(fd, mode)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def _parent(self, path: str) -> tuple[int, str]:
         try:
@@ -212,73 +344,14 @@ class Receiver:
             make_folder(self._staging, path.rpartition("/")[0])
             return self._staging.parent(path)
 
+    def _fail(self, index: int, entry: Entry, error: OSError) -> None:
+        problem = explain(error, entry.path)
+        if problem.code == "NO_SPACE":
+            raise problem from error
+        self.errors[str(index)] = [problem.code, str(problem)]
 
-def _fill(fd: int, entry: Entry, content: Callable[[int], memoryview]) -> bool:
-    left = entry.size
-    while left:
-        part = content(CHUNK)
-        if not part:
-            return False
-        left -= len(part)
-        while part:
-            part = part[os.write(fd, part) :]
-    os.fchmod(fd, entry.mode & 0o777)
-    os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-    return True
-
-
-def make_folder(staging: Tree, path: str) -> None:
-    """Make a folder of the staging tree and those above it, open to us until it is finished."""
-    # It may have been made for an entry below it, or by another stream.
-    with suppress(FileExistsError):
-        try:
-            above, name = staging.parent(path)
-            os.mkdir(name, 0o700, dir_fd=above)
-            return
-        except FileNotFoundError:
-            pass
-    walked = ""
-    for name in path.split("/"):
-        above = staging.folder(walked)
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=above)
-        walked = f"{walked}/{name}" if walked else name
-
-
-def discard(staging: Tree, entry: Entry) -> None:
-    """Take one entry out of the staging tree, if it is there."""
-    if entry.kind == FOLDER:
-        return
-    try:
-        folder, name = staging.parent(entry.path)
-    except FileNotFoundError:
-        return
-    remove_tree(folder, name)
-
-
-def digest_file(tree: Tree, entry: Entry, progress: Progress, medium: bool) -> str:
-    """The SHA-256 of an entry as it is now.
-
-    With `medium` a file is dropped from the page cache first, where the platform
-    can (Linux), so that the bytes come from the disk; they must be durable already.
-    """
-    folder, name = tree.parent(entry.path)
-    if entry.kind == FOLDER:
-        return hashlib.sha256(b"").hexdigest()
-    if entry.kind == LINK:
-        return hashlib.sha256(os.fsencode(os.readlink(name, dir_fd=folder))).hexdigest()
-    digest, done = hashlib.sha256(), 0
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        if medium and _DROP_CACHE is not None:
-            _DROP_CACHE(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        buffer = memoryview(bytearray(CHUNK))
-        while True:
-            got = os.readv(fd, [buffer])
-            if not got:
-                return digest.hexdigest()
-            digest.update(buffer[:got])
-            done += got
-            progress(done, 0)
-    finally:
-        os.close(fd)
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes - self._told >= CHUNK:
+            self._told = self._bytes
+            self._progress(self._bytes)

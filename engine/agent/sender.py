@@ -4,176 +4,273 @@ from __future__ import annotations
 
 import hashlib
 import os
-import select
 import stat
 import zlib
 from typing import Any, Callable
 
-from engine.agent.tree import Tree, unchanged
+from engine.agent.outlet import CHUNK, Outlet
+from engine.agent.tree import OPEN_FILE, Tree, unchanged
 from engine.agent.wire import (
-    DATA,
+    DIGEST,
     END_ENTRY,
     END_PARCEL,
     FILE,
     FOLDER,
-    HEADER,
+    HEAD,
+    MARK,
+    NO_DIGEST,
+    TWIN,
     AgentError,
-    EndOfStream,
     Entry,
-    encode,
     explain,
     show,
-    write_all,
+    unpack_entries,
 )
 from engine.agent.zipstream import ZipWriter
 
-CHUNK = 1 << 20
 #: In a zip parcel files up to this size (bytes) are read whole, so their CRC stands in the header.
 WHOLE = 4 << 20
+#: In a large file the digest so far is told each time so many bytes have been sent: what a
+#: killed transfer loses of it, at most.
+MARK_BYTES = 16 << 20
 
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class Outlet:
-    """Payload on its way out, cut into D frames."""
-
-    def __init__(self, fd: int, control: int) -> None:
-        self._fd = fd
-        self._control = control
-        self._pieces: list[bytes | memoryview] = []
-        self._size = 0
-
-    def write(self, *pieces: bytes | memoryview) -> None:
-        """Queue pieces; they are copied or sent before this returns control over them."""
-        for piece in pieces:
-            if len(piece) >= CHUNK // 4:
-                self.flush()
-                self._send(piece)
-            elif len(piece):
-                self._pieces.append(bytes(piece))
-                self._size += len(piece)
-                if self._size >= CHUNK:
-                    self.flush()
-
-    def flush(self) -> None:
-        """Send what is queued as one frame."""
-        if self._size:
-            data = b"".join(self._pieces)
-            self._pieces, self._size = [], 0
-            self._send(data)
-
-    def frame(self, kind: bytes, message: dict[str, Any]) -> None:
-        """Send a JSON frame after what is queued."""
-        self.flush()
-        self._write(encode(kind, message))
-
-    def _send(self, data: bytes | memoryview) -> None:
-        # Nobody speaks to a sender at work: input here is the worker hanging up.
-        if select.select([self._control], [], [], 0)[0]:
-            raise EndOfStream
-        for at in range(0, len(data), CHUNK * 4):
-            part = memoryview(data)[at : at + CHUNK * 4]
-            self._write(HEADER.pack(DATA, len(part)), part)
-
-    def _write(self, *pieces: bytes | memoryview) -> None:
-        try:
-            write_all(self._fd, *pieces)
-        except BrokenPipeError:
-            # The receiver is gone: why, it or its connection tells; no entry is to blame.
-            raise EndOfStream from None
+_EMPTY = hashlib.sha256().digest()
 
 
 class Sender:
-    """Sends one parcel and remembers each entry's digest or what was wrong with it."""
+    """Sends parcels; remembers each entry's digest or what was wrong with it.
 
-    def __init__(self, tree: Tree, outlet: Outlet, drill: str = "") -> None:
+    `digests` are DIGEST bytes an entry, `errors` has code and sentence by index.
+    """
+
+    def __init__(self, tree: Tree, outlet: Outlet) -> None:
         self._tree = tree
         self._out = outlet
-        self._flip = drill == "flip-byte"
-        self.digests: list[str] = []
+        self._flip = False
+        self._zip: ZipWriter | None = None
+        self._whole: Any = None
+        self._buffer = memoryview(bytearray(CHUNK))
+        self.digests = bytearray()
         self.errors: dict[str, list[str]] = {}
+        #: Whether a member of an archive was cut off: it had to be made up to its size.
+        self.torn = False
 
-    def send(self, kind: str, entries: list[Entry]) -> None:
-        """Send the entries as the parcel's kind says, then the end of the parcel."""
-        one = self._zip_member if kind == "zip" else self._plain
-        archive = ZipWriter(self._out.write)
+    def send(
+        self,
+        head: dict[str, Any],
+        blob: bytes,
+        theirs: bytes = b"",
+        drill: str = "",
+        last: bool = False,
+    ) -> None:
+        """Send one parcel: its head, its payload, its end.
+
+        `head` is what the receiver is told of it: kind, number, and for large
+        files where to start (`starts`) or which `slices` to send. `blob` is the
+        list of entries, `theirs` the receiver's list where it has other names.
+        With kind "archive" all parcels make one archive, ended by the `last`.
+        """
+        kind, entries = head["kind"], unpack_entries(blob)
+        self.digests, self.errors, self.torn = bytearray(), {}, False
+        self._flip = drill == "flip-byte"
+        self._out.frame(HEAD, head, theirs or blob)
+        if kind == "range":
+            self._slices(entries[0], head["slices"])
+        elif kind == "file":
+            self._plain(entries, head.get("starts", {}))
+        else:
+            self._archive(kind, entries, last)
+        self._out.frame(END_PARCEL, {"errors": self.errors}, bytes(self.digests))
+
+    # -- zip parcels -------------------------------------------------------
+
+    def _archive(self, kind: str, entries: list[Entry], last: bool) -> None:
+        if kind == "archive":
+            # Its parcels are one archive, and proven as one: by the digest of its bytes.
+            if self._zip is None:
+                self._whole = hashlib.sha256()
+                self._out.taste = self._whole.update
+            archive = self._zip = self._zip or ZipWriter(self._out.write)
+            self._out.spoil, self._flip = self._flip, False
+        else:
+            archive, last = ZipWriter(self._out.write), True
         for index, entry in enumerate(entries):
             try:
-                self.digests.append(one(entry, archive))
+                self.digests += self._member(entry, archive)
             except OSError as error:
                 self._fail(index, explain(error, entry.path))
             except AgentError as error:
                 self._fail(index, error)
-            if kind != "zip":
-                problem = self.errors.get(str(index))
-                self._out.frame(END_ENTRY, {"error": problem} if problem else {})
-        if kind == "zip":
+        if last:
             archive.close()
-        self._out.frame(END_PARCEL, {})
+        self._out.flush()
 
-    def _fail(self, index: int, error: AgentError) -> None:
-        self.digests.append("")
-        self.errors[str(index)] = [error.code, str(error)]
+    def archive_digest(self) -> str:
+        """The SHA-256 of all bytes of the archive, once its last parcel was sent."""
+        return str(self._whole.hexdigest())
 
-    def _zip_member(self, entry: Entry, archive: ZipWriter) -> str:
+    def _member(self, entry: Entry, archive: ZipWriter) -> bytes:
         if entry.kind != FILE:
             content = self._content_of(entry)
-            archive.add(entry, zlib.crc32(content), content)
-            return hashlib.sha256(content).hexdigest()
+            archive.add(entry, zlib.crc32(content), self._drilled(content))
+            return hashlib.sha256(content).digest()
+        if entry.size > WHOLE:
+            fd = self._open(entry)
+            try:
+                return self._long_member(fd, entry, archive)
+            finally:
+                os.close(fd)
+        folder, name = self._tree.parent(entry.link or entry.path)
+        fd = os.open(name, OPEN_FILE, dir_fd=folder)
+        try:
+            data = _read_whole(fd, entry)
+        finally:
+            os.close(fd)
+        archive.add(entry, zlib.crc32(data), self._drilled(data) if self._flip else data)
+        return hashlib.sha256(data).digest()
+
+    def _long_member(self, fd: int, entry: Entry, archive: ZipWriter) -> bytes:
+        archive.start(entry)
+        crc, digest, left = 0, hashlib.sha256(), entry.size
+        try:
+            while left:
+                data = self._read(fd, min(left, CHUNK), entry)
+                crc = zlib.crc32(data, crc)
+                digest.update(data)
+                archive.content(self._drilled(data))
+                left -= len(data)
+        finally:
+            self.torn = self.torn or left > 0
+            while left:  # Made up, to keep the archive in step.
+                data = memoryview(bytes(min(left, CHUNK)))
+                crc = zlib.crc32(data, crc)
+                archive.content(data)
+                left -= len(data)
+            archive.finish(crc)
+        try:
+            _check_end(fd, entry)
+        except AgentError:
+            self.torn = True
+            raise
+        return digest.digest()
+
+    # -- plain files -------------------------------------------------------
+
+    def _plain(self, entries: list[Entry], starts: dict[str, int]) -> None:
+        for index, entry in enumerate(entries):
+            problem: list[str] = []
+            try:
+                self.digests += self._file(entry, starts.get(str(index), 0))
+            except OSError as error:
+                problem = self._fail(index, explain(error, entry.path))
+            except AgentError as error:
+                problem = self._fail(index, error)
+            self._out.frame(END_ENTRY, {"error": problem} if problem else {})
+
+    def _file(self, entry: Entry, start: int) -> bytes:
+        if entry.kind != FILE:
+            content = self._content_of(entry)
+            self._out.write(self._drilled(content))
+            return hashlib.sha256(content).digest()
         fd = self._open(entry)
         try:
-            if entry.size <= WHOLE:
-                data = _read_whole(fd, entry)
-                archive.add(entry, zlib.crc32(data), self._drilled(data))
-                return hashlib.sha256(data).hexdigest()
-            archive.start(entry)
-            crc = [0]
+            digest = hashlib.sha256()
+            self._stream(fd, entry, digest, 0, start, lambda _: None)
+            marked = start
 
             def pass_on(data: memoryview) -> None:
-                crc[0] = zlib.crc32(data, crc[0])
-                archive.content(self._drilled(data))
+                nonlocal marked
+                self._out.write(self._drilled(data))
+                here = os.lseek(fd, 0, os.SEEK_CUR)
+                if here - marked >= MARK_BYTES and here < entry.size:
+                    marked = here
+                    self._out.frame(MARK, {"at": here}, digest.copy().digest())
 
-            try:
-                return _read_in_chunks(fd, entry, pass_on, pad=True)
-            finally:
-                archive.finish(crc[0])
+            self._stream(fd, entry, digest, start, entry.size, pass_on)
+            _check_end(fd, entry)
+            return digest.digest()
         finally:
             os.close(fd)
 
-    def _plain(self, entry: Entry, _: ZipWriter) -> str:
-        if entry.kind != FILE:
-            content = self._content_of(entry)
-            self._out.write(content)
-            return hashlib.sha256(content).hexdigest()
+    def _slices(self, entry: Entry, slices: list[list[int]]) -> None:
         fd = self._open(entry)
+
+        def pass_on(data: memoryview) -> None:
+            self._out.write(self._drilled(data))
+
         try:
-            return _read_in_chunks(
-                fd, entry, lambda data: self._out.write(self._drilled(data)), pad=False
-            )
+            for index, (offset, length) in enumerate(slices):
+                digest = hashlib.sha256()
+                os.lseek(fd, offset, os.SEEK_SET)
+                problem: list[str] = []
+                try:
+                    self._stream(fd, entry, digest, offset, offset + length, pass_on)
+                    if not unchanged(entry, os.fstat(fd)):
+                        raise _changed(entry)
+                    self.digests += digest.digest()
+                except OSError as error:
+                    problem = self._fail(index, explain(error, entry.path))
+                except AgentError as error:
+                    problem = self._fail(index, error)
+                body = {"error": problem} if problem else {}
+                self._out.frame(END_ENTRY, body, bytes(self.digests[-DIGEST:]))
         finally:
             os.close(fd)
+
+    def _stream(
+        self,
+        fd: int,
+        entry: Entry,
+        digest: Any,
+        start: int,
+        end: int,
+        pass_on: Callable[[memoryview], None],
+    ) -> None:
+        """Hash and pass on the file's bytes from where it is read to `end`."""
+        left = end - start
+        while left:
+            data = self._read(fd, min(left, CHUNK), entry)
+            digest.update(data)
+            pass_on(data)
+            left -= len(data)
+
+    # -- both --------------------------------------------------------------
+
+    def _read(self, fd: int, most: int, entry: Entry) -> memoryview:
+        got = os.readv(fd, [self._buffer[:most]])
+        if not got:
+            raise _changed(entry)
+        return self._buffer[:got]
 
     def _content_of(self, entry: Entry) -> bytes:
+        """The content of what is no file: a symlink's target, nothing for a folder."""
         folder, name = self._tree.parent(entry.path)
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if entry.kind == FOLDER:
-            # Its time moves with what comes and goes in it.
-            if not stat.S_ISDIR(found.st_mode):
+            # Its time moves with what comes and goes in it; it may be a link that is followed.
+            if not stat.S_ISDIR(found.st_mode) and not stat.S_ISLNK(found.st_mode):
                 raise _changed(entry)
+            return b""
+        if entry.kind == TWIN:
             return b""
         if not unchanged(entry, found):
             raise _changed(entry)
         return os.fsencode(os.readlink(name, dir_fd=folder))
 
     def _open(self, entry: Entry) -> int:
-        folder, name = self._tree.parent(entry.path)
-        fd = os.open(name, _OPEN, dir_fd=folder)
+        folder, name = self._tree.parent(entry.link or entry.path)
+        fd = os.open(name, OPEN_FILE, dir_fd=folder)
         if not unchanged(entry, os.fstat(fd)):
             os.close(fd)
             raise _changed(entry)
         return fd
 
-    def _drilled(self, data: bytes | memoryview) -> bytes | memoryview:
+    def _fail(self, index: int, error: AgentError) -> list[str]:
+        self.digests += NO_DIGEST
+        self.errors[str(index)] = [error.code, str(error)]
+        return self.errors[str(index)]
+
+    def _drilled(self, data: Any) -> Any:
         if not self._flip or not len(data):
             return data
         self._flip = False
@@ -182,6 +279,12 @@ class Sender:
 
 def _changed(entry: Entry) -> AgentError:
     return AgentError("SOURCE_CHANGED", f"{show(entry.path)} changed while it was transferred")
+
+
+def _check_end(fd: int, entry: Entry) -> None:
+    """SOURCE_CHANGED unless the file ends here and is still the one that was scanned."""
+    if os.read(fd, 1) or not unchanged(entry, os.fstat(fd)):
+        raise _changed(entry)
 
 
 def _read_whole(fd: int, entry: Entry) -> bytes:
@@ -195,38 +298,3 @@ def _read_whole(fd: int, entry: Entry) -> bytes:
     if len(data) != entry.size or not unchanged(entry, os.fstat(fd)):
         raise _changed(entry)
     return data
-
-
-def _read_in_chunks(fd: int, entry: Entry, pass_on: Callable[[memoryview], None], pad: bool) -> str:
-    """Pass on the file's bytes and return their SHA-256.
-
-    A file that turns out shorter, longer or touched raises SOURCE_CHANGED;
-    with `pad` its missing bytes are made up first, to keep the stream in step.
-    """
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
-    left = entry.size
-    while left:
-        try:
-            got = os.readv(fd, [buffer[: min(left, CHUNK)]])
-        except OSError:
-            if pad:
-                _pad(left, pass_on)
-            raise
-        if not got:
-            break
-        digest.update(buffer[:got])
-        pass_on(buffer[:got])
-        left -= got
-    if left and pad:
-        _pad(left, pass_on)
-    if left or os.read(fd, 1) or not unchanged(entry, os.fstat(fd)):
-        raise _changed(entry)
-    return digest.hexdigest()
-
-
-def _pad(left: int, pass_on: Callable[[memoryview], None]) -> None:
-    zeros = memoryview(bytes(CHUNK))
-    while left:
-        pass_on(zeros[: min(left, CHUNK)])
-        left -= min(left, CHUNK)

@@ -6,13 +6,13 @@ At the top of the target folder, so that publishing is a rename:
         gate                locked while anybody publishes, cleans or raises the fence
         fence               the number of the highest attempt so far
         made                JSON: the folders that were made to get here
-        a<attempt>.lock     locked by the live agent of that attempt
+        a<attempt>.lock     locked by the live agents of that attempt
         a<attempt>/         the tree as it came in
+        journal             what of it was proven; see `journal`
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -20,6 +20,7 @@ import time
 from contextlib import contextmanager
 from typing import Iterator
 
+from engine.agent.journal import Journal
 from engine.agent.tree import Tree, remove_tree
 from engine.agent.wire import STAGING_PREFIX, STAGING_SUFFIX, AgentError
 
@@ -35,43 +36,74 @@ DYING_SECONDS = 5.0
 class Staging:
     """One attempt's place in the staging folder of a transfer."""
 
-    def __init__(self, target: int, transfer_id: str, attempt: int) -> None:
+    def __init__(self, target: int, transfer_id: str, attempt: int, machine: str) -> None:
         if not transfer_id or not all(c.isalnum() or c == "-" for c in transfer_id):
             raise AgentError("BAD_REQUEST", "the transfer's id holds other than letters and digits")
         self._target = target
         self._attempt = attempt
+        self._machine = machine
         self.name = f"{STAGING_PREFIX}{transfer_id}{STAGING_SUFFIX}"
         self._fd = -1
         self._own_lock = -1
         self.tree: Tree | None = None
+        self.journal: Journal | None = None
 
-    def prepare(self, made: list[str]) -> list[str]:
-        """Take the place: shut out lower attempts, drop what they left, start empty.
+    def prepare(self, made: list[str], resume: bool = False) -> tuple[list[str], bool]:
+        """Take the place: shut out lower attempts, and start empty.
 
-        Returns the folders that were made for it, by us or by an attempt that died.
+        Or, with `resume`, with what the last attempt left, once it has ended.
+        Returns the folders that were made for it, by us or by an attempt that
+        died, and whether something was left.
         """
         try:
             os.mkdir(self.name, 0o700, dir_fd=self._target)
             _write(self._open(), "made", json.dumps(made))
         except FileExistsError:
             self._open()
-        self._lock_attempt(0.0)
+        self._lock_attempt(DYING_SECONDS if resume else 0.0)
         with self._gate():
             if self._fence() > self._attempt:
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
             _write(self._fd, "fence", str(self._attempt))
+            left = self._take_over() if resume else False
+            mine = (f"a{self._attempt}.lock", f"a{self._attempt}" if left else "")
             for name in os.listdir(self._fd):
-                if name[:1] == "a" and name != f"a{self._attempt}.lock":
+                if (name[:1] == "a" and name not in mine) or (name == "journal" and not left):
                     remove_tree(self._fd, name)
-            os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
+            if not left:
+                os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
             made = self._made()
         self.attach()
-        return made
+        assert self.journal
+        self.journal.start(self._attempt)
+        return made, left
 
     def attach(self) -> None:
         """Use the place that another agent of the same attempt prepared."""
         self._open()
+        if self._own_lock < 0:
+            self._own_lock = self._open_lock(self._attempt)
+        if not _lock(self._own_lock, 0.0, fcntl.LOCK_SH):
+            raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
         self.tree = Tree(os.open(f"a{self._attempt}", _FOLDER, dir_fd=self._fd))
+        self.journal = Journal(self._fd, self._machine)
+
+    def _take_over(self) -> bool:
+        """Make the last attempt's tree ours; False if there is none, or it is still written to."""
+        names = os.listdir(self._fd)
+        numbers = [int(name[1:]) for name in names if name[:1] == "a" and name[1:].isdigit()]
+        if not numbers or "journal" not in names:
+            return False
+        last = max(numbers)
+        if last != self._attempt:
+            lock = self._open_lock(last)
+            try:
+                if not _lock(lock, DYING_SECONDS):
+                    return False
+                os.rename(f"a{last}", f"a{self._attempt}", src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            finally:
+                os.close(lock)
+        return True
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
@@ -105,9 +137,12 @@ class Staging:
 
     def _lock_attempt(self, patience: float) -> None:
         """Make sure that no other agent works under our number: not a second run of a command."""
-        self._own_lock = os.open(f"a{self._attempt}.lock", _LOCK, 0o600, dir_fd=self._fd)
+        self._own_lock = self._open_lock(self._attempt)
         if not _lock(self._own_lock, patience):
             raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
+
+    def _open_lock(self, attempt: int) -> int:
+        return os.open(f"a{attempt}.lock", _LOCK, 0o600, dir_fd=self._fd)
 
     def _made(self) -> list[str]:
         made: list[str] = json.loads(_read(self._fd, "made") or "[]")
@@ -131,22 +166,12 @@ class Staging:
             os.close(fd)
 
 
-def make_durable(fd: int) -> None:
-    """Have the file system that holds this folder write everything out."""
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if syncfs is None:
-        os.sync()
-    elif syncfs(fd) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def _lock(fd: int, patience: float) -> bool:
-    """Lock a file against all other agents; False if one holds it for so many seconds."""
+def _lock(fd: int, patience: float, how: int = fcntl.LOCK_EX) -> bool:
+    """Lock a file against other agents; False if one holds it for so many seconds."""
     until = time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if time.monotonic() >= until:

@@ -14,14 +14,24 @@ from collections import OrderedDict
 from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, show
 
 _WALK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+#: For reading a file or a folder: never through a link, never waiting for a pipe's other end.
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OPEN = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY
 
 
 def check_path(path: str) -> str:
     """The path, if it is relative, clean and stays inside; PATH_OUTSIDE_ROOT if not."""
-    if path and ("\0" in path or any(part in ("", ".", "..") for part in path.split("/"))):
+    walled = f"/{path}/"
+    if path and ("//" in walled or "/./" in walled or "/../" in walled or "\0" in path):
         raise AgentError("PATH_OUTSIDE_ROOT", f"{show(path)} is not a clean path below the root")
     return path
+
+
+def check_time(mtime_ns: int, path: str) -> int:
+    """The time, if it is between 1677 and 2262, as 64 bits of ns hold; TIME_NOT_CARRIED if not."""
+    if not -(1 << 63) <= mtime_ns < 1 << 63:
+        raise AgentError("TIME_NOT_CARRIED", f"{show(path)} has a time centuries away from now")
+    return mtime_ns
 
 
 def resolve(root: str, path: str) -> str:
@@ -68,27 +78,37 @@ def open_real(real: str, make: bool = False) -> tuple[int, list[str]]:
 
 
 class Tree:
-    """A root folder and a small cache of the descriptors of folders below it."""
+    """A root folder and a small cache of the descriptors of folders below it.
+
+    `real` is its absolute path, for symlinks that name it.
+    """
 
     CACHE = 64
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, real: str = "") -> None:
         self.fd = fd
+        self.real = real
         self._cache: OrderedDict[str, int] = OrderedDict()
+        #: The folder that was asked for last, since most entries lie beside the one before.
+        self._last = ("", fd)
 
     def folder(self, path: str) -> int:
         """A descriptor of the folder; it belongs to the tree and must not be kept."""
+        if path == self._last[0]:
+            return self._last[1]
         if not path:
             return self.fd
         known = self._cache.get(path)
         if known is not None:
             self._cache.move_to_end(path)
+            self._last = (path, known)
             return known
         walked, fd = self._nearest(path)
         for name in path[len(walked) :].strip("/").split("/"):
             fd = os.open(name, _OPEN, dir_fd=fd)
             walked = f"{walked}/{name}" if walked else name
             self._keep(walked, fd)
+        self._last = (path, fd)
         return fd
 
     def parent(self, path: str) -> tuple[int, str]:
@@ -96,8 +116,46 @@ class Tree:
         above, _, name = path.rpartition("/")
         return self.folder(above), name
 
+    def follow(self, path: str, most: int) -> str:
+        """The path at which a symlink of the tree ends; "" if that is not below the root.
+
+        So it is for more than `most` links in a row, and for a link to nothing.
+        """
+        done: list[str] = []
+        waiting = path.split("/")[::-1]
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                if not done:
+                    return ""
+                done.pop()
+            elif part not in ("", "."):
+                link = self._link("/".join(done), part)
+                if link is None:
+                    done.append(part)
+                    continue
+                most -= 1
+                if link.startswith("/"):
+                    if not self.real or not link.startswith(self.real.rstrip("/") + "/"):
+                        return ""
+                    link, done = link[len(self.real) :], []
+                if most < 0 or not link:
+                    return ""
+                waiting += link.split("/")[::-1]
+        return "/".join(done)
+
+    def _link(self, above: str, name: str) -> str | None:
+        """Where a name leads to if it is a symlink; "" if there is no such name."""
+        try:
+            folder = self.folder(above)
+            info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            return os.readlink(name, dir_fd=folder) if stat.S_ISLNK(info.st_mode) else None
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+
     def forget(self) -> None:
         """Close the descriptors of the folders below the root."""
+        self._last = ("", self.fd)
         while self._cache:
             os.close(self._cache.popitem()[1])
 
@@ -119,6 +177,7 @@ class Tree:
         # The one just added is in use; anything older may go.
         while len(self._cache) > self.CACHE:
             os.close(self._cache.popitem(last=False)[1])
+        self._last = (path, fd)
 
 
 def entry_of(folder: int, name: str, path: str) -> Entry | None:

@@ -8,33 +8,30 @@ are the file system's bytes, and bit 11 says when they are UTF-8.
 
 from __future__ import annotations
 
-import os
 import stat
 import struct
 import time
-from typing import Callable, NamedTuple
+from typing import Any, Callable
 
-from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, show
+from engine.agent.wire import FILE, FOLDER, LINK, TWIN, AgentError, Entry, show
 
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
-_CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
+#: A central record up to the fields it shares with the local header, and from the CRC on.
+_CENTRAL_HEAD, _CENTRAL_TAIL = struct.Struct("<IHH"), struct.Struct("<IIIHHHHHII")
 _END = struct.Struct("<IHHHHIIH")
 _END64 = struct.Struct("<IQHHIIQQQQ")
 _LOCATOR64 = struct.Struct("<IIQI")
+_TIMESTAMP = struct.Struct("<HHBi")
 _LOCAL_MAGIC, _CENTRAL_MAGIC = 0x04034B50, 0x02014B50
 _STREAMED, _UTF8 = 0x0008, 0x0800
 _MAX32, _MAX16 = 0xFFFFFFFF, 0xFFFF
 _UNIX = 3 << 8
-_TYPE_BITS = {FILE: stat.S_IFREG, FOLDER: stat.S_IFDIR, LINK: stat.S_IFLNK}
-
-
-class _Member(NamedTuple):
-    name: bytes
-    entry: Entry
-    flags: int
-    date: int
-    crc: int
-    offset: int
+_TYPE_BITS = {
+    FILE: stat.S_IFREG,
+    TWIN: stat.S_IFREG,
+    FOLDER: stat.S_IFDIR,
+    LINK: stat.S_IFLNK,
+}
 
 
 class ZipWriter:
@@ -44,96 +41,104 @@ class ZipWriter:
     CRC-32 is either known when it starts or follows in a data descriptor.
     """
 
-    def __init__(self, write: Callable[..., None]) -> None:
+    def __init__(self, write: Callable[[Any], None]) -> None:
         self._write = write
         self._offset = 0
-        self._members: list[_Member] = []
+        self._count = 0
+        self._central = bytearray()
+        self._open: tuple[Entry, bytes, bytes, int] | None = None
 
-    def add(self, entry: Entry, crc: int, data: bytes | memoryview = b"") -> None:
+    def add(self, entry: Entry, crc: int, data: bytes = b"") -> None:
         """A member whose content is at hand."""
-        header = self._start(entry, crc, streamed=False)
-        self._out(header, data)
+        name, header = self._header(entry, crc, streamed=False)
+        self._list(entry, name, header, crc, self._offset)
+        self._write(header)
+        if data:
+            self._write(data)
+        self._offset += len(header) + len(data)
 
     def start(self, entry: Entry) -> None:
         """A member whose content follows through `content` and ends with `finish`."""
-        self._out(self._start(entry, 0, streamed=True))
+        name, header = self._header(entry, 0, streamed=True)
+        self._open = (entry, name, header, self._offset)
+        self._write(header)
+        self._offset += len(header)
 
-    def content(self, data: bytes | memoryview) -> None:
+    def content(self, data: Any) -> None:
         """The next bytes of the member that was started."""
-        self._out(data)
+        self._write(data)
+        self._offset += len(data)
 
     def finish(self, crc: int) -> None:
         """The end of the member that was started, now that its CRC-32 is known."""
-        member = self._members[-1]._replace(crc=crc)
-        self._members[-1] = member
-        size = member.entry.size
-        form = "<IIQQ" if size >= _MAX32 else "<IIII"
-        self._out(struct.pack(form, 0x08074B50, crc, size, size))
+        assert self._open
+        entry, name, header, offset = self._open
+        form = "<IIQQ" if entry.size >= _MAX32 else "<IIII"
+        tail = struct.pack(form, 0x08074B50, crc, entry.size, entry.size)
+        self._write(tail)
+        self._offset += len(tail)
+        self._list(entry, name, header, crc, offset)
 
     def close(self) -> None:
         """The central directory and the end records."""
-        start = self._offset
-        for member in self._members:
-            self._out(_central(member))
-        size, count = self._offset - start, len(self._members)
+        start, size, count = self._offset, len(self._central), self._count
+        self._write(bytes(self._central))
         if count > _MAX16 or start >= _MAX32 or size >= _MAX32:
-            self._out(
-                _END64.pack(0x06064B50, 44, 45 | _UNIX, 45, 0, 0, count, count, size, start),
-                _LOCATOR64.pack(0x07064B50, 0, start + size, 1),
+            self._write(
+                _END64.pack(0x06064B50, 44, 45 | _UNIX, 45, 0, 0, count, count, size, start)
+                + _LOCATOR64.pack(0x07064B50, 0, start + size, 1)
             )
         few = min(count, _MAX16)
-        self._out(_END.pack(0x06054B50, 0, 0, few, few, min(size, _MAX32), min(start, _MAX32), 0))
+        self._write(_END.pack(0x06054B50, 0, 0, few, few, min(size, _MAX32), min(start, _MAX32), 0))
 
-    def _out(self, *pieces: bytes | memoryview) -> None:
-        self._offset += sum(len(piece) for piece in pieces)
-        self._write(*pieces)
-
-    def _start(self, entry: Entry, crc: int, streamed: bool) -> bytes:
-        name = os.fsencode(entry.path) + (b"/" if entry.kind == FOLDER else b"")
+    def _header(self, entry: Entry, crc: int, streamed: bool) -> tuple[bytes, bytes]:
+        name = member_name(entry)
         if len(name) > _MAX16:
             raise AgentError("NAME_TOO_LONG", f"{show(entry.path)} is too long for an archive")
         flags = _STREAMED if streamed else 0
         if not name.isascii() and _is_utf8(name):
             flags |= _UTF8
         date = _dos_date(entry.mtime_ns)
-        self._members.append(_Member(name, entry, flags, date, crc, self._offset))
         extra = _timestamp(entry)
         # A streamed member's sizes stand in the descriptor; a large one says so by its ZIP64 field.
-        size = 0 if streamed else entry.size
+        size, version = 0 if streamed else entry.size, 20
         if entry.size >= _MAX32:
-            size = _MAX32
-            extra += struct.pack("<HHQQ", 1, 16, 0 if streamed else entry.size, entry.size)
-        version = 45 if entry.size >= _MAX32 else 20
-        return (
-            _LOCAL.pack(
-                _LOCAL_MAGIC, version, flags, 0, date & _MAX16, date >> 16, crc,
-                size, size, len(name), len(extra),
-            )
-            + name
-            + extra
+            extra += struct.pack("<HHQQ", 1, 16, size, size)
+            size, version = _MAX32, 45
+        fixed = _LOCAL.pack(
+            _LOCAL_MAGIC, version, flags, 0, date & _MAX16, date >> 16, crc,
+            size, size, len(name), len(extra),
         )  # fmt: skip
+        return name, fixed + name + extra
 
-
-def _central(member: _Member) -> bytes:
-    entry, offset = member.entry, member.offset
-    large = entry.size >= _MAX32
-    wide = struct.pack("<QQ", entry.size, entry.size) if large else b""
-    if offset >= _MAX32:
-        wide += struct.pack("<Q", offset)
-    extra = _timestamp(entry)
-    if wide:
-        extra += struct.pack("<HH", 1, len(wide)) + wide
-    size = _MAX32 if large else entry.size
-    attributes = (_TYPE_BITS[entry.kind] | entry.mode) << 16 | (0x10 if entry.kind == FOLDER else 0)
-    return (
-        _CENTRAL.pack(
-            _CENTRAL_MAGIC, 45 | _UNIX, 45 if wide else 20, member.flags, 0,
-            member.date & _MAX16, member.date >> 16, member.crc, size, size,
-            len(member.name), len(extra), 0, 0, 0, attributes, min(offset, _MAX32),
+    def _list(self, entry: Entry, name: bytes, header: bytes, crc: int, offset: int) -> None:
+        """Put a member into the central directory, whose records repeat the local headers."""
+        self._count += 1
+        large, wide = entry.size >= _MAX32, b""
+        if large:
+            wide = struct.pack("<QQ", entry.size, entry.size)
+        if offset >= _MAX32:
+            wide += struct.pack("<Q", offset)
+        extra = _timestamp(entry)
+        if wide:
+            extra += struct.pack("<HH", 1, len(wide)) + wide
+        size = _MAX32 if large else entry.size
+        attributes = (_TYPE_BITS[entry.kind] | entry.mode) << 16
+        if entry.kind == FOLDER:
+            attributes |= 0x10
+        self._central += _CENTRAL_HEAD.pack(_CENTRAL_MAGIC, 45 | _UNIX, 45 if wide else 20)
+        self._central += header[6:14]  # Flags, method, time and date.
+        self._central += _CENTRAL_TAIL.pack(
+            crc, size, size, len(name), len(extra), 0, 0, 0, attributes, min(offset, _MAX32)
         )
-        + member.name
-        + extra
-    )  # fmt: skip
+        self._central += name
+        self._central += extra
+
+
+def member_name(entry: Entry) -> bytes:
+    """The name an entry takes in an archive: the file system's bytes, a folder with a slash."""
+    name = entry.path.encode("utf-8", "surrogateescape")
+    return name + b"/" if entry.kind == FOLDER else name
 
 
 def _is_utf8(name: bytes) -> bool:
@@ -148,7 +153,7 @@ def _timestamp(entry: Entry) -> bytes:
     seconds = entry.mtime_ns // 1_000_000_000
     if not -(1 << 31) <= seconds < 1 << 31:
         return b""
-    return struct.pack("<HHBi", 0x5455, 5, 1, seconds)
+    return _TIMESTAMP.pack(0x5455, 5, 1, seconds)
 
 
 _dates: dict[int, int] = {}
@@ -174,14 +179,19 @@ class ZipReader:
     the list, in its order; entries may be missing, nothing may be added.
     """
 
-    def __init__(self, read: Callable[[int], bytes], entries: list[Entry]) -> None:
+    def __init__(self, read: Callable[[int], Any], entries: list[Entry]) -> None:
         self._read = read
         self._entries = entries
         self._next = 0
+        self._tail = 0
 
     def member(self) -> int | None:
-        """The index in the list of the member whose content comes next; None at the end."""
-        magic = self._read(4)
+        """The index in the list of the member whose content comes next; None at the end.
+
+        What follows the last member, the central directory, is the caller's to
+        step over: it repeats what the list has said already.
+        """
+        magic = bytes(self._read(4))  # A view would not outlive the next read.
         if magic == b"PK\x01\x02" or magic == b"PK\x05\x06":
             return None
         rest = self._read(_LOCAL.size - 4)
@@ -190,14 +200,15 @@ class ZipReader:
         )
         if found != _LOCAL_MAGIC or method != 0:
             raise AgentError("BAD_ARCHIVE", "the archive holds something that is no stored member")
-        name = self._read(name_length)
-        extra = self._read(extra_length)
+        name_and_extra = bytes(self._read(name_length + extra_length))
+        name = name_and_extra[:name_length]
         index = self._find(name)
         entry = self._entries[index]
         streamed = bool(flags & _STREAMED)
         if not streamed and entry.size < _MAX32 and not stored == size == entry.size:
             raise AgentError("BAD_ARCHIVE", "a member's size is not the announced one")
-        if not streamed and entry.size >= _MAX32 and _wide_size(extra) != entry.size:
+        wide = not streamed and entry.size >= _MAX32
+        if wide and _wide_size(name_and_extra[name_length:]) != entry.size:
             raise AgentError("BAD_ARCHIVE", "a member's size is not the announced one")
         self._tail = 0 if not streamed else 24 if entry.size >= _MAX32 else 16
         return index
@@ -209,8 +220,7 @@ class ZipReader:
 
     def _find(self, name: bytes) -> int:
         for index in range(self._next, len(self._entries)):
-            entry = self._entries[index]
-            if name == os.fsencode(entry.path) + (b"/" if entry.kind == FOLDER else b""):
+            if name == member_name(self._entries[index]):
                 self._next = index + 1
                 return index
         raise AgentError("BAD_ARCHIVE", "the archive holds an entry that was not announced")

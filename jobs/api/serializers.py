@@ -57,7 +57,7 @@ class JobOrderSerializer(serializers.Serializer):
     on_conflict = serializers.ChoiceField(JobConflict.choices, default=JobConflict.FAIL)
     include = PatternsField(default=list)
     exclude = PatternsField(default=list)
-    streams = serializers.IntegerField(default=1, min_value=1, max_value=MAX_STREAMS)
+    streams = serializers.IntegerField(default=0, min_value=0, max_value=MAX_STREAMS)
 
     def to_internal_value(self, data: Any) -> Any:
         """Refuse what is misspelt: with `exlude` passed over, all would be sent, or moved."""

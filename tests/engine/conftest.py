@@ -40,15 +40,15 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
     """Run some Python in every agent before anything else: a host that behaves oddly."""
 
     def plant_in_agents(text: str) -> None:
-        read_text = Path.read_text
+        source_of = bundle.source_of
 
-        def with_prelude(path: Path, *args: Any) -> str:
-            found = read_text(path, *args)
-            if path.name != "wire.py" or path.parent.name != "agent":
+        def with_prelude(name: str) -> bytes:
+            found = source_of(name)
+            if name != "wire":
                 return found
-            return found.replace("import errno\n", "import errno\n" + text, 1)
+            return found.replace(b"import errno\n", b"import errno\n" + text.encode(), 1)
 
-        monkeypatch.setattr(Path, "read_text", with_prelude)
+        monkeypatch.setattr(bundle, "source_of", with_prelude)
         bundle.program.cache_clear()
 
     yield plant_in_agents

@@ -22,11 +22,11 @@ from engine.types import SshAccess
 
 AGENT = Path(bundle.__file__).parent / "agent"
 #: Bytes that travel to every host before each connection's first answer.
-BUDGET = 24_000
+BUDGET = 49_000
 IMPORTS = {
-    "__future__", "collections", "contextlib", "ctypes", "errno", "fcntl", "fnmatch", "hashlib",
-    "io", "json", "os", "select", "stat", "struct", "sys", "threading", "time", "traceback",
-    "typing", "zlib",
+    "__future__", "array", "collections", "contextlib", "ctypes", "errno", "fcntl", "hashlib",
+    "itertools", "json", "os", "re", "select", "stat", "struct", "sys", "threading", "time",
+    "traceback", "typing", "unicodedata", "zlib",
 }  # fmt: skip
 
 
@@ -59,21 +59,21 @@ def test_it_runs_only_as_the_source_that_was_announced() -> None:
     source = bundle.program().source
     spoilt = source[:-1] + bytes([source[-1] ^ 1])
 
-    assert MAGIC in start(source, bundle.bootstrap("t")).stderr
-    refused = start(spoilt, bundle.bootstrap("t"))
+    assert MAGIC in start(source, bundle.bootstrap(bundle.new_token())).stderr
+    refused = start(spoilt, bundle.bootstrap(bundle.new_token()))
     assert b"KETTER-PROGRAM-DAMAGED" in refused.stderr
     assert MAGIC not in refused.stderr
 
 
 def test_its_remote_command_is_plain_for_every_shell() -> None:
-    command = bundle.remote_command("t")
+    command = bundle.remote_command(bundle.new_token())
 
     assert command.count("'") == 2
     assert not set(command) & set("\n$`\\!;&|<>*?{}~#")
 
 
 def test_an_older_python_is_told_so() -> None:
-    text = bundle.bootstrap("t").replace("(3, 8)", "(99, 0)")
+    text = bundle.bootstrap(bundle.new_token()).replace("(3, 8)", "(99, 0)")
 
     ended = start(b"", text)
 
@@ -106,15 +106,19 @@ def target(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
+def place(target: int, attempt: int) -> Staging:
+    return Staging(target, "job", attempt, "this machine")
+
+
 def test_a_lower_attempt_can_neither_start_nor_publish(target: int) -> None:
-    first, second = Staging(target, "job", 1), Staging(target, "job", 2)
+    first, second = place(target, 1), place(target, 2)
     first.prepare([])
     second.prepare([])
 
     with pytest.raises(AgentError, match="newer attempt"), first.publishing():
         pytest.fail("an old attempt got through the gate")
     with pytest.raises(AgentError, match="newer attempt"):
-        Staging(target, "job", 1).prepare([])
+        place(target, 1).prepare([])
     with pytest.raises(AgentError, match="newer attempt"):
         first.remove()
     with second.publishing():
@@ -122,17 +126,17 @@ def test_a_lower_attempt_can_neither_start_nor_publish(target: int) -> None:
 
 
 def test_what_a_lower_attempt_staged_is_gone(target: int, tmp_path: Path) -> None:
-    first = Staging(target, "job", 1)
+    first = place(target, 1)
     first.prepare([])
     assert first.tree is not None
-    Staging(target, "job", 2).prepare([])
+    place(target, 2).prepare([])
 
     with pytest.raises(FileNotFoundError):
         os.open("late", os.O_CREAT | os.O_WRONLY, dir_fd=first.tree.fd)
 
 
 def test_after_the_clean_up_nobody_publishes(target: int, tmp_path: Path) -> None:
-    first, second = Staging(target, "job", 1), Staging(target, "job", 2)
+    first, second = place(target, 1), place(target, 2)
     first.prepare([])
     second.prepare([])
     second.remove()
@@ -146,10 +150,10 @@ def test_it_does_not_clear_away_what_another_run_works_in(
     target: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(staging, "DYING_SECONDS", 0.1)
-    Staging(target, "job", 1).prepare([])
+    place(target, 1).prepare([])
 
     with pytest.raises(AgentError, match="another run"):
-        Staging(target, "job", 1).remove()
+        place(target, 1).remove()
 
     assert (tmp_path / ".ketter-job.part" / "a1").is_dir()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import engine
-from engine import Mode, SilentObserver, transfer
+from engine import Mode, SilentObserver, watch
 from engine.manifest import read as read_manifest
 from tests.engine.conftest import Meddler, Plant, Run
 from tests.rig.trees import build_small, snapshot
@@ -24,7 +24,7 @@ def test_filters_keep_the_mode_of_the_folders_on_the_way(tmp_path: Path, run: Ru
         os.chmod(tmp_path / "a" / folder, mode)
         os.utime(tmp_path / "a" / folder, ns=(7, 7))
 
-    run(include=("*.mov",))
+    run(filters=(("include", "*.mov"),))
 
     found = snapshot(tmp_path / "b")
     assert set(found) == {b"kept", b"kept/below", b"kept/below/a.mov"}
@@ -61,10 +61,13 @@ def test_a_folder_that_became_a_file_is_named(tmp_path: Path, run: Run) -> None:
     assert not (tmp_path / "b" / "empty").exists()
 
 
-def test_progress_never_goes_back_while_it_reads_back(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("streams", [1, 3])
+def test_progress_never_goes_back_while_it_reads_back(
+    tmp_path: Path, run: Run, streams: int
+) -> None:
     (tmp_path / "a").mkdir()
-    for number in range(3):
-        (tmp_path / "a" / f"large{number}").write_bytes(os.urandom(40 << 20))
+    for number, size in enumerate((40, 30, 70)):
+        (tmp_path / "a" / f"large{number}").write_bytes(os.urandom(size << 20))
     seen: list[int] = []
 
     class Watch(SilentObserver):
@@ -73,10 +76,12 @@ def test_progress_never_goes_back_while_it_reads_back(tmp_path: Path, run: Run) 
             seen.append(progress.bytes_done)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "PROGRESS_SECONDS", 0.0)
-        run(Watch(), verify=engine.Verify.READBACK)
+        patch.setattr(watch, "PROGRESS_SECONDS", 0.0)
+        run(Watch(), verify=engine.Verify.READBACK, streams=streams)
 
     assert seen == sorted(seen)
+    assert len(set(seen)) > 3
+    assert seen[-1] == 140 << 20
 
 
 def test_folders_of_others_give_one_warning_and_not_one_each(
@@ -105,7 +110,7 @@ _not_ours()
 
     assert len(said) == 1
     assert said[0].startswith("FOLDER_NOT_FINISHED 9 9 folders did not take")
-    assert "folder8: Operation not permitted" in said[0]
+    assert "folder0: Operation not permitted" in said[0]
 
 
 def test_names_travel_as_bytes_whatever_the_locale_of_a_host(
@@ -125,6 +130,8 @@ def test_names_travel_as_bytes_whatever_the_locale_of_a_host(
     seen: list[str] = []
 
     class Watch(SilentObserver):
+        wants_manifests = True
+
         def parcel(self, parcel: engine.ParcelReport) -> None:
             if parcel.manifest:
                 seen.extend(record["path"] for record in read_manifest(parcel.manifest))

@@ -16,6 +16,8 @@ import pytest
 from tests.rig.trees import assert_equal_trees, build_small, snapshot
 
 PROJECT = Path(__file__).parents[2]
+#: So slow that a transfer of the large tree is caught half-way.
+SLOWLY = ("--bwlimit", "60M")
 
 
 def cli(*arguments: str | Path) -> subprocess.Popen[bytes]:
@@ -82,6 +84,9 @@ def test_it_says_what_it_did_in_json_and_in_words(tmp_path: Path) -> None:
         (["--from", "{tmp}/a", "--to", "ssh://127.0.0.1:1/b"], 5, "CONNECTION_REFUSED"),
         (["--from", "{tmp}/a", "--to", "ssh://host.invalid/b"], 5, "HOST_UNREACHABLE"),
         (["--from", "{tmp}/a", "--to", "{tmp}/b", "--streams", "0"], 2, ""),
+        (["--from", "{tmp}/a", "--to", "{tmp}/b", "--streams", "33"], 2, ""),
+        (["--from", "{tmp}/a", "--to", "{tmp}/b", "--bwlimit", "0"], 2, ""),
+        (["--from", "{tmp}/a", "--to", "{tmp}/b", "--bwlimit", "20 horses"], 2, ""),
         (["--from", "{tmp}/a"], 2, ""),
         (["--from", "", "--to", "{tmp}/b", "--mode", "move"], 2, "BAD_REQUEST"),
         (["--from", "{tmp}/a", "--to", ""], 2, "BAD_REQUEST"),
@@ -109,10 +114,10 @@ def test_its_exit_status_tells_what_went_wrong(
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A tree that takes seconds to send: small files and a large sparse one."""
+    """A tree that takes seconds to send slowly: small files and a large sparse one."""
     build_small(tmp_path / "a", 50)
     with open(tmp_path / "a" / "large.mov", "wb") as file:
-        file.truncate(3 << 30)
+        file.truncate(256 << 20)
     return tmp_path
 
 
@@ -129,7 +134,7 @@ def midway(folder: Path) -> Callable[[], bool]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_and_it_leaves_nothing(large: Path, number: int) -> None:
     before = snapshot(large / "a")
-    process = cli("--from", large / "a", "--to", large / "b", "--mode", "move")
+    process = cli("--from", large / "a", "--to", large / "b", "--mode", "move", *SLOWLY)
     wait_until(midway(large))
     agents = agents_of(process.pid)
 
@@ -144,7 +149,7 @@ def test_a_signal_stops_it_and_it_leaves_nothing(large: Path, number: int) -> No
 
 def test_killed_it_shows_nothing_and_the_next_run_ends_as_if_undisturbed(large: Path) -> None:
     before = snapshot(large / "a")
-    process = cli("--from", large / "a", "--to", large / "b", "--mode", "move")
+    process = cli("--from", large / "a", "--to", large / "b", "--mode", "move", *SLOWLY)
     wait_until(midway(large))
     agents = agents_of(process.pid)
     process.kill()
@@ -164,21 +169,32 @@ def test_killed_it_shows_nothing_and_the_next_run_ends_as_if_undisturbed(large: 
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_killed_agent_is_an_error_and_leaves_nothing(large: Path, which: int) -> None:
+def test_a_killed_agent_is_an_error_and_the_next_run_begins_anew(large: Path, which: int) -> None:
     before = snapshot(large / "a")
-    process = cli("--from", large / "a", "--to", large / "b", "--mode", "move")
+    command = ("--from", large / "a", "--to", large / "b", "--mode", "move", "--json")
+    process = cli(*command, *SLOWLY)
     wait_until(midway(large))
 
     os.kill(agents_of(process.pid)[which], signal.SIGKILL)
-    status, _, err = finish(process)
+    status, out, _ = finish(process)
 
-    assert (status, err.split(":")[0]) == (1, "AGENT_FAILED")
-    assert not (large / "b").exists()
+    error = json.loads(out)
+    assert (status, error["code"], error["kept"]) == (1, "AGENT_LOST", True)
+    assert [name[:8] for name in os.listdir(large / "b")] == [".ketter-"]
     assert snapshot(large / "a") == before
+    os.truncate(large / "a" / "large.mov", 1 << 20)
+    before = snapshot(large / "a")
+
+    status, out, _ = finish(cli(*command))
+
+    report = json.loads(out)
+    assert (status, report["bytes_resumed"]) == (0, 0)
+    assert_equal_trees(before, large / "b")
+    assert os.listdir(large / "a") == []
 
 
 def test_a_second_run_of_the_same_transfer_waits_for_nobody(large: Path) -> None:
-    first = cli("--from", large / "a", "--to", large / "b")
+    first = cli("--from", large / "a", "--to", large / "b", *SLOWLY)
     wait_until(midway(large))
 
     status, _, err = finish(cli("--from", large / "a", "--to", large / "b"))

@@ -9,7 +9,7 @@ import pytest
 
 import engine
 from engine import Mode, OnConflict
-from engine.transfer import _Transfer
+from engine.phases import Transfer
 from tests.engine.conftest import Plant, Run
 from tests.rig.trees import Entry, assert_equal_trees, snapshot
 
@@ -60,14 +60,15 @@ def without_folder_times(root: Path) -> dict[bytes, Entry]:
     }
 
 
+@pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("policy", [OnConflict.OVERWRITE, OnConflict.KEEP_BOTH])
 def test_a_death_at_any_step_of_a_move_is_mended_by_the_next_run(
-    tmp_path: Path, run: Run, plant: Plant, policy: OnConflict
+    tmp_path: Path, run: Run, plant: Plant, policy: OnConflict, resume: bool
 ) -> None:
     deaths = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Transfer, "_abandon", lambda *_: None)  # The worker dies as well.
-        for step in range(1, 100, 6):
+        patch.setattr(Transfer, "_abandon", lambda *_: None)  # The worker dies as well.
+        for step in range(1, 100, 2):
             after = step % 12 == 1
             place = tmp_path / str(step)
             build(place)
@@ -82,7 +83,7 @@ def test_a_death_at_any_step_of_a_move_is_mended_by_the_next_run(
             }
             try:
                 run(**options)
-            except engine.AgentFailed:
+            except engine.AgentLost:
                 deaths += 1
             else:
                 break
@@ -90,7 +91,7 @@ def test_a_death_at_any_step_of_a_move_is_mended_by_the_next_run(
             contents = {path.read_bytes() for path in found if path.is_file()}
             assert contents >= {b"old/one", b"old/new/two", b"only/three", b"four"}
 
-            report = run(attempt=1 + step % 3 // 2, **options)
+            report = run(attempt=1 + step % 3 // 2, resume=resume, **options)
 
             assert report.status == "done"
             assert os.listdir(place / "a") == []

@@ -3,37 +3,84 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
-from engine import Strategy
+from engine import ParcelKind, Strategy
 from engine.agent.wire import Entry
-from engine.plan import PARCEL_BYTES, PARCEL_ENTRIES, SMALL, Planner
+from engine.plan import (
+    GROWS_EVERY,
+    LARGE,
+    PARCEL_BYTES,
+    PARCEL_ENTRIES,
+    SLICE,
+    SMALL,
+    Parcel,
+    Planner,
+)
+from engine.spool import Spool
 
 
-def planned(strategy: Strategy, sizes: list[int]) -> Planner:
-    planner = Planner(strategy)
-    for number, size in enumerate(sizes):
-        planner.add(Entry(f"f{number}", "f", size, 0, 0o644, number))
+def planned(
+    strategy: Strategy,
+    sizes: list[int],
+    streams: int = 1,
+    parts: dict[str, dict[str, Any]] | None = None,
+) -> Planner:
+    """A finished plan of files of these sizes; `parts` is what has arrived, by path."""
+    planner = Planner(strategy, Spool())
+    planner.add(
+        Entry(f"f{number}", "f", size, 0, 0o644, number) for number, size in enumerate(sizes)
+    )
     planner.finish()
+    planner.plan_large(streams, lambda entry: (parts or {}).get(entry.path, {}))
     return planner
 
 
+@pytest.mark.parametrize("streams", [1, 4])
 @pytest.mark.parametrize("strategy", Strategy)
-def test_every_entry_is_in_exactly_one_bounded_parcel(strategy: Strategy) -> None:
+def test_every_entry_is_in_exactly_one_bounded_parcel(strategy: Strategy, streams: int) -> None:
     dice = random.Random(4)
     sizes = [int(10 ** dice.uniform(0, 9)) for _ in range(25_000)]
 
-    planner = planned(strategy, sizes)
+    planner = planned(strategy, sizes, streams)
 
-    found = [entry.ino for parcel in planner.parcels for entry in parcel.entries()]
-    assert sorted(found) == list(range(len(sizes)))
-    assert sum(parcel.bytes for parcel in planner.parcels) == planner.bytes == sum(sizes)
-    assert sum(parcel.files for parcel in planner.parcels) == planner.files
+    whole = [parcel for parcel in planner.parcels if not parcel.slices]
+    sliced: dict[int, list[tuple[int, int]]] = {}
     for parcel in planner.parcels:
-        entries = parcel.entries()
-        assert len(entries) <= PARCEL_ENTRIES
-        assert len(entries) == 1 or parcel.bytes <= PARCEL_BYTES[parcel.kind]
+        if parcel.slices:
+            (entry,) = planner.entries(parcel)
+            sliced.setdefault(entry.ino, []).extend(parcel.slices)
+    found = [entry.ino for parcel in whole for entry in planner.entries(parcel)]
+    assert sorted(found + list(sliced)) == list(range(len(sizes)))
+    for number, slices in sliced.items():
+        assert_covered(slices, sizes[number])
+    assert sum(parcel.bytes for parcel in planner.parcels) == planner.bytes == sum(sizes)
+    assert sum(parcel.files for parcel in planner.parcels) + len(sliced) == planner.files
+    for parcel in planner.parcels:
+        assert_bounded(planner, parcel)
+
+
+def assert_covered(slices: list[tuple[int, int]], size: int) -> None:
+    """Fail unless slices make up a file, each byte once."""
+    at = 0
+    for start, length in sorted(slices):
+        assert (start, 0 < length <= SLICE) == (at, True)
+        at += length
+    assert at == size
+
+
+def assert_bounded(planner: Planner, parcel: Parcel) -> None:
+    """Fail if a parcel is larger than it may be."""
+    entries = planner.entries(parcel)
+    assert len(entries) <= PARCEL_ENTRIES
+    if parcel.kind is ParcelKind.RANGE:
+        assert len(parcel.slices) <= 32
+    elif len(entries) > 1:
+        # An archive that is delivered is cut as the archives on the wire are.
+        kind = ParcelKind.FILE if parcel.kind is ParcelKind.FILE else ParcelKind.ZIP
+        assert parcel.bytes <= PARCEL_BYTES[kind][1]
 
 
 @pytest.mark.parametrize(
@@ -43,8 +90,10 @@ def test_every_entry_is_in_exactly_one_bounded_parcel(strategy: Strategy) -> Non
         (Strategy.AUTO, [10] * 3, {"file": 1}),
         (Strategy.AUTO, [SMALL], {"file": 1}),
         (Strategy.AUTO, [10] * 2000 + [SMALL] * 3, {"zip": 1, "file": 1}),
+        (Strategy.AUTO, [SMALL] * 3 + [LARGE], {"file": 2}),
         (Strategy.ZIP, [10, SMALL], {"zip": 1}),
         (Strategy.FILES, [10] * 2000, {"file": 1}),
+        (Strategy.ARCHIVE, [10] * 2000 + [SMALL], {"archive": 1}),
         (Strategy.AUTO, [], {}),
     ],
 )
@@ -52,3 +101,61 @@ def test_the_kind_follows_from_sizes_and_counts(
     strategy: Strategy, sizes: list[int], kinds: dict[str, int]
 ) -> None:
     assert planned(strategy, sizes).summary()["parcels"] == kinds
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"), [(Strategy.ZIP, ParcelKind.ZIP), (Strategy.FILES, ParcelKind.FILE)]
+)
+def test_parcels_start_small_and_grow_to_their_limit(strategy: Strategy, kind: ParcelKind) -> None:
+    least, most = PARCEL_BYTES[kind]
+
+    sizes = [parcel.bytes for parcel in planned(strategy, [SMALL] * 15_000).parcels]
+
+    assert sizes[:GROWS_EVERY] == [least] * GROWS_EVERY
+    assert sizes[GROWS_EVERY : 2 * GROWS_EVERY] == [2 * least] * GROWS_EVERY
+    assert sizes[:-1] == sorted(sizes[:-1])
+    assert max(sizes) == most
+
+
+def test_a_large_file_travels_alone_over_one_stream_and_in_slices_over_several() -> None:
+    sizes = [SMALL, LARGE, LARGE + 1, LARGE - 1]
+
+    alone, sliced = planned(Strategy.AUTO, sizes), planned(Strategy.AUTO, sizes, streams=4)
+
+    large = ["f1", "f2"]
+    assert [parcel.bytes for parcel in alone.parcels if large_path(alone, parcel) in large] == [
+        LARGE,
+        LARGE + 1,
+    ]
+    assert not any(parcel.slices for parcel in alone.parcels)
+    slices = [parcel for parcel in sliced.parcels if parcel.slices]
+    assert {large_path(sliced, parcel) for parcel in slices} == set(large)
+    files = {parcel.large for parcel in slices if parcel.large}
+    assert sum(file.parcels_left for file in files) == len(slices)
+
+
+def large_path(planner: Planner, parcel: Parcel) -> str:
+    """The path of the file that is alone in a parcel, or nothing."""
+    entries = planner.entries(parcel)
+    return entries[0].path if len(entries) == 1 else ""
+
+
+@pytest.mark.parametrize(
+    ("streams", "part", "left"),
+    [
+        (1, {"upto": 48 << 20}, (LARGE - (48 << 20))),
+        (4, {"upto": 48 << 20}, (LARGE - (48 << 20))),
+        (1, {"slices": [[0, SLICE, ""], [3 * SLICE, SLICE, ""]]}, LARGE - 2 * SLICE),
+        (4, {"slices": [[0, SLICE, ""], [3 * SLICE, SLICE, ""]]}, LARGE - 2 * SLICE),
+        (4, {"slices": [[at, SLICE, ""] for at in range(0, LARGE, SLICE)]}, 0),
+        (4, {"slices": [[0, SLICE - 1, ""]]}, LARGE),  # Of another size than ours: of no use.
+    ],
+)
+def test_of_a_large_file_only_what_is_missing_is_planned(
+    streams: int, part: dict[str, Any], left: int
+) -> None:
+    planner = planned(Strategy.AUTO, [LARGE], streams, {"f0": part})
+
+    assert sum(parcel.bytes for parcel in planner.parcels) == left
+    assert planner.parcels  # Though nothing is missing, the whole is still to be proven.
+    assert planner.plan_large(streams, lambda _: {}) == 0

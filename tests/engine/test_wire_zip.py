@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 
 from engine.agent import wire
-from engine.agent.receiver import Receiver
-from engine.agent.scan import Filter, scan
-from engine.agent.sender import Outlet, Sender
+from engine.agent.filters import Filter
+from engine.agent.inlet import Inlet
+from engine.agent.journal import Journal
+from engine.agent.outlet import Outlet
+from engine.agent.receiver import Receiver, Ways
+from engine.agent.scan import Scanner, Wanted
+from engine.agent.sender import Sender
 from engine.agent.tree import Tree
-from engine.agent.wire import AgentError, Entry
+from engine.agent.wire import DIGEST, NO_DIGEST, AgentError, Entry, pack_entries
 from engine.agent.zipstream import ZipWriter
 from tests.rig.trees import build_mixed, build_small, snapshot
 
@@ -25,7 +29,8 @@ from tests.rig.trees import build_mixed, build_small, snapshot
 def entries_of(root: Path) -> tuple[Tree, list[Entry]]:
     tree = Tree(os.open(root, os.O_RDONLY))
     entries: list[Entry] = []
-    scan(tree, Filter((), ()), entries.append, lambda *failure: pytest.fail(str(failure)))
+    wanted = Wanted(Filter(()))
+    Scanner(tree, wanted, entries.append, lambda *failure: pytest.fail(str(failure))).scan()
     return tree, entries
 
 
@@ -35,19 +40,23 @@ def frames_of(root: Path, entries: list[Entry], tree: Tree, tmp_path: Path) -> b
     wire_file = tmp_path / "wire"
     fd = os.open(wire_file, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        Sender(tree, Outlet(fd, quiet)).send("zip", entries)
+        sender = Sender(tree, Outlet(fd, quiet))
+        sender.send({"kind": "zip", "parcel": 1}, pack_entries(entries))
     finally:
         for open_fd in (fd, quiet, _keep):
             os.close(open_fd)
     return wire_file.read_bytes()
 
 
-def payload_of(frames: bytes) -> bytes:
+def payload_of(frames: bytes) -> tuple[bytes, bytes]:
+    """What is in the frames of a parcel, and the sender's digests after it."""
     stream, payload = io.BytesIO(frames), b""
+    assert wire.read_frame(stream)[0] == wire.HEAD
     while True:
         kind, body = wire.read_frame(stream)
         if kind != wire.DATA:
-            return payload
+            assert (kind, stream.read()) == (wire.END_PARCEL, b"")
+            return payload, wire.decode(body)["blob"]
         payload += body
 
 
@@ -56,7 +65,8 @@ def test_the_payload_is_a_standard_archive(tmp_path: Path) -> None:
     (tmp_path / "a" / "link_to_folder").unlink()  # Info-ZIP would write through it when testing.
     tree, entries = entries_of(tmp_path / "a")
     archive = tmp_path / "teed.zip"
-    archive.write_bytes(payload_of(frames_of(tmp_path / "a", entries, tree, tmp_path)))
+    payload, _ = payload_of(frames_of(tmp_path / "a", entries, tree, tmp_path))
+    archive.write_bytes(payload)
     tree.close()
 
     with zipfile.ZipFile(archive) as read:
@@ -71,7 +81,7 @@ def test_the_payload_is_a_standard_archive(tmp_path: Path) -> None:
 
 def test_many_members_and_a_streamed_one_make_a_zip64_archive(tmp_path: Path) -> None:
     pieces: list[bytes] = []
-    archive = ZipWriter(lambda *parts: pieces.extend(bytes(part) for part in parts))
+    archive = ZipWriter(lambda part: pieces.append(bytes(part)))
     for number in range(70_000):
         archive.add(Entry(f"f{number}", "f", 1, number * 10**12, 0o644, 0), zlib.crc32(b"x"), b"x")
     archive.start(Entry("streamed", "f", 5, 0, 0o644, 0))
@@ -85,26 +95,39 @@ def test_many_members_and_a_streamed_one_make_a_zip64_archive(tmp_path: Path) ->
         assert read.getinfo("f5").date_time[:3] == (1980, 1, 1)
 
 
-def receive(tmp_path: Path, payload: bytes, expected: list[Entry]) -> Receiver:
-    """Feed a parcel with this payload to a receiver whose staging folder is tmp_path/staging."""
+def receive(
+    tmp_path: Path, payload: bytes, expected: list[Entry], digests: bytes | None = None
+) -> Receiver:
+    """Feed a parcel with this payload to a receiver whose staging folder is tmp_path/staging.
+
+    Its sender has proven nothing if no digests are given.
+    """
     parts = [payload[at : at + 1000] for at in range(0, len(payload), 1000)]
     frames = b"".join(wire.HEADER.pack(wire.DATA, len(part)) + part for part in parts)
-    frames += wire.encode(wire.END_PARCEL, {})
+    digests = NO_DIGEST * len(expected) if digests is None else digests
+    (tmp_path / "came").write_bytes(frames + wire.encode(wire.END_PARCEL, {}, digests))
     staging = tmp_path / "staging"
     staging.mkdir(exist_ok=True)
     tree = Tree(os.open(staging, os.O_RDONLY))
-    receiver = Receiver(tree, lambda done, entries: None)
+    beside = os.open(tmp_path, os.O_RDONLY)
+    journal = Journal(beside, "this machine")
+    came = os.open(tmp_path / "came", os.O_RDONLY)
+    receiver = Receiver(tree, journal, Ways(), lambda done: None)
+    head = {"kind": "zip", "parcel": 1, "blob": pack_entries(expected)}
     try:
-        receiver.receive(io.BytesIO(frames), "zip", expected)
+        receiver.receive(Inlet(came), head)
     finally:
+        journal.close()
         tree.close()
+        os.close(came)
+        os.close(beside)
     return receiver
 
 
 def zipped(*members: tuple[str, str, bytes]) -> bytes:
     """An archive of (path, kind, content)."""
     pieces: list[bytes] = []
-    archive = ZipWriter(lambda *parts: pieces.extend(bytes(part) for part in parts))
+    archive = ZipWriter(lambda part: pieces.append(bytes(part)))
     for path, kind, content in members:
         archive.add(Entry(path, kind, len(content), 0, 0o644, 0), zlib.crc32(content), content)
     archive.close()
@@ -132,6 +155,7 @@ HOSTILE: dict[str, tuple[bytes, list[Entry]]] = {
         [entry("a")],
     ),
     "nothing at all": (b"", [entry("a")]),
+    "a tail without end": (zipped(("a", "f", b"x")) + bytes(1 << 20), [entry("a")]),
 }
 
 
@@ -146,7 +170,7 @@ def test_a_hostile_archive_writes_nothing_outside(tmp_path: Path, sort: str) -> 
             receive(tmp_path, payload, expected)
         assert caught.value.code in ("BAD_ARCHIVE", "PATH_OUTSIDE_ROOT")
 
-    assert set(os.listdir(tmp_path)) == {"staging"}
+    assert set(os.listdir(tmp_path)) == {"staging", "came", "journal"}
     assert set(os.listdir(tmp_path / "staging")) <= {"a"}
 
 
@@ -154,13 +178,14 @@ def test_what_a_sender_packs_a_receiver_unpacks(tmp_path: Path) -> None:
     build_small(tmp_path / "a", 50)
     build_mixed(tmp_path / "a")
     tree, entries = entries_of(tmp_path / "a")
-    payload = payload_of(frames_of(tmp_path / "a", entries, tree, tmp_path))
+    payload, digests = payload_of(frames_of(tmp_path / "a", entries, tree, tmp_path))
     tree.close()
 
-    receiver = receive(tmp_path, payload, entries)
+    receiver = receive(tmp_path, payload, entries, digests)
 
     assert receiver.errors == {}
-    assert all(receiver.digests)
+    assert receiver.digests == digests
+    assert NO_DIGEST not in [digests[at : at + DIGEST] for at in range(0, len(digests), DIGEST)]
     files = {name: e for name, e in snapshot(tmp_path / "a").items() if e.kind == "file"}
     staged = snapshot(tmp_path / "staging")
     assert {name: staged[name] for name in files} == files
@@ -176,3 +201,13 @@ def test_a_flipped_byte_changes_the_receivers_digest(tmp_path: Path) -> None:
     bad = receive(tmp_path / "2", spoilt, [entry("a", 7)])
 
     assert good.digests != bad.digests
+
+
+@pytest.mark.parametrize("digests", [b"", bytes(DIGEST - 1), bytes(DIGEST + 1), bytes(2 * DIGEST)])
+def test_a_parcel_without_a_digest_for_each_entry_is_refused(
+    tmp_path: Path, digests: bytes
+) -> None:
+    with pytest.raises(AgentError) as caught:
+        receive(tmp_path, zipped(("a", "f", b"x")), [entry("a")], digests)
+
+    assert caught.value.code == "BAD_ARCHIVE"

@@ -14,6 +14,7 @@ def probe(endpoint: Endpoint) -> Probe:
     hub = Hub(lambda: None)
     try:
         link = Link(hub, endpoint)
+        link.send_program()
         hello = link.greet()
         found = link.ask("look", root=endpoint.root, path=endpoint.path)
     finally:

@@ -18,6 +18,7 @@ def discard(request: Request) -> None:
     hub = Hub(lambda: None)
     try:
         link = Link(hub, request.target)
+        link.send_program()
         link.greet()
         # A single file is staged beside its name, a folder inside itself.
         for place in dict.fromkeys((path, posixpath.dirname(path))):

@@ -1,0 +1,61 @@
+"""What all commands of an agent share: the folder that is open, and the way to speak."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from engine.agent.tree import Tree, open_real, resolve
+from engine.agent.wire import JSON, AgentError, encode, write_all
+
+#: Seconds between two reports of progress.
+PROGRESS_SECONDS = 0.3
+
+
+class Desk:
+    """The state that is left from one command to the next, whatever the commands are."""
+
+    def __init__(self) -> None:
+        self._speaking = threading.Lock()
+        self._last_report = 0.0
+        self._read = 0
+        self._tree: Tree | None = None
+
+    def say(self, body: dict[str, Any], blob: bytes = b"") -> None:
+        """Send one answer."""
+        with self._speaking:
+            write_all(2, encode(JSON, body, blob))
+
+    def progress(self, done: int, parcel: int = 0) -> None:
+        """Report how many bytes of a parcel are done, if it is time for that."""
+        now = time.monotonic()
+        if now - self._last_report >= PROGRESS_SECONDS:
+            self._last_report = now
+            self.say({"progress": done, "parcel": parcel})
+
+    def read(self, size: int) -> None:
+        """So many more bytes were read to be hashed."""
+        self._read += size
+        self.progress(self._read)
+
+    def open(self, root: str, path: str, make: bool) -> list[str]:
+        """Open a folder as the tree of the commands that follow; return the folders made for it."""
+        real = resolve(root, path)
+        fd, made = open_real(real, make)
+        if self._tree:
+            self._tree.close()
+        self._tree = Tree(fd, real)
+        return made
+
+    @property
+    def real(self) -> str:
+        """The path of the folder that is open."""
+        return self._tree.real if self._tree else ""
+
+    @property
+    def tree(self) -> Tree:
+        """The folder that is open."""
+        if self._tree is None:
+            raise AgentError("AGENT_FAILED", "no folder is open")
+        return self._tree

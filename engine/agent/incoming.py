@@ -1,0 +1,85 @@
+"""One large file on its way in."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from typing import Any, Callable
+
+from engine.agent.inlet import Payload
+from engine.agent.stage import write_whole
+from engine.agent.wire import MARK, Entry
+
+_CHUNK = 1 << 20
+#: A run of zeros at least this long (bytes) becomes a hole.
+HOLE = 64 << 10
+_ZEROS = bytes(_CHUNK)
+
+#: Told of a place in a file, our digest up to there, and the sender's.
+Marked = Callable[[int, bytes, bytes], None]
+
+
+class Incoming:
+    """One file on its way in: written, hashed, and marked as the sender marks it."""
+
+    def __init__(
+        self,
+        fd: int,
+        entry: Entry,
+        start: int,
+        payload: Payload,
+        count: Callable[[int], None],
+        marked: Marked,
+    ) -> None:
+        self._fd, self._entry, self._payload = fd, entry, payload
+        self._count, self._marked = count, marked
+        self.digest = hashlib.sha256()
+        self.left = entry.size - start
+
+    def take_up(self, start: int) -> None:
+        """Hash what is there already, and forget what lies behind it."""
+        if start:
+            os.ftruncate(self._fd, start)
+        buffer, left = memoryview(bytearray(_CHUNK)), start
+        while left:
+            got = os.readv(self._fd, [buffer[: min(left, _CHUNK)]])
+            if not got:
+                raise OSError(errno.EIO, "what had arrived of a file is not there any more")
+            self.digest.update(buffer[:got])
+            left -= got
+
+    def write(self) -> bool:
+        """Write all that comes; False if the sender gave up on it."""
+        hole = False
+        while self.left:
+            part = self._payload.some(min(self.left, _CHUNK))
+            if not part:
+                if self._payload.kind != MARK or not self._payload.ended:
+                    return False
+                self._mark(self._payload.step())
+                continue
+            self._count(len(part))
+            self.digest.update(part)
+            self.left -= len(part)
+            hole = _is_hole(part)
+            if hole:
+                os.lseek(self._fd, len(part), os.SEEK_CUR)
+            else:
+                write_whole(self._fd, part)
+        if hole:
+            os.ftruncate(self._fd, self._entry.size)
+        return True
+
+    def _mark(self, message: dict[str, Any]) -> None:
+        at = self._entry.size - self.left
+        if message["at"] == at:
+            # A hole at the end so far would not count as there.
+            if os.fstat(self._fd).st_size < at:
+                os.ftruncate(self._fd, at)
+            self._marked(at, self.digest.copy().digest(), message["blob"])
+
+
+def _is_hole(part: memoryview) -> bool:
+    size = len(part)
+    return size >= HOLE and not part[0] and not part[-1] and part.tobytes() == _ZEROS[:size]

@@ -1,0 +1,155 @@
+"""The journal of a staging folder: what has arrived and was proven, for a later attempt.
+
+A file of records, each a big-endian u32 length, the CRC-32 of the body, and the
+body: a message as in `wire` (JSON, and after a NUL a blob). Records:
+
+    {"start": attempt, "machine": id}    an attempt begins; the id changes with a reboot
+    {"parcel": n, "list": size}          entries that were proven: a list of `size` bytes,
+                                         then DIGEST bytes each (zeros: that one was not)
+    {"file": key, "upto": n}             a large file is proven up to there; digest of it all
+    {"file": key, "slice": [at, size]}   a slice of a large file is proven; digest of that
+    {"durable": n}                       all records before byte n are about bytes on the disk
+    {"void": [path, ...]}                these are not there any more
+
+After a reboot only what comes before a `durable` counts: the rest may have been
+in memory only. A record that was cut off by a crash ends the journal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import zlib
+from typing import Any, Callable, Iterator
+
+from engine.agent.wire import (
+    DIGEST,
+    NO_DIGEST,
+    AgentError,
+    Entry,
+    decode,
+    message,
+    unpack_entries,
+)
+
+_NAME = "journal"
+_HEAD = struct.Struct(">II")
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+#: A flush to the disk is due after so many bytes, or so many seconds with news.
+DURABLE_BYTES, DURABLE_SECONDS = 48 << 20, 5.0
+_MOST = 1 << 30
+
+
+def file_key(entry: Entry) -> list[Any]:
+    """What has to be the same for a part of a file to be a part of it."""
+    return [entry.path, entry.size, entry.mtime_ns, entry.ino]
+
+
+class Journal:
+    """The journal in a staging folder; several agents may write to it at the same time."""
+
+    def __init__(self, folder: int, machine: str) -> None:
+        self._fd = os.open(_NAME, _OPEN, 0o600, dir_fd=folder)
+        self._machine = machine
+        self._news = threading.Condition()
+        self._bytes = 0
+        self._flushing: Callable[[], None] | None = None
+
+    def start(self, attempt: int) -> None:
+        """Say that an attempt begins."""
+        self.add({"start": attempt, "machine": self._machine})
+
+    def add(self, body: dict[str, Any], blob: bytes = b"", worth: int = 0) -> None:
+        """Append a record about so many bytes of payload."""
+        data = message(body, blob)
+        record = _HEAD.pack(len(data), zlib.crc32(data)) + data
+        # O_APPEND alone would do on a local disk, but not on a network share.
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            if os.write(self._fd, record) != len(record):
+                raise AgentError("NO_SPACE", "the journal of the transfer could not be written")
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        with self._news:
+            self._bytes += worth
+            if self._bytes >= DURABLE_BYTES:
+                self._news.notify()
+
+    def keep_durable(self, flush: Callable[[], None]) -> None:
+        """From now on flush to the disk now and then, beside the work, and put that down."""
+        if self._flushing is None:
+            self._flushing = flush
+            threading.Thread(target=self._flush, daemon=True).start()
+
+    def _flush(self) -> None:
+        assert self._flushing
+        said = os.fstat(self._fd).st_size
+        while True:
+            with self._news:
+                self._news.wait(DURABLE_SECONDS)
+                self._bytes = 0
+            size = os.fstat(self._fd).st_size
+            if size != said:
+                try:
+                    self._flushing()
+                    self.add({"durable": size})
+                except (OSError, AgentError):
+                    return  # The transfer meets the same trouble, and tells of it.
+                said = os.fstat(self._fd).st_size
+
+    def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The records that can be believed, each with its place, in order.
+
+        What a crash cut off at the end is removed.
+        """
+        end, durable = self._survey()
+        os.ftruncate(self._fd, end)
+        machine = ""
+        for at, body in self._read(end):
+            if "start" in body:
+                machine = body["machine"]
+            if at < durable or machine == self._machine:
+                yield at, body
+
+    def record(self, at: int) -> dict[str, Any]:
+        """The record at a place that `records` gave."""
+        length, _ = _HEAD.unpack(os.pread(self._fd, _HEAD.size, at))
+        return decode(os.pread(self._fd, length, at + _HEAD.size))
+
+    def _survey(self) -> tuple[int, int]:
+        """Where the last whole record ends, and up to where all is on the disk."""
+        end, durable = 0, 0
+        for at, body in self._read(os.fstat(self._fd).st_size):
+            end = at + _HEAD.size + body["bytes"]
+            durable = max(durable, body.get("durable", 0))
+        return end, durable
+
+    def _read(self, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        at = 0
+        while at + _HEAD.size <= size:
+            length, crc = _HEAD.unpack(os.pread(self._fd, _HEAD.size, at))
+            if length > min(_MOST, size - at - _HEAD.size):
+                return
+            data = os.pread(self._fd, length, at + _HEAD.size)
+            if len(data) != length or zlib.crc32(data) != crc:
+                return
+            body = decode(data)
+            body["bytes"] = length
+            yield at, body
+            at += _HEAD.size + length
+
+    @staticmethod
+    def proven(body: dict[str, Any]) -> Iterator[tuple[Entry, bytes]]:
+        """The entries that a parcel's record proves, each with its digest."""
+        blob, size = body["blob"], body["list"]
+        for index, entry in enumerate(unpack_entries(blob[:size])):
+            at = size + index * DIGEST
+            digest = blob[at : at + DIGEST]
+            if digest != NO_DIGEST:
+                yield entry, digest
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)

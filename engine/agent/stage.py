@@ -1,0 +1,132 @@
+"""Single steps in a staging tree: make a folder, take an entry out, hash, make durable."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from typing import Any, Callable
+
+from engine.agent.desk import Desk
+from engine.agent.tree import OPEN_FILE, Tree, remove_tree
+from engine.agent.wire import (
+    DIGEST,
+    FILE,
+    FOLDER,
+    LINK,
+    NO_DIGEST,
+    TWIN,
+    Entry,
+    unpack_entries,
+)
+
+_CHUNK = 1 << 20
+_DROP_CACHE = getattr(os, "posix_fadvise", None)
+_EMPTY = hashlib.sha256().digest()
+
+
+def make_folder(staging: Tree, path: str) -> None:
+    """Make a folder of the staging tree and those above it, open to us until it is finished."""
+    # It may have been made for an entry below it, or by another stream.
+    with suppress(FileExistsError):
+        try:
+            above, name = staging.parent(path)
+            os.mkdir(name, 0o700, dir_fd=above)
+            return
+        except FileNotFoundError:
+            pass
+    walked = ""
+    for name in path.split("/"):
+        above = staging.folder(walked)
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=above)
+        walked = f"{walked}/{name}" if walked else name
+
+
+def discard(staging: Tree, entry: Entry) -> None:
+    """Take one entry out of the staging tree, if it is there."""
+    if entry.kind == FOLDER:
+        return
+    try:
+        folder, name = staging.parent(entry.path)
+    except FileNotFoundError:
+        return
+    remove_tree(folder, name)
+
+
+def digest_file(
+    tree: Tree,
+    entry: Entry,
+    read: Callable[[int], None],
+    medium: bool,
+    at_source: bool = False,
+) -> bytes:
+    """The SHA-256 of an entry as it is now; `read` is told of the bytes as they are read.
+
+    At the source a file may lie elsewhere than its path says: behind a link that
+    is followed. With `medium` a file is dropped from the page cache first, where the platform
+    can (Linux), so that the bytes come from the disk; they must be durable already.
+    """
+    if entry.kind in (FOLDER, TWIN):
+        return _EMPTY
+    follow = at_source and entry.kind == FILE and entry.link
+    folder, name = tree.parent(entry.link if follow else entry.path)
+    if entry.kind == LINK:
+        return hashlib.sha256(os.fsencode(os.readlink(name, dir_fd=folder))).digest()
+    digest = hashlib.sha256()
+    fd = os.open(name, OPEN_FILE, dir_fd=folder)
+    try:
+        if medium and _DROP_CACHE is not None:
+            _DROP_CACHE(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        buffer = memoryview(bytearray(_CHUNK))
+        while True:
+            got = os.readv(fd, [buffer])
+            if not got:
+                return digest.digest()
+            digest.update(buffer[:got])
+            read(got)
+    finally:
+        os.close(fd)
+
+
+def digests_of(
+    desk: Desk, tree: Tree, blob: bytes, at_source: bool = False
+) -> tuple[list[list[int]], bytes]:
+    """The ids and digests of a list of entries, from the medium; NO_DIGEST where one fails.
+
+    An id is the device and inode of an entry that has no other name.
+    """
+    digests = bytearray()
+    ids: list[list[int]] = []
+    for entry in unpack_entries(blob):
+        try:
+            follow = at_source and entry.kind == FILE and entry.link
+            folder, name = tree.parent(entry.link if follow else entry.path)
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            ids.append([found.st_dev, found.st_ino] if found.st_nlink == 1 else [])
+            digests += digest_file(tree, entry, desk.read, True, at_source)
+        except OSError:
+            # No digest is no proof: the caller treats it as different.
+            digests += NO_DIGEST
+            ids += [[]] * (len(digests) // DIGEST - len(ids))
+    return ids, bytes(digests)
+
+
+def make_durable(fd: int) -> None:
+    """Have the file system that holds this folder write everything out."""
+    import ctypes  # Not at the top: it costs every start some milliseconds.
+
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+    elif syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def write_whole(fd: int, data: Any) -> None:
+    """Write all of it, however many calls it takes."""
+    written = os.write(fd, data)
+    while written < len(data):
+        data = memoryview(data)[written:]
+        written = os.write(fd, data)

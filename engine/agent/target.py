@@ -1,0 +1,211 @@
+"""The commands of a target: take parcels in, publish them, clean up."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from engine.agent import publish
+from engine.agent.archive import ArchiveFile
+from engine.agent.desk import Desk
+from engine.agent.finish import Finisher, give
+from engine.agent.inlet import Inlet
+from engine.agent.journal import Journal
+from engine.agent.look import machine
+from engine.agent.receiver import Receiver, Ways
+from engine.agent.stage import digest_file, digests_of, discard, make_durable
+from engine.agent.staging import Staging
+from engine.agent.tree import Tree
+from engine.agent.wire import (
+    FILE,
+    FOLDER,
+    AgentError,
+    EndOfStream,
+    Entry,
+    explain,
+    list_digest,
+    show,
+    unpack_entries,
+)
+
+
+class Target:
+    """A tree that is written to; a method `do_<op>` per command."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._staging: Staging | None = None
+        self._ways = Ways()
+        self._archive: ArchiveFile | None = None
+        self._parcel = 0
+
+    def _progress(self, done: int) -> None:
+        self._desk.progress(done, self._parcel)
+
+    def do_compare(self, keep_both: bool, by_content: bool, blob: bytes) -> dict[str, Any]:
+        """What the tree holds where the entries would go; see `publish.compare`."""
+        states, others = publish.compare(
+            self._desk.tree, unpack_entries(blob), keep_both, by_content
+        )
+        return {"states": states, "others": others}
+
+    def do_stage(
+        self,
+        root: str,
+        path: str,
+        transfer_id: str,
+        attempt: int,
+        ways: list[bool],
+        blob: bytes,
+        attach: bool = False,
+        resume: bool = False,
+    ) -> dict[str, Any]:
+        """Make and open the target folder and prepare the staging folder in it.
+
+        Or, with `attach`, join the agent that has prepared it. With `resume`
+        what is left of an earlier attempt is told first. `fresh` says that the
+        target folder was made for this transfer.
+        """
+        made = self._desk.open(root, path, make=True)
+        self._ways = Ways(*ways)
+        self._staging = Staging(self._desk.tree.fd, transfer_id, attempt, machine())
+        left = False
+        if attach:
+            self._staging.attach()
+        else:
+            made, left = self._staging.prepare(made, resume)
+        tree, journal = self._staged()
+        if left:
+            from engine.agent.resume import Survey
+
+            Survey(tree, journal).take_up(self._desk.say)
+        journal.keep_durable(lambda: make_durable(tree.fd))
+        return {"fresh": self._desk.real in made, "left": left}
+
+    def do_names(self, blob: bytes) -> dict[str, Any]:
+        """What names the target can hold, found by trying in the staging folder."""
+        from engine.agent.names import probe
+
+        return {"rules": list(probe(self._staged()[0].fd))}
+
+    def do_check(self, blob: bytes) -> dict[str, Any]:
+        """The digests of staged entries as the medium has them."""
+        return {"blob": digests_of(self._desk, self._staged()[0], blob)[1]}
+
+    def receive(self, inlet: Inlet, head: dict[str, Any]) -> None:
+        """Receive a parcel into the staging folder; say the digests of what was written."""
+        tree, journal = self._staged()
+        self._parcel = head["parcel"]
+        receiver = Receiver(tree, journal, self._ways, self._progress)
+        try:
+            if head["kind"] == "archive":
+                if self._archive is None:
+                    self._archive = ArchiveFile(tree, head["name"], self._progress)
+                self._archive.receive(inlet, head)
+            else:
+                receiver.receive(inlet, head)
+        except (AgentError, OSError) as error:
+            # What is left of the payload cannot be told from commands: this agent is done.
+            problem = error
+            if isinstance(error, OSError):
+                problem = explain(error, self._desk.real)
+            assert isinstance(problem, AgentError)
+            self._desk.say({"error": [problem.code, str(problem)]})
+            raise EndOfStream from error
+        answer = {
+            "got": self._parcel,
+            "list": list_digest(head["blob"]),
+            "errors": receiver.errors,
+            "refused": receiver.refused[:10],
+            "refusals": len(receiver.refused),
+        }
+        self._desk.say({"done": answer}, bytes(receiver.digests))
+
+    def do_discard(self, blob: bytes) -> dict[str, Any]:
+        """Take entries out of the staging folder again."""
+        tree, journal = self._staged()
+        entries = unpack_entries(blob)
+        journal.add({"void": [entry.path for entry in entries]})
+        for entry in reversed(entries):
+            if entry.kind != FOLDER:
+                discard(tree, entry)
+                continue
+            tree.forget()
+            try:
+                folder, name = tree.parent(entry.path)
+                os.rmdir(name, dir_fd=folder)
+            except OSError:
+                continue  # Something in it is still wanted.
+        return {"discarded": len(entries)}
+
+    def do_complete(self, whole: str, blob: bytes) -> dict[str, Any]:
+        """Finish a file that came in slices: its mode and time; answer with its digest."""
+        tree, journal = self._staged()
+        (entry,) = unpack_entries(blob)
+        if self._ways.readback:
+            make_durable(tree.fd)
+        digest = digest_file(tree, entry, self._desk.read, medium=self._ways.readback)
+        folder, name = tree.parent(entry.path)
+        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            if os.fstat(fd).st_size != entry.size:
+                raise AgentError("CHECKSUM_MISMATCH", f"{show(entry.path)} has a wrong size")
+            give(fd, entry, self._ways)
+        finally:
+            os.close(fd)
+        journal.add({"parcel": 0, "list": len(blob)}, blob + digest)
+        return {"whole": whole, "blob": digest}
+
+    def do_close_archive(self, path: str, blob: bytes) -> dict[str, Any]:
+        """End the archive that came in; answer with the SHA-256 of what is there."""
+        if self._archive is None:
+            raise AgentError("AGENT_FAILED", "no archive came")
+        digest, self._archive = self._archive.close(), None
+        if self._ways.readback:
+            tree, _ = self._staged()
+            make_durable(tree.fd)
+            entry = Entry(path, FILE, 0, 0, 0, 0)
+            digest = digest_file(tree, entry, self._desk.read, medium=True).hex()
+        return {"archive": digest}
+
+    def do_publish(self, policy: str, files: int, top: list[int], blob: bytes) -> dict[str, Any]:
+        """Put the staged tree into place, if it holds all that was proven, and clean up.
+
+        Everything is made durable first; folders get their modes and times,
+        the target folder too if `top` has one for it (mode, mtime_ns).
+        """
+        tree, journal = self._staged()
+        assert self._staging
+        make_durable(tree.fd)
+        with self._staging.publishing():
+            publish.Publisher(tree, self._desk.tree, policy).publish(files)
+        finisher = Finisher(self._desk.tree, self._ways)
+        finisher.finish(journal)
+        self._remove_staging(self._staging, undo=False)
+        if top:
+            fd = self._desk.tree.fd
+            os.fchmod(fd, top[0] & 0o777)
+            os.utime(fd, ns=(top[1], top[1]))
+        make_durable(self._desk.tree.fd)
+        return {"problems": finisher.problems, "problem_count": finisher.problem_count}
+
+    def do_clean(self, transfer_id: str, attempt: int, undo: bool, blob: bytes) -> dict[str, Any]:
+        """Remove the staging folder; with `undo` also the folders made for it, if empty."""
+        staging = self._staging or Staging(self._desk.tree.fd, transfer_id, attempt, machine())
+        self._remove_staging(staging, undo)
+        return {}
+
+    def _remove_staging(self, staging: Staging, undo: bool) -> None:
+        made = staging.remove()
+        self._staging = None
+        for folder in reversed(made if undo else []):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                break  # Something is in it: it is not ours to remove any more.
+
+    def _staged(self) -> tuple[Tree, Journal]:
+        staging = self._staging
+        if staging is None or staging.tree is None or staging.journal is None:
+            raise AgentError("AGENT_FAILED", "nothing is staged")
+        return staging.tree, staging.journal

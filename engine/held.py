@@ -1,0 +1,81 @@
+"""What an earlier attempt has brought and proven, held against what the source has now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from engine.agent.wire import DIGEST, Entry, unpack_entries
+from engine.links import Message
+from engine.spool import Block, Spool
+
+
+class Held:
+    """Entries in the staging folder that need not be sent again.
+
+    Each is known by everything that must not have changed; some 70 bytes of
+    memory for each.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._parcels: list[tuple[Block, int]] = []
+        self._waiting: set[int] = set()
+        #: Files that have arrived in part, by path; see `agent.resume.Survey`.
+        self.parts: dict[str, dict[str, Any]] = {}
+
+    def told(self, message: Message) -> None:
+        """Take in what the target tells of its staging folder."""
+        if "parts" in message:
+            self.parts = {part["file"][0]: part for part in message["parts"]}
+            return
+        blob, size = message["blob"], message["list"]
+        self._parcels.append((self._spool.add(blob), size))
+        self._waiting.update(map(_key, unpack_entries(blob[:size])))
+
+    def take(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Strike out what is there; returns what is not."""
+        if not self._waiting:
+            return list(entries)
+        missing = []
+        for entry in entries:
+            key = _key(entry)
+            if key in self._waiting:
+                self._waiting.discard(key)
+            else:
+                missing.append(entry)
+        return missing
+
+    def part(self, entry: Entry) -> dict[str, Any]:
+        """What has arrived of a file, if it is still the same file."""
+        part = self.parts.get(entry.path)
+        if part and part["file"] == [entry.path, entry.size, entry.mtime_ns, entry.ino]:
+            return part
+        return {}
+
+    def sort(
+        self,
+        found: Callable[[list[Entry], list[bytes]], None],
+        stale: Callable[[list[Entry]], None],
+    ) -> None:
+        """After the scan: hand out what was struck out, and what the source has no more."""
+        for block, size in self._parcels:
+            blob = self._spool.get(block)
+            there: list[Entry] = []
+            digests: list[bytes] = []
+            gone: list[Entry] = []
+            for index, entry in enumerate(unpack_entries(blob[:size])):
+                if _key(entry) in self._waiting:
+                    gone.append(entry)
+                    continue
+                at = size + index * DIGEST
+                there.append(entry)
+                digests.append(blob[at : at + DIGEST])
+            if there:
+                found(there, digests)
+            if gone:
+                stale(gone)
+
+
+def _key(entry: Entry) -> int:
+    return hash(entry)

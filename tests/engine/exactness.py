@@ -1,0 +1,96 @@
+"""What the exactness tests share: what must arrive, what must be told, what must stay."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine import Endpoint, Report, SilentObserver, SshAccess, Strategy
+from tests.rig.hard_tree import TOP, Description
+from tests.rig.sshd import Sshd
+
+#: Those that deliver a tree; an archive is another matter.
+STRATEGIES = [Strategy.AUTO, Strategy.ZIP, Strategy.FILES]
+
+
+class Listener(SilentObserver):
+    """Keeps the events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, dict[str, Any]]] = []
+
+    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
+        self.events.append((code, message, data))
+
+
+def to_arrive(
+    before: Description,
+    *,
+    special_bits: bool = False,
+    xattrs: bool = False,
+    hard_links: bool = False,
+) -> Description:
+    """What a transfer must make of a tree, asked for so much."""
+    return {
+        path: facts._replace(
+            mode=facts.mode & (0o7777 if special_bits else 0o777),
+            xattrs=facts.xattrs if xattrs else (),
+            hard_links=facts.hard_links if hard_links else (),
+        )
+        for path, facts in before.items()
+        if facts.carried
+    }
+
+
+def shown(path: bytes) -> str:
+    """A path as a report shows it."""
+    return engine.display_path(os.fsdecode(path))
+
+
+def specials(tree: Description) -> set[bytes]:
+    """What of a tree no transfer carries."""
+    return {path for path, facts in tree.items() if not facts.carried}
+
+
+def assert_only_specials_failed(report: Report, before: Description) -> None:
+    """Fail unless each pipe, socket and device is named, and nothing else."""
+    named = {(failure.path, failure.code) for failure in report.failures}
+    assert named == {(shown(path), "KIND_NOT_CARRIED") for path in specials(before)}
+    assert report.failures_total == len(named)
+    assert report.status == ("partial" if named else "done")
+
+
+def with_folders_above(paths: set[bytes]) -> set[bytes]:
+    """These paths, the folders on the way to them, and the top, which stays whatever goes."""
+    found = {TOP}
+    for path in paths:
+        parts = path.split(b"/")
+        found |= {b"/".join(parts[: end + 1]) for end in range(len(parts))}
+    return found
+
+
+def through(server: Sshd) -> SshAccess:
+    """How to reach the rig's server."""
+    return SshAccess(
+        host=server.host,
+        port=server.port,
+        username=server.username,
+        identity_file=str(server.identity_file),
+        host_key=server.host_key,
+    )
+
+
+def ends(way: str, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Endpoint]:
+    """Source and target of a transfer from a to b, on the way's two sides."""
+    if way == "local":
+        return {}
+    server = through(request.getfixturevalue("sshd"))
+    from_ssh, to_ssh = (server if side == "ssh" else None for side in way.split("-"))
+    return {
+        "source": Endpoint(str(tmp_path), "a", from_ssh),
+        "target": Endpoint(str(tmp_path), "b", to_ssh),
+    }

@@ -1,0 +1,272 @@
+"""What arrives is what was there: the hard tree, whatever way and in whatever packing it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import Mode, Strategy
+from tests.engine.conftest import Run, endpoint
+from tests.engine.exactness import (
+    STRATEGIES,
+    assert_only_specials_failed,
+    ends,
+    shown,
+    specials,
+    to_arrive,
+    with_folders_above,
+)
+from tests.rig.hard_tree import NAMES, TOP, assert_same, build_hard, describe, remove_hard
+
+PROJECT = Path(__file__).resolve().parents[2]
+#: What the sparse file needs at the target that does not keep its holes, and room to breathe.
+NEEDED_BYTES = 10 << 30
+
+
+@pytest.fixture(autouse=True)
+def leave_no_hard_tree(tmp_path: Path) -> Iterator[None]:
+    """Remove what pytest could not, or not soon enough."""
+    yield
+    for name in "abc":
+        remove_hard(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("way", ["local", "local-ssh", "ssh-local"])
+def test_the_hard_tree_arrives_as_it_was(
+    tmp_path: Path,
+    run: Run,
+    request: pytest.FixtureRequest,
+    way: str,
+    strategy: Strategy,
+    mode: Mode,
+) -> None:
+    build_hard(tmp_path / "a")
+    before = describe(tmp_path / "a", xattrs=True)
+
+    report = run(mode=mode, strategy=strategy, **ends(way, tmp_path, request))
+
+    assert_only_specials_failed(report, before)
+    assert_same(to_arrive(before), tmp_path / "b")
+    left = describe(tmp_path / "a", xattrs=True)
+    if mode is Mode.COPY:
+        assert_same(before, left)
+        return
+    assert set(left) == with_folders_above(specials(before))
+    for path in specials(before):
+        assert left[path] == before[path]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_several_streams_make_the_same_tree(tmp_path: Path, run: Run, strategy: Strategy) -> None:
+    build_hard(tmp_path / "a")
+    before = describe(tmp_path / "a")
+
+    report = run(strategy=strategy, streams=3, mode=Mode.MOVE)
+
+    assert_only_specials_failed(report, before)
+    assert_same(to_arrive(before), tmp_path / "b")
+
+
+def test_a_second_copy_finds_all_of_it_and_changes_nothing(tmp_path: Path, run: Run) -> None:
+    build_hard(tmp_path / "a")
+    run()
+    before, there = describe(tmp_path / "a"), describe(tmp_path / "b")
+
+    report = run()
+
+    assert_only_specials_failed(report, before)
+    assert (report.files, report.bytes) == (0, 0)
+    # The top had a staging folder in it for a while.
+    there[TOP] = there[TOP]._replace(mtime_ns=0)
+    now = describe(tmp_path / "b")
+    assert_same(there, {**now, TOP: now[TOP]._replace(mtime_ns=0)})
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+@pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
+def test_modes_do_not_depend_on_who_runs_it(
+    tmp_path: Path, run: Run, strategy: Strategy, umask: int
+) -> None:
+    build_hard(tmp_path / "a")
+    before = describe(tmp_path / "a")
+
+    usual = os.umask(umask)
+    try:
+        run(strategy=strategy)
+    finally:
+        os.umask(usual)
+
+    assert_same(to_arrive(before), tmp_path / "b")
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
+def test_what_is_inherited_at_the_target_does_not_change_what_arrives(
+    tmp_path: Path, run: Run, strategy: Strategy
+) -> None:
+    build_hard(tmp_path / "a")
+    before = describe(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b").chmod(0o2777)
+    if shutil.which("setfacl"):
+        default = ["setfacl", "-d", "-m", "u::r,g::-,o::-", str(tmp_path / "b")]
+        subprocess.run(default, check=False, capture_output=True)
+
+    run(strategy=strategy)
+
+    expected, found = to_arrive(before), describe(tmp_path / "b")
+    del expected[TOP], found[TOP]  # It was there before, and is not ours to change.
+    assert_same(expected, found)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_single_file_may_have_any_name(tmp_path: Path, run: Run, name: bytes) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+    source, target = (tmp_path / folder / os.fsdecode(name) for folder in "ab")
+    source.write_bytes(name)
+    source.chmod(0o440)
+    os.utime(source, ns=(-1, -1))
+    before = describe(tmp_path / "a")
+
+    report = run(source=endpoint(source), target=endpoint(tmp_path / "b"), mode=Mode.MOVE)
+
+    assert (report.status, report.files, report.files_removed) == ("done", 1, 1)
+    assert set(describe(tmp_path / "a")) == {TOP}
+    assert_same({name: before[name]}, {name: describe(tmp_path / "b")[name]})
+    assert os.listdir(target.parent) == [os.fsdecode(name)]
+
+
+def test_a_time_is_carried_or_named_however_late(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "a").mkdir()
+    for name, seconds in (("2261", 9_200_000_000), ("2400", 13_569_465_600)):
+        path = tmp_path / "a" / name
+        path.write_bytes(b"late")
+        os.utime(path, ns=(0, seconds * 10**9 + 1))
+        if path.stat().st_mtime_ns != seconds * 10**9 + 1:
+            pytest.skip("this file system has no such times")
+    before = describe(tmp_path / "a")
+
+    report = run(mode=Mode.MOVE)
+
+    arrived = describe(tmp_path / "b")
+    named = {os.fsencode(failure.path) for failure in report.failures}
+    assert b"2261" in arrived
+    assert arrived.keys() | named >= before.keys()
+    for path in arrived.keys() - {TOP}:
+        assert arrived[path] == before[path]
+    assert set(os.listdir(tmp_path / "a")) == {os.fsdecode(path) for path in named}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "mode"),
+    [(Strategy.AUTO, Mode.MOVE), (Strategy.ZIP, Mode.COPY), (Strategy.FILES, Mode.COPY)],
+)
+def test_more_names_than_two_bytes_can_count_arrive(
+    tmp_path: Path, run: Run, strategy: Strategy, mode: Mode
+) -> None:
+    build_hard(tmp_path / "a", many=True)
+    before = describe(tmp_path / "a")
+
+    report = run(strategy=strategy, mode=mode)
+
+    assert_only_specials_failed(report, before)
+    assert_same(to_arrive(before), tmp_path / "b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_file_larger_than_four_bytes_can_count_arrives(
+    tmp_path: Path, run: Run, strategy: Strategy
+) -> None:
+    if shutil.disk_usage(tmp_path).free < NEEDED_BYTES:
+        pytest.skip("a copy of the 4 GiB file needs 10 GiB of free space in the temporary folder")
+    build_hard(tmp_path / "a", large=True)
+    before = describe(tmp_path / "a")
+
+    report = run(strategy=strategy)
+
+    assert_only_specials_failed(report, before)
+    assert_same(to_arrive(before), tmp_path / "b")
+    for name in "ab":  # No promise, but worth knowing: see it with `pytest -rP`.
+        blocks = (tmp_path / name / "large" / "over 4 GiB").stat().st_blocks
+        print(f"{name}: {blocks * 512:,} bytes allocated for the file over 4 GiB")
+
+
+#: One transfer, told in JSON and answered in JSON, for a user of fewer rights.
+RUN = """
+import json, sys, engine
+told = json.loads(sys.argv[1])
+source, target = (engine.Endpoint("/", told[end].lstrip("/")) for end in ("source", "target"))
+report = engine.run(engine.Request(
+    source, target, "ordinary",
+    mode=engine.Mode(told["mode"]), strategy=engine.Strategy(told["strategy"]),
+))
+print(json.dumps([report.status, [[f.path, f.code, f.message] for f in report.failures]]))
+"""
+
+
+def run_as_ordinary_user(
+    tmp_path: Path, mode: Mode, strategy: Strategy
+) -> tuple[str, dict[str, tuple[str, str]]]:
+    """Transfer a to b without root's rights; the status, and code and message by path."""
+    told = {"source": f"{tmp_path}/a", "target": f"{tmp_path}/b", "mode": mode}
+    # Without any capability root is an ordinary user, except that it owns what is there.
+    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*plain, sys.executable, "-c", RUN, json.dumps({**told, "strategy": strategy})],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    status, failures = json.loads(done.stdout)
+    return status, {path: (code, message) for path, code, message in failures}
+
+
+def below(path: bytes, folders: set[bytes]) -> bool:
+    """Whether a path is one of the folders or lies in one of them."""
+    return any(path == folder or path.startswith(folder + b"/") for folder in folders)
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_ordinary_user_carries_what_may_be_read_and_removes_what_may_be_removed(
+    tmp_path: Path, strategy: Strategy, mode: Mode
+) -> None:
+    build_hard(tmp_path / "a", special=False)
+    before = describe(tmp_path / "a", xattrs=True)
+    closed = {p for p, f in before.items() if f.kind == "folder" and f.mode & 0o500 != 0o500}
+    unreadable = {p for p, f in before.items() if f.kind == "file" and not f.mode & 0o400}
+    expected = {p: f for p, f in before.items() if p not in unreadable and not below(p, closed)}
+
+    status, failures = run_as_ordinary_user(tmp_path, mode, strategy)
+
+    found = {p: f for p, f in describe(tmp_path / "b").items() if not below(p, closed)}
+    assert_same(to_arrive(expected), found)
+    refused = {p for p in unreadable if not below(p, closed)} | closed
+    stays = {
+        path
+        for path in expected
+        if b"/" in path and not before[path.rpartition(b"/")[0]].mode & 0o200
+    }
+    if mode is Mode.MOVE:
+        refused |= {path for path in stays if before[path].kind != "folder"}
+        kept = {p for p in before if below(p, closed)} | unreadable | stays
+        assert set(describe(tmp_path / "a")) == with_folders_above(kept)
+    else:
+        assert_same(before, tmp_path / "a")
+    assert set(failures) == {shown(path) for path in refused}
+    assert {code for code, _ in failures.values()} == {"PERMISSION_DENIED"}
+    assert status == "partial"
