@@ -176,6 +176,23 @@ def test_every_name_of_a_file_has_its_content_in_an_archive(
     assert_standard(tmp_path / "b" / "a.zip", expected, scratch)
 
 
+@pytest.mark.parametrize(("target", "made"), [("b/", "b/clip.mov.zip"), ("b/one.zip", "b/one.zip")])
+def test_an_archive_of_one_file_holds_that_file(
+    tmp_path: Path, run: Run, target: str, made: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "clip.mov").write_bytes(b"frames")
+
+    run(
+        source=endpoint(tmp_path / "a" / "clip.mov"),
+        target=endpoint(f"{tmp_path}/{target}"),
+        strategy=Strategy.ARCHIVE,
+    )
+
+    with zipfile.ZipFile(tmp_path / made) as read:
+        assert {name: read.read(name) for name in read.namelist()} == {"clip.mov": b"frames"}
+
+
 def test_an_empty_folder_makes_an_empty_archive(tmp_path: Path, run: Run) -> None:
     (tmp_path / "a").mkdir()
 

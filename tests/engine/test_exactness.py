@@ -74,6 +74,7 @@ def test_several_streams_make_the_same_tree(tmp_path: Path, run: Run, strategy: 
 
     assert_only_specials_failed(report, before)
     assert_same(to_arrive(before), tmp_path / "b")
+    assert set(describe(tmp_path / "a")) == with_folders_above(specials(before))
 
 
 def test_a_second_copy_finds_all_of_it_and_changes_nothing(tmp_path: Path, run: Run) -> None:

@@ -92,6 +92,22 @@ def test_hard_links_are_kept_where_they_are_asked_for(
         assert set(describe(tmp_path / "a")) == with_folders_above(specials(before))
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_kept_hard_links_are_found_again(tmp_path: Path, run: Run, mode: Mode) -> None:
+    build_hard(tmp_path / "a", special=False)
+    before = describe(tmp_path / "a")
+    run(hard_links=engine.HardLinks.KEEP)
+
+    report = run(hard_links=engine.HardLinks.KEEP, mode=mode)
+
+    assert (report.status, report.files) == ("done", 0)
+    found = describe(tmp_path / "b")
+    found[TOP] = found[TOP]._replace(mtime_ns=before[TOP].mtime_ns)
+    assert_same(to_arrive(before, hard_links=True), found)
+    if mode is Mode.MOVE:
+        assert set(describe(tmp_path / "a")) == {TOP}
+
+
 def _link_across(root: Path) -> None:
     """Names of one file far from each other, so that they go in different parcels."""
     for folder in ("first", "last"):

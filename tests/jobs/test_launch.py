@@ -39,7 +39,7 @@ BAD_FIELDS = [
     ({"strategy": "magic"}, "strategy", "INVALID"),
     ({"verify": "maybe"}, "verify", "INVALID"),
     ({"on_conflict": "shrug"}, "on_conflict", "INVALID"),
-    ({"streams": 0}, "streams", "INVALID"),
+    ({"streams": -1}, "streams", "INVALID"),
     ({"streams": 33}, "streams", "INVALID"),
     ({"include": [""]}, "include", "INVALID"),
     ({"exclude": ["*.mov\0"]}, "exclude", "INVALID"),
