@@ -25,6 +25,9 @@ from engine.types import ParcelKind, display_path
 
 #: How often an entry is sent whose digests differ, before that is the result.
 TRIES = 3
+#: With so many bytes or more each stream has a connection of its own: that takes longer to
+#: make, and a lost packet then holds up one stream, and not all.
+OWN_CONNECTION = 1 << 30
 #: Parcels a lane has under way: while one is being settled the next one travels.
 DEPTH = 2
 
@@ -101,7 +104,7 @@ class Carrier:
         for lane in list(self._loads):
             self._fill(lane)
         while len(self._loads) + len(self._opening) < min(self._streams, len(self._waiting) + 1):
-            lane = self._session.start_lane()
+            lane = self._session.start_lane(self._planner.bytes < OWN_CONNECTION)
             self._lanes[lane.source] = self._lanes[lane.target] = lane
             self._opening[lane] = {lane.source, lane.target}
         while self._waiting or self._wholes or self._archive_digest or any(self._loads.values()):
@@ -350,8 +353,10 @@ class Carrier:
         lane.order("close_archive", path=self._session.archive_name)
 
     def _told(self, lane: Lane, done: Message) -> None:
-        """Take in a digest of a whole file or archive."""
-        if "archive" in done:
+        """Take in what else was asked: our place at the target, the digest of a whole."""
+        if "fresh" in done:
+            self._session.staged_as(done)
+        elif "archive" in done:
             if done["archive"] != self._archive_digest:
                 raise errors.VerifyFailed("the archive that arrived is not the one that was sent")
             self._archive_digest = ""

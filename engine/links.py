@@ -145,12 +145,22 @@ class Hub:
 
 
 class Link:
-    """One agent: a process on this machine or behind ssh."""
+    """One agent: a process on this machine or behind ssh.
 
-    def __init__(self, hub: Hub, endpoint: Endpoint, stdout: int | None = None) -> None:
+    `beside` is another link to the same host, whose connection may be shared.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        endpoint: Endpoint,
+        stdout: int | None = None,
+        beside: Link | None = None,
+    ) -> None:
         self._hub = hub
         self._token = bundle.new_token()
-        self._ssh = SshFiles(endpoint.ssh) if endpoint.ssh else None
+        files = beside._ssh if beside else None
+        self._ssh: SshFiles | None = SshFiles(endpoint.ssh, files) if endpoint.ssh else None
         self.place = endpoint.ssh.host if endpoint.ssh else "this machine"
         self._noise = b""
         self._heard = time.monotonic()

@@ -48,7 +48,7 @@ class Transfer:
         try:
             self._preflight()
             self._plan()
-            if self._planning.planner.parcels or self._planning.resumed or self._session.staged:
+            if self._planning.has_work or self._session.staged:
                 self._transfer()
                 self._publish()
             if self._request.mode is Mode.MOVE:
@@ -90,7 +90,7 @@ class Transfer:
         self._observer.phase(Phase.TRANSFER)
         session, planner = self._session, self._planning.planner
         if not session.staged:
-            session.stage()
+            session.begin_stage()  # The first parcels follow at once; far away that saves time.
         done = (self._planning.bytes_resumed, self._planning.resumed)
         streams = self._planning.streams
         carrier = Carrier(session, planner, self._spool, self._proofs, streams, done)

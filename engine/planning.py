@@ -60,6 +60,11 @@ class Planning:
         self.bytes_resumed += self.planner.plan_large(self.streams, self._held.part)
         self._tell_links()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to send or to publish."""
+        return bool(self.planner.parcels or self.planner.last_parcels or self.resumed)
+
     def refuse(self) -> None:
         """Raise what stands in the way of the plan: conflicts, or a target that is too small."""
         self.chooser.refuse_conflicts()

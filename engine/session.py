@@ -24,11 +24,13 @@ class Lane:
     writer on that pipe, and `order` has it pass our commands on.
     """
 
-    def __init__(self, hub: Hub, source: Endpoint, target: Endpoint) -> None:
-        self.target = Link(hub, target)
+    def __init__(
+        self, hub: Hub, source: Endpoint, target: Endpoint, beside: Lane | None = None
+    ) -> None:
+        self.target: Link = Link(hub, target, beside=beside.target if beside else None)
         with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere it is smaller.
             fcntl.fcntl(self.target.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self.source = Link(hub, source, stdout=self.target.stdin)
+        self.source: Link = Link(hub, source, self.target.stdin, beside.source if beside else None)
 
     def send_programs(self) -> None:
         """Send both agents their programs."""
@@ -144,25 +146,37 @@ class Session:
             raise errors.SourceChanged(f"{self.source_found['real']} is no file any more")
         self.single = (found[0], name)
 
+    def begin_stage(self, resume: bool = False) -> None:
+        """Have the target folder made, and our place in it; `staged_as` takes the answer."""
+        # From here on something of ours may be there, also if no answer comes.
+        self.staged = True
+        self.target.tell("stage", **self._staging(resume))
+
+    def staged_as(self, done: Message) -> None:
+        """Take in what the target says about our place in it."""
+        self.fresh_target = bool(done["fresh"])
+
     def stage(self, told: Callable[[Message], None] | None = None) -> None:
         """Make the target folder and our place in it.
 
         With `told`, what an earlier attempt left is taken up, and told of.
         """
-        # From here on something of ours may be there, also if no answer comes.
-        self.staged = True
-        self.target.tell("stage", **self._staging(resume=told is not None))
+        self.begin_stage(resume=told is not None)
         while True:
             message = self.hub.wait_for(self.target, "done", "held", "parts")
             if "done" in message:
                 break
             if told:
                 told(message)
-        self.fresh_target = bool(message["done"]["fresh"])
+        self.staged_as(message["done"])
 
-    def start_lane(self) -> Lane:
-        """Begin to open one more lane; the transfer goes on without it if that fails."""
-        lane = Lane(self.hub, self.request.source, self.request.target)
+    def start_lane(self, shared: bool) -> Lane:
+        """Begin to open one more lane; the transfer goes on without it if that fails.
+
+        It may share the first one's connections, or have some of its own.
+        """
+        beside = self.lanes[0] if shared else None
+        lane = Lane(self.hub, self.request.source, self.request.target, beside)
         lane.source.dispensable = lane.target.dispensable = True
         lane.send_programs()
         return lane

@@ -29,10 +29,9 @@ _OPTIONS = {
     "ClearAllForwardings": "yes",
     "ForwardAgent": "no",
     "PermitLocalCommand": "no",
-    # A master connection of the user's may end while we use it.
-    "ControlMaster": "no",
-    "ControlPath": "none",
 }
+#: A socket's path may have 104 bytes (macOS) or more; ssh first adds 17 to the name.
+_MUX_BYTES = 80
 
 #: What ssh says -> what it means; the first that matches decides.
 _MEANINGS: tuple[tuple[str, type[errors.EngineError], str], ...] = (
@@ -66,10 +65,16 @@ _MEANINGS: tuple[tuple[str, type[errors.EngineError], str], ...] = (
 
 
 class SshFiles:
-    """The files one ssh process needs, in a private folder that lives as long as needed."""
+    """The files one ssh process needs, in a private folder that lives as long as needed.
 
-    def __init__(self, access: SshAccess) -> None:
+    With `beside`, those of another process that is connected to the same host,
+    its connection is shared: so a further stream is there in three round trips,
+    without another key exchange.
+    """
+
+    def __init__(self, access: SshAccess, beside: SshFiles | None = None) -> None:
         self.access = access
+        self._beside = beside
         _sweep()
         # It takes the name that others sweep only once it is locked, and holds the lock
         # as long as we live: so they can tell what a killed worker left.
@@ -81,6 +86,7 @@ class SshFiles:
         self.folder = os.path.join(place, name)
         os.rename(unlocked, self.folder)
         self.log = os.path.join(self.folder, "log")
+        self.socket = os.path.join(self.folder, "mux")
 
     def remove(self) -> None:
         """Remove the folder with all secrets in it."""
@@ -119,9 +125,18 @@ class SshFiles:
             options["IdentityFile"] = _quoted(identity)
             options["IdentitiesOnly"] = "yes"
         options.update(self._known_hosts())
+        options.update(self._sharing())
         for name, value in options.items():
             line += ["-o", f"{name}={value}"]
         return [*line, "--", access.host, remote]
+
+    def _sharing(self) -> dict[str, str]:
+        """The options to share a connection; never one of the user's, which may end meanwhile."""
+        if self._beside and os.path.exists(self._beside.socket):
+            return {"ControlMaster": "no", "ControlPath": _quoted(self._beside.socket)}
+        if self._beside or len(os.fsencode(self.socket)) > _MUX_BYTES:
+            return {"ControlMaster": "no", "ControlPath": "none"}
+        return {"ControlMaster": "yes", "ControlPath": _quoted(self.socket), "ControlPersist": "no"}
 
     def environment(self) -> dict[str, str]:
         """The process environment for ssh."""

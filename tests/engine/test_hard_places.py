@@ -293,16 +293,19 @@ _slow()
     assert not (tmp_path / "b").exists()
 
 
-def test_after_a_death_the_top_folder_is_finished_too(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("resume", [False, True])
+def test_after_a_death_the_top_folder_is_finished_too(
+    tmp_path: Path, run: Run, resume: bool
+) -> None:
     build_small(tmp_path / "a", 5)
     os.chmod(tmp_path / "a", 0o751)
     os.utime(tmp_path / "a", ns=(5, 5))
     (tmp_path / "b").mkdir()  # What an attempt made that died then.
     fd = os.open(tmp_path / "b", os.O_RDONLY)
-    Staging(fd, "test", 1).prepare([str(tmp_path / "b")])
+    Staging(fd, "test", 1, "this machine").prepare([str(tmp_path / "b")])
     os.close(fd)
 
-    run(attempt=2)
+    run(attempt=2, resume=resume)
 
     found = (tmp_path / "b").stat()
     assert (found.st_mode & 0o777, found.st_mtime_ns) == (0o751, 5)

@@ -13,6 +13,7 @@ import engine
 from engine import Mode, OnConflict, Request, SilentObserver, Strategy, Verify, plan
 from engine.manifest import read as read_manifest
 from tests.engine.conftest import Meddler, Run, endpoint
+from tests.engine.exactness import STRATEGIES
 from tests.rig.trees import assert_equal_trees, build_mixed, build_small, snapshot
 
 
@@ -21,7 +22,7 @@ def debris(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", Mode)
-@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("verify", Verify)
 def test_it_carries_a_hard_tree_exactly(
     tmp_path: Path, run: Run, mode: Mode, strategy: Strategy, verify: Verify
@@ -263,7 +264,7 @@ def test_filters_choose_what_is_carried_and_removed(tmp_path: Path, run: Run) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
 
-    run(include=("*.mov",), exclude=("cache",), mode=Mode.MOVE)
+    run(filters=(("include", "*.mov"), ("exclude", "cache")), mode=Mode.MOVE)
 
     assert sorted(p.name for p in (tmp_path / "b").rglob("*.*")) == ["a.mov", "c.mov"]
     assert sorted(p.name for p in (tmp_path / "a").rglob("*.*")) == ["a.tmp", "b.mov"]
