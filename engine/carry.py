@@ -8,16 +8,14 @@ from typing import Protocol
 
 from engine import errors
 from engine.agent.wire import (
-    DIGEST,
     FOLDER,
     NO_DIGEST,
-    TWIN,
-    Entry,
     list_digest,
     pack_entries,
     unpack_entries,
 )
 from engine.links import Link, Message
+from engine.load import Load, count_entries
 from engine.plan import LargeFile, Parcel, Planner
 from engine.session import Lane, Session
 from engine.spool import Spool
@@ -41,21 +39,11 @@ class Watcher(Protocol):
 
     def moved(self, done_bytes: int, done_files: int) -> None: ...
 
-    def verified(self, parcel: Parcel, entries: bytes, digests: bytes) -> None: ...
+    def verified(
+        self, parcel: Parcel, entries: bytes, digests: bytes, count: tuple[int, int]
+    ) -> None: ...
 
     def warned(self, code: str, message: str) -> None: ...
-
-
-class Load:
-    """One parcel on its way: what of it is under way, and what is proven."""
-
-    def __init__(self, parcel: Parcel, blob: bytes) -> None:
-        self.parcel, self.blob, self.kind = parcel, blob, parcel.kind
-        self.tries = 0
-        self.sent: Message | None = None
-        self.received: Message | None = None
-        self.proven: list[tuple[bytes, bytes]] = []
-        self.settled_bytes = self.moving_bytes = 0
 
 
 class _Whole:
@@ -246,65 +234,28 @@ class Carrier:
 
     def _settle_entries(self, lane: Lane, load: Load, sent: Message, received: Message) -> str:
         """Sort the entries into proven, failed and to be sent again; names one of the last."""
-        ours, theirs = sent["blob"], received["blob"]
-        if ours == theirs and not sent["errors"] and NO_DIGEST not in ours:
-            load.proven.append((load.blob, ours))
-            load.settled_bytes += load.parcel.bytes
+        if load.all_proven(sent, received):
             return ""
-        proven: list[Entry] = []
-        digests: list[bytes] = []
-        drop: list[Entry] = []
-        again: list[Entry] = []
-        for index, entry in enumerate(unpack_entries(load.blob)):
-            one = ours[index * DIGEST : (index + 1) * DIGEST]
-            other = theirs[index * DIGEST : (index + 1) * DIGEST]
-            problem = sent["errors"].get(str(index)) or received["errors"].get(str(index))
-            if not problem and one == other != NO_DIGEST:
-                proven.append(entry)
-                digests.append(one)
-                continue
-            # Without a digest the receiver has left nothing of it; on a folding
-            # target what stands under its name is another entry.
-            if other != NO_DIGEST and entry.kind != FOLDER:
-                drop.append(entry)
-            if problem and entry.kind == TWIN:
-                # Its first name is not where it could be linked to: it becomes a file again.
-                again.append(entry)
-            elif problem:
-                self._watcher.failed(entry.path, problem[0], problem[1])
-                self.undelivered += entry.kind != FOLDER
-            else:
-                again.append(entry)
-        if proven:
-            load.proven.append((pack_entries(proven), b"".join(digests)))
-            load.settled_bytes += sum(entry.size for entry in proven)
-        if drop:
-            blob = pack_entries(drop)
+        sorted_out = load.sort(sent, received)
+        for entry, (code, sentence) in sorted_out.failed:
+            self._watcher.failed(entry.path, code, sentence)
+            self.undelivered += entry.kind != FOLDER
+        if sorted_out.drop:
+            blob = pack_entries(sorted_out.drop)
             lane.order("discard", self._renamed(blob) or blob)
-        # What is sent again is too little for an archive.
-        load.kind = ParcelKind.FILE
-        load.blob = pack_entries(map(_as_file, again))
-        return display_path(again[0].path) if again else ""
+        return display_path(sorted_out.again[0].path) if sorted_out.again else ""
 
     def _settle_archive(self, lane: Lane, load: Load, sent: Message) -> str:
         """Take the sender's word for the entries; the digest of the archive proves them all."""
         if sent["torn"]:
             code, sentence = next(iter(sent["errors"].values()))
             raise errors.from_code(code, f"{sentence}; the archive cannot be mended")
-        entries = unpack_entries(load.blob)
-        for index, (code, sentence) in sent["errors"].items():
-            entry = entries[int(index)]
+        for entry, (code, sentence) in load.sort(sent, sent).failed:
             self._watcher.failed(entry.path, code, sentence)
             self.undelivered += entry.kind != FOLDER
-        whole = [i for i in range(len(entries)) if str(i) not in sent["errors"]]
-        blob, digests = load.blob, sent["blob"]
-        if len(whole) < len(entries):
-            blob = pack_entries(entries[i] for i in whole)
-            digests = b"".join(digests[i * DIGEST : (i + 1) * DIGEST] for i in whole)
-        load.proven.append((blob, digests))
-        load.settled_bytes = sum(entries[i].size for i in whole)
         if sent["archive"]:
-            self._close_archive(lane, sent["archive"])
+            self._archive_digest = sent["archive"]
+            lane.order("close_archive", path=self._session.archive_name)
         return ""
 
     def _settle_slices(self, lane: Lane, load: Load, sent: Message, received: Message) -> str:
@@ -326,12 +277,16 @@ class Carrier:
     def _unload(self, lane: Lane, load: Load) -> None:
         self._loads[lane].remove(load)
         self._bytes += load.settled_bytes
+        whole = (load.parcel.files, load.parcel.bytes)
         for entries, digests in load.proven:
-            self._files += load.parcel.files if entries == load.blob else _files_in(entries)
-            self._watcher.verified(load.parcel, entries, digests)
+            # A file that had begun to arrive has more bytes than its parcel.
+            known = entries is load.blob and not load.parcel.start
+            files, size = whole if known else count_entries(entries)
+            self._files += files
+            self._watcher.verified(load.parcel, entries, digests, (files, size))
         large = load.parcel.large
         if large:
-            self._watcher.verified(load.parcel, b"", b"")
+            self._watcher.verified(load.parcel, b"", b"", (0, 0))
             large.parcels_left -= 1
             if not large.parcels_left and not large.failed:
                 self._complete(lane, large, load.parcel)
@@ -347,10 +302,6 @@ class Carrier:
         self._wholes[path] = _Whole(large, parcel)
         lane.source.tell("hash", blob, at_source=True, whole=path)
         lane.order("complete", self._renamed(blob) or blob, whole=path)
-
-    def _close_archive(self, lane: Lane, digest: str) -> None:
-        self._archive_digest = digest
-        lane.order("close_archive", path=self._session.archive_name)
 
     def _told(self, lane: Lane, done: Message) -> None:
         """Take in what else was asked: our place at the target, the digest of a whole."""
@@ -371,7 +322,8 @@ class Carrier:
         large, (one, other) = whole.large, whole.digests
         if one == other != NO_DIGEST:
             self._files += 1
-            self._watcher.verified(whole.parcel, self._spool.get(whole.parcel.block), one)
+            entries = self._spool.get(whole.parcel.block)
+            self._watcher.verified(whole.parcel, entries, one, (1, large.entry.size))
             self._report()
             return
         if large.tries == TRIES:
@@ -391,11 +343,3 @@ class Carrier:
             for load in loads
         )
         self._watcher.moved(self._bytes + moving, self._files)
-
-
-def _files_in(blob: bytes) -> int:
-    return sum(entry.kind != FOLDER for entry in unpack_entries(blob))
-
-
-def _as_file(entry: Entry) -> Entry:
-    return entry._replace(kind="f", link="") if entry.kind == TWIN else entry

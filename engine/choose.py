@@ -10,8 +10,10 @@ from engine.agent.names import NameRules
 from engine.agent.publish import ABSENT, DIFFERENT, OLDER, OTHER_KIND, SAME
 from engine.agent.wire import (
     DIGEST,
+    FILE,
     FOLDER,
     NO_DIGEST,
+    TWIN,
     Entry,
     pack_entries,
     unpack_entries,
@@ -70,6 +72,8 @@ class Chooser:
         self.failed = 0
         #: Lists of entries that were found and proven at the target, for a move.
         self.proven: list[Block] = []
+        #: The list with the source folder's own entry; nothing if the source is a file.
+        self.top = b""
         #: What the scan said at its end: `hard_links`, `links_skipped`.
         self.scan_said: Message = {"hard_links": 0, "links_skipped": 0}
 
@@ -105,6 +109,7 @@ class Chooser:
             message = hub.wait_for(source, "entries", "failures", "done")
             if "done" in message:
                 self.scan_said = message["done"]
+                self.top = message["blob"]
                 return
             for path, code, sentence in message.get("failures", ()):
                 self._fail(path, code, sentence)
@@ -138,6 +143,8 @@ class Chooser:
             if state == ABSENT or (entry.kind == FOLDER and state == SAME):
                 send.append(entry)
             elif state == SAME:
+                if entry.kind == TWIN:  # It is proven, and removed, as the file that it is.
+                    entry = entry._replace(kind=FILE, link="")
                 there = self._renamed(entry)
                 same.append((entry, there._replace(path=others.get(str(index), there.path))))
             elif self._replaces(entry, state):

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from engine import errors
+from engine.agent.wire import pack_entries
 from engine.carry import Carrier
 from engine.planning import Planning
 from engine.proof import Proofs
@@ -107,13 +108,12 @@ class Transfer:
 
     def _publish(self) -> None:
         self._observer.phase(Phase.PUBLISH)
-        session, found = self._session, self._session.source_found
-        top: list[int] = []
+        session, top = self._session, pack_entries([])
         if not session.single and not session.archive_name and session.fresh_target:
-            top = [found["mode"], found["mtime_ns"]]
+            top = self._planning.chooser.top
         files = 1 if session.archive_name else self._proofs.files
         done = session.target.ask(
-            "publish", policy=self._request.on_conflict.value, files=files, top=top
+            "publish", top, policy=self._request.on_conflict.value, files=files
         )
         session.staged = False
         self._observer.phase(Phase.CLEANUP)

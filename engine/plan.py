@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from engine.agent.wire import FILE, FOLDER, TWIN, Entry, pack_entries, unpack_entries
+from engine.agent.wire import FILE, FOLDER, LINK, TWIN, Entry, pack_entries, unpack_entries
 from engine.spool import Block, Spool
 from engine.types import ParcelKind, Strategy
 
@@ -83,13 +83,14 @@ class Planner:
         auto, pack_all = self._strategy is Strategy.AUTO, self._packs_all
         zips, plain = self._groups[ParcelKind.ZIP], self._groups[ParcelKind.FILE]
         limits = {kind: self._limit(kind) for kind in self._groups}
+        counts, total = {FILE: 0, FOLDER: 0, LINK: 0, TWIN: 0}, 0
         for entry in entries:
             size = entry.size
-            self.counts[entry.kind] += 1
+            counts[entry.kind] += 1
             if entry.kind == TWIN:
                 self._twins.entries.append(entry)
                 continue
-            self.bytes += size
+            total += size
             if size >= LARGE and not pack_all:
                 self._large.append(LargeFile(entry))
                 continue
@@ -107,12 +108,16 @@ class Planner:
             group.bytes += size
             group.names += len(entry.path) + len(entry.meta)
             group.files += entry.kind != FOLDER
+        self.counts.update(counts)
+        self.bytes += total
 
     def finish(self) -> None:
         """Cut what is left; large files are still to be planned, by `plan_large`."""
         for kind, group in self._groups.items():
             if group.entries:
                 self._cut(kind)
+        if self._strategy is Strategy.ARCHIVE and not self.parcels:
+            self._cut(ParcelKind.ZIP)  # An archive of nothing is an archive, too.
         entries = self._twins.entries
         for at in range(0, len(entries), PARCEL_ENTRIES):
             part = entries[at : at + PARCEL_ENTRIES]

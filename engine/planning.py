@@ -115,10 +115,17 @@ class Planning:
             session.stage()
             return self._tried()
         apple = found["system"] == "darwin"
-        return NameRules(found["name_max"], bool(folds) or (folds is None and apple), apple)
+        rules = NameRules(found["name_max"], bool(folds) or (folds is None and apple), apple)
+        return self._of_use(rules)
 
-    def _tried(self) -> NameRules:
-        return NameRules(*self._session.target.ask("names")["rules"])
+    def _of_use(self, rules: NameRules) -> NameRules | None:
+        """The rules, unless every name of the source passes them."""
+        plain = not (rules.folds_case or rules.normalises or rules.utf8_only)
+        longest: int = self._session.source_found["name_max"]
+        return None if plain and longest <= rules.name_max else rules
+
+    def _tried(self) -> NameRules | None:
+        return self._of_use(NameRules(*self._session.target.ask("names")["rules"]))
 
     def _wanted_parts(self) -> set[str]:
         return {entry.path for entry in self.planner.large_entries if self._held.part(entry)}
@@ -139,7 +146,8 @@ class Planning:
             parcel = self.planner.held(entries)
             self.resumed += parcel.files
             self.bytes_held += parcel.bytes
-            self._proofs.verified(parcel, pack_entries(entries), b"".join(digests))
+            count = (parcel.files, parcel.bytes)
+            self._proofs.verified(parcel, pack_entries(entries), b"".join(digests), count)
 
     def _choose_streams(self) -> int:
         """How many streams: those asked for, or what round trip and processors suggest."""

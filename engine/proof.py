@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from engine.agent.wire import DIGEST, FOLDER, TWIN, unpack_entries
+from engine.agent.wire import DIGEST, unpack_entries
 from engine.plan import Parcel
 from engine.session import Session
 from engine.spool import Block, Spool
@@ -51,13 +51,17 @@ class Proofs:
         """Something is not as it should be, and the transfer goes on."""
         self._watch.warned(code, message)
 
-    def verified(self, parcel: Parcel, entries: bytes, digests: bytes) -> None:
-        """Entries of a parcel are proven; none for a parcel of slices, until the file is whole."""
+    def verified(
+        self, parcel: Parcel, entries: bytes, digests: bytes, count: tuple[int, int]
+    ) -> None:
+        """Entries of a parcel are proven, so many files and bytes.
+
+        None for a parcel of slices, until the file is whole.
+        """
         manifest = None
         if entries:
-            rows = unpack_entries(entries)
-            self.files += sum(entry.kind != FOLDER for entry in rows)
-            self.bytes += sum(entry.size for entry in rows if entry.kind != TWIN)
+            self.files += count[0]
+            self.bytes += count[1]
             block = self._spool.add(entries)
             self._proven.append(Proven(parcel, block, self._spool.add(digests)))
             if self._watch.wants_manifests:
@@ -65,7 +69,7 @@ class Proofs:
 
                 pairs = (
                     (entry, digests[at * DIGEST : (at + 1) * DIGEST])
-                    for at, entry in enumerate(rows)
+                    for at, entry in enumerate(unpack_entries(entries))
                 )
                 manifest = manifests.write(pairs)
         self._watch.tell(parcel, ParcelState.VERIFIED, manifest)
@@ -77,7 +81,8 @@ class Proofs:
 
     def remove_source(self, there: Iterable[Block]) -> int:
         """Remove at the source what was proven, and `there` at the target; return how many went."""
-        blocks = [proven.entries for proven in self._proven] + list(there)
+        in_order = sorted(self._proven, key=lambda proven: proven.parcel.number)
+        blocks = [proven.entries for proven in in_order] + list(there)
         source, removed = self._session.source, 0
         asked = 0
         waiting = deque(blocks)
@@ -91,8 +96,21 @@ class Proofs:
             removed += answer["removed"]
             for path, code, message in answer["kept"]:
                 self._watch.fail(path, code, message)
-        problems: list[list[str]] = []
-        for block in reversed(blocks):
-            problems += source.ask("remove_folders", self._spool.get(block))["problems"]
-        self._watch.warn("FOLDER_NOT_REMOVED", "empty folders could not be removed", problems)
+        self._remove_folders(blocks)
         return removed
+
+    def _remove_folders(self, blocks: list[Block]) -> None:
+        """Remove the folders that are empty now, from the last, which is the deepest, on.
+
+        What an earlier attempt has brought stands first, wherever it lies: so once
+        more, as long as that helps.
+        """
+        went, full = 1, 1
+        while went and full:
+            went = full = 0
+            problems: list[list[str]] = []
+            for block in reversed(blocks):
+                answer = self._session.source.ask("remove_folders", self._spool.get(block))
+                went, full = went + answer["removed"], full + answer["full"]
+                problems += answer["problems"]
+        self._watch.warn("FOLDER_NOT_REMOVED", "empty folders could not be removed", problems)

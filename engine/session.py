@@ -106,6 +106,7 @@ class Session:
                 symlinks=request.symlinks,
                 hard_links=HardLinks.COPY if request.strategy == "archive" else request.hard_links,
                 xattrs=request.xattrs,
+                mode_bits=self._mode_bits,
             )
 
     def look_at_target(self) -> None:
@@ -137,6 +138,10 @@ class Session:
         """Seconds to the further of the two ends and back, as far as it was measured."""
         return max(self.source.answered_in, self.target.answered_in)
 
+    @property
+    def _mode_bits(self) -> int:
+        return 0o7777 if self.request.special_bits else 0o777
+
     def _open_file(self) -> None:
         assert self.single
         self.source.ask("open", root=self.request.source.root, path=self._source_path)
@@ -144,7 +149,7 @@ class Session:
         found = unpack_entries(self.source.ask("stat", path=planned.path)["blob"])
         if not found or found[0].kind != FILE:
             raise errors.SourceChanged(f"{self.source_found['real']} is no file any more")
-        self.single = (found[0], name)
+        self.single = (found[0]._replace(mode=found[0].mode & self._mode_bits), name)
 
     def begin_stage(self, resume: bool = False) -> None:
         """Have the target folder made, and our place in it; `staged_as` takes the answer."""

@@ -44,7 +44,7 @@ def _compare_one(target: Tree, entry: Entry, path: str, by_content: bool = False
         folder, name = target.parent(path)
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if entry.kind in (FILE, TWIN) and stat.S_ISREG(found.st_mode):
-            alike = entry.kind == FILE and found.st_size == entry.size
+            alike = found.st_size == entry.size
             if alike and (found.st_mtime_ns == entry.mtime_ns or by_content):
                 return SAME
             return OLDER if found.st_mtime_ns < entry.mtime_ns else DIFFERENT

@@ -49,6 +49,7 @@ class Ways(NamedTuple):
     readback: bool = False
     xattrs: bool = False
     special_bits: bool = False
+    made_as: int = 0
 
     @property
     def mode_bits(self) -> int:
@@ -65,6 +66,8 @@ class Receiver:
 
     def __init__(self, staging: Tree, journal: Journal, ways: Ways, progress: Progress) -> None:
         self._staging, self._journal, self._ways = staging, journal, ways
+        #: The bits of a mode that a new file gets as they are asked for; none if that is not sure.
+        self._made_as = ways.made_as
         self._progress = progress
         self._bytes = self._told = self._marked = 0
         self._entries: list[Entry] = []
@@ -171,9 +174,9 @@ class Receiver:
         return ended
 
     def _short(self, index: int, entry: Entry, payload: Payload) -> None:
-        data = b""
-        while len(data) < entry.size:
-            part = payload.some(entry.size - len(data))
+        data, size = b"", entry.size if entry.kind == LINK else 0
+        while len(data) < size:
+            part = payload.some(size - len(data))
             if not part:
                 return
             data += part
@@ -304,11 +307,12 @@ class Receiver:
                 discard(self._staging, entry)
                 raise
             return
-        fd = os.open(name, _NEW, entry.mode & 0o777, dir_fd=folder)
+        mode = entry.mode & self._made_as  # What the umask would take away is given below.
+        fd = os.open(name, _NEW, mode | 0o200, dir_fd=folder)
         try:
             if data:
                 write_whole(fd, data)
-            self._finish(fd, entry, entry.mode & 0o777)
+            self._finish(fd, entry, mode | 0o200 if self._made_as else -1)
         except OSError:
             os.close(fd)
             discard(self._staging, entry)

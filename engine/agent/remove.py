@@ -41,14 +41,16 @@ def remove_entries(source: Tree, entries: list[Entry]) -> tuple[int, list[list[s
     return removed, kept
 
 
-def remove_folders(source: Tree, entries: list[Entry]) -> list[list[str]]:
+def remove_folders(source: Tree, entries: list[Entry]) -> tuple[int, int, list[list[str]]]:
     """Remove those folders of a list that are empty now, the last first.
 
-    One that is in use, gone or of another kind by now stays as it is. Those that
-    could not be removed are returned as path, code, sentence.
+    One that is in use, gone or of another kind by now stays as it is. Returns how
+    many went, how many were not empty, and those that could not be removed as
+    path, code, sentence.
     """
     source.forget()
-    kept = []
+    removed, full = 0, 0
+    kept: list[list[str]] = []
     for entry in reversed(entries):
         if entry.kind != FOLDER:
             continue
@@ -56,8 +58,10 @@ def remove_folders(source: Tree, entries: list[Entry]) -> list[list[str]]:
             folder, name = source.parent(entry.path)
             if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 os.rmdir(name, dir_fd=folder)
+                removed += 1
         except OSError as error:
+            full += error.errno in (errno.ENOTEMPTY, errno.EEXIST)
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
                 problem = explain(error, entry.path)
                 kept.append([entry.path, problem.code, str(problem)])
-    return kept
+    return removed, full, kept

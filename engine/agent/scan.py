@@ -33,6 +33,7 @@ class Wanted(NamedTuple):
     symlinks: str = "keep"
     hard_links: str = "copy"
     xattrs: bool = False
+    mode_bits: int = 0o777
 
 
 class _Way:
@@ -89,6 +90,13 @@ class Scanner:
         self.hard_links = 0
         self.links_skipped = 0
 
+    def top(self) -> Entry:
+        """The entry of the tree's own folder; its path is "."."""
+        info = os.fstat(self._tree.fd)
+        mode = info.st_mode & self._wanted.mode_bits
+        entry = Entry(".", FOLDER, 0, check_time(info.st_mtime_ns, "."), mode, info.st_ino)
+        return self._with_attributes(entry, ".")
+
     def scan(self) -> None:
         """Walk the whole tree; raises only where its top cannot be read."""
         waiting = [_Way("", "", os.fstat(self._tree.fd).st_ino, None, None)]
@@ -111,7 +119,7 @@ class Scanner:
 
     def _folder(self, here: _Way, items: list[os.DirEntry[str]], below: list[_Way]) -> None:
         prefix = here.path + "/" if here.path else ""
-        takes, found = self._takes, self._found
+        takes, found, bits = self._takes, self._found, self._wanted.mode_bits
         plain = not self._wanted.xattrs and here.real == here.path
         for item in items:
             path = prefix + item.name
@@ -124,7 +132,7 @@ class Scanner:
                     if here.entry is not None:
                         here.tell(found)
                     times = check_time(info.st_mtime_ns, path)
-                    found(Entry(path, FILE, info.st_size, times, mode & 0o7777, info.st_ino))
+                    found(Entry(path, FILE, info.st_size, times, mode & bits, info.st_ino))
             except OSError as error:
                 self._report(path, error)
             except AgentError as error:
@@ -149,6 +157,7 @@ class Scanner:
                 self._failed(path, "KIND_NOT_CARRIED", sentence)
             return
         check_time(entry.mtime_ns, path)
+        entry = entry._replace(mode=entry.mode & self._wanted.mode_bits)
         if entry.kind == FOLDER:
             self._enter(here, name, self._with_attributes(entry, real), real, below)
         elif self._takes(path, False):
@@ -179,7 +188,7 @@ class Scanner:
         self.hard_links += 1
         if self._wanted.hard_links != "keep":
             return entry
-        return entry._replace(kind=TWIN, size=0, link=first)
+        return entry._replace(kind=TWIN, link=first)
 
     def _with_attributes(self, entry: Entry, real: str) -> Entry:
         if not self._wanted.xattrs:

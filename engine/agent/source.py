@@ -24,7 +24,13 @@ class Source:
         self._sender: Sender | None = None
 
     def do_scan(
-        self, filters: list[list[str]], symlinks: str, hard_links: str, xattrs: bool, blob: bytes
+        self,
+        filters: list[list[str]],
+        symlinks: str,
+        hard_links: str,
+        xattrs: bool,
+        mode_bits: int,
+        blob: bytes,
     ) -> dict[str, Any]:
         """List the tree in batches: `entries`, lists of entries, come before the answer."""
         batch: list[Entry] = []
@@ -42,12 +48,16 @@ class Source:
                 self._desk.say({"failures": failures})
                 failures.clear()
 
-        wanted = Wanted(Filter(filters), symlinks, hard_links, xattrs)
+        wanted = Wanted(Filter(filters), symlinks, hard_links, xattrs, mode_bits)
         scanner = Scanner(self._desk.tree, wanted, found, failed)
         scanner.scan()
         self._desk.say({"entries": len(batch)}, pack_entries(batch))
         self._desk.say({"failures": failures})
-        return {"hard_links": scanner.hard_links, "links_skipped": scanner.links_skipped}
+        return {
+            "hard_links": scanner.hard_links,
+            "links_skipped": scanner.links_skipped,
+            "blob": pack_entries([scanner.top()]),
+        }
 
     def do_send(
         self,
@@ -93,4 +103,5 @@ class Source:
         """Remove folders of the tree that are empty."""
         from engine.agent import remove
 
-        return {"problems": remove.remove_folders(self._desk.tree, unpack_entries(blob))}
+        removed, full, problems = remove.remove_folders(self._desk.tree, unpack_entries(blob))
+        return {"removed": removed, "full": full, "problems": problems}

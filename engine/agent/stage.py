@@ -112,6 +112,20 @@ def digests_of(
     return ids, bytes(digests)
 
 
+def made_as(fd: int) -> int:
+    """The bits of a mode that a new file in a folder gets if it asks for them; 0 if not even these.
+
+    A default ACL of the target's folder may take bits away, and so may a file system.
+    """
+    name = f".mode-{os.getpid()}"
+    probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755, dir_fd=fd)
+    try:
+        return 0o755 if os.fstat(probe).st_mode & 0o777 == 0o755 else 0
+    finally:
+        os.close(probe)
+        os.unlink(name, dir_fd=fd)
+
+
 def make_durable(fd: int) -> None:
     """Have the file system that holds this folder write everything out."""
     import ctypes  # Not at the top: it costs every start some milliseconds.

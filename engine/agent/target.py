@@ -13,7 +13,7 @@ from engine.agent.inlet import Inlet
 from engine.agent.journal import Journal
 from engine.agent.look import machine
 from engine.agent.receiver import Receiver, Ways
-from engine.agent.stage import digest_file, digests_of, discard, make_durable
+from engine.agent.stage import digest_file, digests_of, discard, made_as, make_durable
 from engine.agent.staging import Staging
 from engine.agent.tree import Tree
 from engine.agent.wire import (
@@ -75,6 +75,7 @@ class Target:
         else:
             made, left = self._staging.prepare(made, resume)
         tree, journal = self._staged()
+        self._ways = self._ways._replace(made_as=made_as(tree.fd))
         if left:
             from engine.agent.resume import Survey
 
@@ -168,11 +169,11 @@ class Target:
             digest = digest_file(tree, entry, self._desk.read, medium=True).hex()
         return {"archive": digest}
 
-    def do_publish(self, policy: str, files: int, top: list[int], blob: bytes) -> dict[str, Any]:
+    def do_publish(self, policy: str, files: int, blob: bytes) -> dict[str, Any]:
         """Put the staged tree into place, if it holds all that was proven, and clean up.
 
         Everything is made durable first; folders get their modes and times,
-        the target folder too if `top` has one for it (mode, mtime_ns).
+        the target folder too if there is an entry for it.
         """
         tree, journal = self._staged()
         assert self._staging
@@ -182,10 +183,8 @@ class Target:
         finisher = Finisher(self._desk.tree, self._ways)
         finisher.finish(journal)
         self._remove_staging(self._staging, undo=False)
-        if top:
-            fd = self._desk.tree.fd
-            os.fchmod(fd, top[0] & 0o777)
-            os.utime(fd, ns=(top[1], top[1]))
+        for top in unpack_entries(blob):
+            give(self._desk.tree.fd, top, self._ways)
         make_durable(self._desk.tree.fd)
         return {"problems": finisher.problems, "problem_count": finisher.problem_count}
 

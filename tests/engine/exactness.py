@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ import pytest
 
 import engine
 from engine import Endpoint, Report, SilentObserver, SshAccess, Strategy
-from tests.rig.hard_tree import TOP, Description
+from tests.rig.hard_tree import TOP, Description, above_modes
 from tests.rig.sshd import Sshd
 
+PROJECT = Path(__file__).resolve().parents[2]
 #: Those that deliver a tree; an archive is another matter.
 STRATEGIES = [Strategy.AUTO, Strategy.ZIP, Strategy.FILES]
 
@@ -94,3 +98,35 @@ def ends(way: str, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, 
         "source": Endpoint(str(tmp_path), "a", from_ssh),
         "target": Endpoint(str(tmp_path), "b", to_ssh),
     }
+
+
+#: One transfer from one path to another, its options told in JSON; answered in JSON.
+RUN = """
+import json, sys, engine
+source, target = (engine.Endpoint("/", path.lstrip("/")) for path in sys.argv[1:3])
+told = json.loads(sys.argv[3])
+kinds = {"mode": engine.Mode, "strategy": engine.Strategy}
+options = {name: kinds.get(name, bool)(value) for name, value in told.items()}
+report = engine.run(engine.Request(source, target, "ordinary", **options))
+print(json.dumps([report.status, [[f.path, f.code, f.message] for f in report.failures]]))
+"""
+
+
+def run_as_ordinary_user(
+    tmp_path: Path, **options: str | bool
+) -> tuple[str, dict[str, tuple[str, str]]]:
+    """Transfer a to b without root's rights; the status, and code and message by path."""
+    # Without any capability root is an ordinary user, except that it owns what is there.
+    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if above_modes(tmp_path) else []
+    places = [str(tmp_path / "a"), str(tmp_path / "b")]
+    done = subprocess.run(
+        [*plain, sys.executable, "-c", RUN, *places, json.dumps(options)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    status, failures = json.loads(done.stdout)
+    return status, {path: (code, message) for path, code, message in failures}

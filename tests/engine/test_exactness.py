@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +16,21 @@ from tests.engine.exactness import (
     STRATEGIES,
     assert_only_specials_failed,
     ends,
+    run_as_ordinary_user,
     shown,
     specials,
     to_arrive,
     with_folders_above,
 )
-from tests.rig.hard_tree import NAMES, TOP, assert_same, build_hard, describe, remove_hard
+from tests.rig.hard_tree import (
+    NAMES,
+    TOP,
+    assert_same,
+    build_hard,
+    describe,
+    remove_hard,
+)
 
-PROJECT = Path(__file__).resolve().parents[2]
 #: What the sparse file needs at the target that does not keep its holes, and room to breathe.
 NEEDED_BYTES = 10 << 30
 
@@ -75,6 +80,28 @@ def test_several_streams_make_the_same_tree(tmp_path: Path, run: Run, strategy: 
     assert_only_specials_failed(report, before)
     assert_same(to_arrive(before), tmp_path / "b")
     assert set(describe(tmp_path / "a")) == with_folders_above(specials(before))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parcel"), [(Strategy.ZIP, 4 << 20), (Strategy.FILES, 8 << 20)]
+)
+def test_a_move_over_several_streams_leaves_no_folder_behind(
+    tmp_path: Path, run: Run, strategy: Strategy, parcel: int
+) -> None:
+    for number in range(12):
+        folder = tmp_path / "a" / f"reel {number:02}" / "folder"
+        (folder / "deeper").mkdir(parents=True)
+        # Fills the parcel that "folder" is in, so that "deeper" is in the next, and there first.
+        (folder.parent / "large").write_bytes(os.urandom(parcel - 1000))
+        (folder / "clip").write_bytes(bytes(500_000))
+        (folder / "deeper" / "clip").write_bytes(b"frames")
+    before = describe(tmp_path / "a")
+
+    report = run(strategy=strategy, streams=3, mode=Mode.MOVE)
+
+    assert (report.status, report.files_removed) == ("done", 36)
+    assert_same(before, tmp_path / "b")
+    assert set(describe(tmp_path / "a")) == {TOP}
 
 
 def test_a_second_copy_finds_all_of_it_and_changes_nothing(tmp_path: Path, run: Run) -> None:
@@ -162,9 +189,9 @@ def test_a_time_is_carried_or_named_however_late(tmp_path: Path, run: Run) -> No
     named = {os.fsencode(failure.path) for failure in report.failures}
     assert b"2261" in arrived
     assert arrived.keys() | named >= before.keys()
-    for path in arrived.keys() - {TOP}:
-        assert arrived[path] == before[path]
-    assert set(os.listdir(tmp_path / "a")) == {os.fsdecode(path) for path in named}
+    for name_there in arrived.keys() - {TOP}:
+        assert arrived[name_there] == before[name_there]
+    assert set(os.listdir(tmp_path / "a")) == {os.fsdecode(one) for one in named}
 
 
 @pytest.mark.slow
@@ -203,39 +230,6 @@ def test_a_file_larger_than_four_bytes_can_count_arrives(
         print(f"{name}: {blocks * 512:,} bytes allocated for the file over 4 GiB")
 
 
-#: One transfer, told in JSON and answered in JSON, for a user of fewer rights.
-RUN = """
-import json, sys, engine
-told = json.loads(sys.argv[1])
-source, target = (engine.Endpoint("/", told[end].lstrip("/")) for end in ("source", "target"))
-report = engine.run(engine.Request(
-    source, target, "ordinary",
-    mode=engine.Mode(told["mode"]), strategy=engine.Strategy(told["strategy"]),
-))
-print(json.dumps([report.status, [[f.path, f.code, f.message] for f in report.failures]]))
-"""
-
-
-def run_as_ordinary_user(
-    tmp_path: Path, mode: Mode, strategy: Strategy
-) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Transfer a to b without root's rights; the status, and code and message by path."""
-    told = {"source": f"{tmp_path}/a", "target": f"{tmp_path}/b", "mode": mode}
-    # Without any capability root is an ordinary user, except that it owns what is there.
-    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        [*plain, sys.executable, "-c", RUN, json.dumps({**told, "strategy": strategy})],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    status, failures = json.loads(done.stdout)
-    return status, {path: (code, message) for path, code, message in failures}
-
-
 def below(path: bytes, folders: set[bytes]) -> bool:
     """Whether a path is one of the folders or lies in one of them."""
     return any(path == folder or path.startswith(folder + b"/") for folder in folders)
@@ -252,7 +246,7 @@ def test_an_ordinary_user_carries_what_may_be_read_and_removes_what_may_be_remov
     unreadable = {p for p, f in before.items() if f.kind == "file" and not f.mode & 0o400}
     expected = {p: f for p, f in before.items() if p not in unreadable and not below(p, closed)}
 
-    status, failures = run_as_ordinary_user(tmp_path, mode, strategy)
+    status, failures = run_as_ordinary_user(tmp_path, mode=mode, strategy=strategy)
 
     found = {p: f for p, f in describe(tmp_path / "b").items() if not below(p, closed)}
     assert_same(to_arrive(expected), found)
@@ -269,5 +263,5 @@ def test_an_ordinary_user_carries_what_may_be_read_and_removes_what_may_be_remov
     else:
         assert_same(before, tmp_path / "a")
     assert set(failures) == {shown(path) for path in refused}
-    assert {code for code, _ in failures.values()} == {"PERMISSION_DENIED"}
-    assert status == "partial"
+    assert {code for code, _ in failures.values()} <= {"PERMISSION_DENIED"}
+    assert status == ("partial" if refused else "done")

@@ -49,7 +49,8 @@ def test_it_moves_over_several_streams(
         (tmp_path / "a" / f"large{number}").write_bytes(os.urandom(3 << 20))
     before = snapshot(tmp_path / "a")
 
-    monkeypatch.setattr(plan, "PARCEL_BYTES", dict.fromkeys(plan.PARCEL_BYTES, 1 << 20))
+    limits = dict.fromkeys(plan.PARCEL_BYTES, (1 << 20, 1 << 20))
+    monkeypatch.setattr(plan, "PARCEL_BYTES", limits)
 
     report = run(streams=3, mode=Mode.MOVE)
 
@@ -242,6 +243,8 @@ def test_parcels_are_reported_with_a_manifest_of_every_entry(tmp_path: Path, run
     seen: list[engine.ParcelReport] = []
 
     class Watch(SilentObserver):
+        wants_manifests = True
+
         def parcel(self, parcel: engine.ParcelReport) -> None:
             seen.append(parcel)
 

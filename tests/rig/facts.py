@@ -194,6 +194,13 @@ def _shown(what: str, value: object) -> str:
     return text if len(text) < 200 else f"{text[:200]}..."
 
 
+def above_modes(folder: Path) -> bool:
+    """Whether modes do not stop us, as they do not stop root."""
+    with _probe(folder) as path:
+        path.chmod(0)
+        return os.access(path, os.R_OK)
+
+
 def xattr_support(folder: Path) -> bool:
     """Whether files in `folder` can have attributes of the user's own."""
     if not hasattr(os, "setxattr"):
@@ -201,9 +208,9 @@ def xattr_support(folder: Path) -> bool:
     with _probe(folder) as path:
         try:
             os.setxattr(path, "user.ketter", b"")
+            return True
         except OSError:
             return False
-    return True
 
 
 def acl_support(folder: Path) -> bool:
@@ -220,7 +227,9 @@ def _probe(folder: Path) -> Iterator[Path]:
     times = folder.stat()
     path = folder / "probe"
     path.touch()
-    yield path
-    path.unlink()
-    # Who asks must not be seen in the folder.
-    os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))
+    try:
+        yield path
+    finally:
+        path.unlink()
+        # Who asks must not be seen in the folder.
+        os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -18,6 +18,7 @@ from tests.rig.facts import (
     TOP,
     Description,
     Facts,
+    above_modes,
     acl_support,
     assert_same,
     describe,
@@ -31,6 +32,7 @@ __all__ = [
     "TOP",
     "Description",
     "Facts",
+    "above_modes",
     "acl_support",
     "assert_same",
     "build_hard",
@@ -121,7 +123,7 @@ TIMES = {
 }
 
 FILE_MODES = (0o444, 0o400, 0o666, 0o777, 0o4755, 0o2755, 0o6755, 0o1644, 0o7777)
-#: Only root can compare what even its owner may not read.
+#: Only who is above modes can compare what even its owner may not read.
 UNREADABLE = (0o000, 0o200, 0o111, 0o6311)
 FOLDER_MODES = (0o555, 0o500, 0o700, 0o777, 0o1777, 0o2775, 0o4755, 0o7555)
 
@@ -298,9 +300,7 @@ def _hard_links(here: Path, dice: random.Random) -> None:
 
 def _modes(here: Path) -> None:
     here.mkdir()
-    (here / "file 0000").touch(0)
-    unreadable = UNREADABLE if os.access(here / "file 0000", os.R_OK) else ()
-    (here / "file 0000").unlink()
+    unreadable = UNREADABLE if above_modes(here) else ()
     for mode in (*FILE_MODES, *unreadable):
         path = here / f"file {mode:04o}"
         path.write_bytes(b"mode")

@@ -1,0 +1,88 @@
+"""A parcel on its way, and what both ends say of it held against each other."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.agent.wire import (
+    DIGEST,
+    FILE,
+    FOLDER,
+    NO_DIGEST,
+    TWIN,
+    Entry,
+    pack_entries,
+    unpack_entries,
+)
+from engine.links import Message
+from engine.plan import Parcel
+from engine.types import ParcelKind
+
+
+class Sorted(NamedTuple):
+    """Entries that are not proven: failed for good, to be taken away, to be sent again."""
+
+    failed: list[tuple[Entry, list[str]]]
+    drop: list[Entry]
+    again: list[Entry]
+
+
+class Load:
+    """One parcel on its way: what of it is under way, and what is proven."""
+
+    def __init__(self, parcel: Parcel, blob: bytes) -> None:
+        self.parcel, self.blob, self.kind = parcel, blob, parcel.kind
+        self.tries = 0
+        self.sent: Message | None = None
+        self.received: Message | None = None
+        self.proven: list[tuple[bytes, bytes]] = []
+        self.settled_bytes = self.moving_bytes = 0
+
+    def all_proven(self, sent: Message, received: Message) -> bool:
+        """Whether all digests of both ends agree; then everything is taken as proven."""
+        ours: bytes = sent["blob"]
+        if ours != received["blob"] or sent["errors"] or NO_DIGEST in ours:
+            return False
+        self.proven.append((self.blob, ours))
+        self.settled_bytes += self.parcel.bytes
+        return True
+
+    def sort(self, sent: Message, received: Message) -> Sorted:
+        """Take what is proven, and sort the rest; what is to be sent again is what is left."""
+        ours, theirs = sent["blob"], received["blob"]
+        proven: list[Entry] = []
+        digests: list[bytes] = []
+        rest = Sorted([], [], [])
+        for index, entry in enumerate(unpack_entries(self.blob)):
+            one = ours[index * DIGEST : (index + 1) * DIGEST]
+            other = theirs[index * DIGEST : (index + 1) * DIGEST]
+            problem = sent["errors"].get(str(index)) or received["errors"].get(str(index))
+            if not problem and one == other != NO_DIGEST:
+                proven.append(entry)
+                digests.append(one)
+                continue
+            # Without a digest the receiver has left nothing of it; on a folding
+            # target what stands under its name is another entry.
+            if other != NO_DIGEST and entry.kind != FOLDER:
+                rest.drop.append(entry)
+            if not problem:
+                rest.again.append(entry)
+            elif entry.kind == TWIN:
+                # Its first name is not where it could be linked to: it becomes a file again.
+                rest.again.append(entry._replace(kind=FILE, link=""))
+            else:
+                rest.failed.append((entry, problem))
+        if proven:
+            self.proven.append((pack_entries(proven), b"".join(digests)))
+            self.settled_bytes += sum(entry.size for entry in proven if entry.kind != TWIN)
+        if self.kind is not ParcelKind.ARCHIVE:
+            # What is sent again is too little for an archive.
+            self.kind, self.blob = ParcelKind.FILE, pack_entries(rest.again)
+        return rest
+
+
+def count_entries(blob: bytes) -> tuple[int, int]:
+    """How many files a list holds, and their bytes."""
+    entries = unpack_entries(blob)
+    files = sum(entry.kind != FOLDER for entry in entries)
+    return files, sum(entry.size for entry in entries if entry.kind != TWIN)

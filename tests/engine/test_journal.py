@@ -1,0 +1,206 @@
+"""The journal of a staging folder: which of its records a later attempt may believe."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.agent import journal as journals
+from engine.agent.journal import Journal
+from engine.agent.staging import Staging
+from tests.engine.command import wait_until
+from tests.engine.staged import Place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+def test_records_come_back_in_order_and_by_their_place(place: Place) -> None:
+    journal = place.begin()
+    for number in range(5):
+        journal.add({"parcel": number, "list": 0}, bytes([number]) * number)
+
+    found = [(at, body) for at, body in journal.records() if "parcel" in body]
+
+    assert [body["parcel"] for _, body in found] == list(range(5))
+    for at, body in found:
+        assert (
+            journal.record(at)["blob"] == body["blob"] == bytes([body["parcel"]]) * body["parcel"]
+        )
+
+
+def test_a_record_that_was_cut_off_ends_the_journal(place: Place) -> None:
+    journal = place.begin()
+    journal.add({"parcel": 1, "list": 0})
+    whole = place.file.read_bytes()
+    journal.add({"parcel": 2, "list": 0}, b"blob")
+    longer = place.file.read_bytes()
+
+    for size in range(len(whole), len(longer)):
+        place.file.write_bytes(longer[:size])
+        assert place.believed() == [1]
+        assert place.file.read_bytes() == whole
+    place.file.write_bytes(longer[:-1])
+    assert place.believed() == [1]
+    place.open().add({"parcel": 3, "list": 0})
+    assert place.believed() == [1, 3]
+
+
+def test_a_damaged_record_ends_the_journal(place: Place) -> None:
+    journal = place.begin()
+    journal.add({"parcel": 1, "list": 0})
+    start = place.file.stat().st_size
+    journal.add({"parcel": 2, "list": 0}, b"blob")
+    whole = place.file.read_bytes()
+
+    for at in range(start, len(whole)):
+        place.file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert place.believed() == [1]
+
+
+def test_an_attempt_that_begins_behind_a_torn_record_is_not_lost_with_it(tmp_path: Path) -> None:
+    target = os.open(tmp_path, os.O_RDONLY)
+    first = Staging(target, "job", 1, "boot 1")
+    first.prepare([])
+    first.journal.add({"parcel": 1, "list": 0})
+    file = tmp_path / ".ketter-job.part" / "journal"
+    with file.open("ab") as torn:
+        torn.write(b"\0\0\1\0torn")
+    os.close(first._own_lock)
+
+    second = Staging(target, "job", 1, "boot 2")
+    assert second.prepare([], resume=True)[1]
+    list(second.journal.records())  # As a survey reads them.
+    second.journal.add({"parcel": 2, "list": 0})
+
+    assert [body["parcel"] for _, body in second.journal.records() if "parcel" in body] == [2]
+    os.close(target)
+
+
+def test_after_a_reboot_only_what_was_durable_counts(place: Place) -> None:
+    journal = place.begin()
+    journal.add({"parcel": 1, "list": 0})
+    assert place.believed("boot 2") == []
+    journal.add({"durable": place.file.stat().st_size})
+    journal.add({"parcel": 2, "list": 0})
+
+    assert place.believed("boot 1") == [1, 2]
+    assert place.believed("boot 2") == [1]
+    place.begin(2, "boot 2").add({"parcel": 3, "list": 0})
+    assert place.believed("boot 2") == [1, 3]
+    assert place.believed("boot 3") == [1]
+
+
+def test_what_a_reboot_took_stays_lost_when_later_records_are_durable(place: Place) -> None:
+    place.begin().add({"parcel": 1, "list": 0})  # In memory only, and gone.
+    journal = place.begin(2, "boot 2")
+    journal.add({"parcel": 2, "list": 0})
+    journal.add({"durable": place.file.stat().st_size})
+
+    assert place.believed("boot 2") == [2]
+    assert place.believed("boot 3") == [2]
+
+
+class Flusher:
+    """What writes a journal's folder out to the disk: counted, and breaking on demand."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.broken = False
+        self.durable_before: list[list[int]] = []
+        self._journal = journal
+        before = set(threading.enumerate())
+        journal.keep_durable(self._flush)
+        (self._thread,) = set(threading.enumerate()) - before
+
+    def _flush(self) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.durable_before.append(durable_in(self._journal))
+
+    def end(self) -> None:
+        """Break it; nothing is made durable any more."""
+        self.broken = True
+        while self._thread.is_alive():
+            self._journal.add({"parcel": 0, "list": 0}, worth=journals.DURABLE_BYTES)
+            self._thread.join(0.05)
+
+
+def durable_in(journal: Journal) -> list[int]:
+    return [body["durable"] for _, body in journal.records() if "durable" in body]
+
+
+def test_durable_is_said_after_the_flush_and_only_then(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "DURABLE_SECONDS", 60.0)
+    journal = place.begin()
+    flusher = Flusher(journal)
+    time.sleep(0.1)  # Until it waits for news.
+    journal.add({"parcel": 1, "list": 0}, worth=journals.DURABLE_BYTES - 1)
+    time.sleep(0.1)
+    assert flusher.durable_before == []  # A flush for every record would be far too slow.
+    at = place.file.stat().st_size
+    journal.add({"parcel": 2, "list": 0}, worth=1)
+    wait_until(lambda: bool(durable_in(journal)))
+
+    (said,) = durable_in(journal)
+    assert flusher.durable_before == [[]]
+    assert at < said < place.file.stat().st_size
+    assert place.believed("boot 2") == [1, 2]
+    flusher.end()
+
+
+def test_news_are_durable_after_some_seconds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "DURABLE_SECONDS", 0.1)
+    journal = place.begin()
+    flusher = Flusher(journal)
+    time.sleep(0.1)
+    journal.add({"parcel": 1, "list": 0})
+
+    wait_until(lambda: place.believed("boot 2") == [1])
+
+    time.sleep(0.5)
+    assert len(flusher.durable_before) == 1  # Without news there is nothing to write out.
+    flusher.end()
+
+
+def test_a_flush_that_fails_makes_nothing_durable(place: Place) -> None:
+    journal = place.begin()
+    flusher = Flusher(journal)
+    flusher.end()
+
+    assert durable_in(journal) == []
+    assert place.believed("boot 2") == []
+
+
+def test_several_agents_write_whole_records(place: Place) -> None:
+    place.begin()
+
+    def write(number: int) -> None:
+        journal = place.open()
+        for record in range(200):
+            journal.add({"parcel": number * 1000 + record, "list": 0}, os.urandom(5000))
+
+    agents = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for agent in agents:
+        agent.start()
+    for agent in agents:
+        agent.join()
+
+    found = place.believed()
+
+    assert sorted(found) == [n * 1000 + record for n in range(4) for record in range(200)]
+    for number in range(4):
+        assert [one for one in found if one // 1000 == number] == sorted(
+            one for one in found if one // 1000 == number
+        )

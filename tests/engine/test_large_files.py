@@ -1,0 +1,117 @@
+"""Files that travel alone: in order over one stream, in slices over several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import engine
+from engine import Mode, SilentObserver, Verify
+from engine.plan import LARGE
+from tests.engine.conftest import Meddler, Run, endpoint
+from tests.rig.trees import assert_equal_trees, build_small, snapshot
+
+SIZE = LARGE + (5 << 20) + 17
+#: The kind of the parcels that a large file makes, by the number of streams.
+KINDS = {1: "file", 3: "range"}
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A large file with a hole, beside a few small ones."""
+    build_small(tmp_path / "a", 20)
+    path = tmp_path / "a" / "odd"
+    with path.open("wb") as file:
+        for _ in range(SIZE >> 20):
+            file.write(os.urandom(1 << 20))
+        file.truncate(SIZE - (9 << 20))
+        file.truncate(SIZE)
+    path.chmod(0o640)
+    os.utime(path, ns=(5, 1_700_000_000_123_456_789))
+    return path
+
+
+@pytest.mark.parametrize("verify", Verify)
+@pytest.mark.parametrize("streams", KINDS)
+def test_it_arrives_exactly(
+    tmp_path: Path, run: Run, odd: Path, streams: int, verify: Verify
+) -> None:
+    before = snapshot(tmp_path / "a")
+    kinds: list[str] = []
+
+    class Watch(SilentObserver):
+        def parcel(self, parcel: engine.ParcelReport) -> None:
+            if parcel.state == "verified":
+                kinds.append(parcel.kind)
+
+    report = run(Watch(), streams=streams, verify=verify, mode=Mode.MOVE)
+
+    assert (report.status, report.files, report.files_removed) == ("done", 21, 21)
+    assert KINDS[streams] in kinds
+    assert_equal_trees(before, tmp_path / "b")
+    assert os.listdir(tmp_path / "a") == []
+
+
+@pytest.mark.parametrize("streams", KINDS)
+def test_alone_it_takes_another_name(tmp_path: Path, run: Run, odd: Path, streams: int) -> None:
+    before = snapshot(tmp_path / "a")[b"odd"]
+
+    run(source=endpoint(odd), target=endpoint(tmp_path / "b" / "even"), streams=streams)
+
+    assert snapshot(tmp_path / "b") == {b"even": before}
+
+
+@pytest.mark.parametrize("streams", KINDS)
+def test_a_damaged_byte_is_caught_and_nothing_is_published(
+    tmp_path: Path, run: Run, odd: Path, streams: int
+) -> None:
+    before = snapshot(tmp_path / "a")
+
+    with pytest.raises(engine.VerifyFailed, match="digests"):
+        run(source=endpoint(odd), mode=Mode.MOVE, streams=streams, drill="flip-byte")
+
+    assert snapshot(tmp_path / "a") == before
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("streams", KINDS)
+@pytest.mark.parametrize("change", ["grow", "shrink", "touch", "vanish"])
+def test_one_that_changes_before_it_is_read_is_named_and_stays(
+    tmp_path: Path, run: Run, odd: Path, change: str, streams: int
+) -> None:
+    changes: dict[str, Callable[[], object]] = {
+        "grow": lambda: os.truncate(odd, SIZE + 1),
+        "shrink": lambda: os.truncate(odd, SIZE - 1),
+        "touch": lambda: os.utime(odd, ns=(5, 5)),
+        "vanish": odd.unlink,
+    }
+
+    meddler = Meddler(engine.Phase.TRANSFER, changes[change])
+    report = run(meddler, mode=Mode.MOVE, streams=streams)
+
+    assert (report.status, report.files) == ("partial", 20)
+    assert [failure.path for failure in report.failures] == ["odd"]
+    assert report.failures[0].code == ("VANISHED" if change == "vanish" else "SOURCE_CHANGED")
+    assert odd.exists() is (change != "vanish")
+    assert not (tmp_path / "b" / "odd").exists()
+
+
+@pytest.mark.parametrize("streams", KINDS)
+def test_one_that_changes_while_it_is_read_is_named_and_stays(
+    tmp_path: Path, run: Run, odd: Path, streams: int
+) -> None:
+    class Meddle(SilentObserver):
+        def checkpoint(self) -> None:
+            staged = list((tmp_path / "b").glob(".ketter-*/a1/odd"))
+            if staged and odd.stat().st_mtime_ns != 5:
+                os.utime(odd, ns=(5, 5))
+
+    report = run(Meddle(), mode=Mode.MOVE, streams=streams, bwlimit=60 << 20)
+
+    assert [(f.path, f.code) for f in report.failures] == [("odd", "SOURCE_CHANGED")]
+    assert odd.exists()
+    assert not (tmp_path / "b" / "odd").exists()
+    assert report.files_removed == 20

@@ -1,0 +1,292 @@
+"""Taking up what an earlier attempt left: what is proven stays, everything else goes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.agent.inlet import Inlet
+from engine.agent.journal import file_key
+from engine.agent.receiver import Receiver, Ways
+from engine.agent.tree import Tree
+from engine.agent.wire import (
+    DATA,
+    END_ENTRY,
+    END_PARCEL,
+    FILE,
+    FOLDER,
+    HEADER,
+    LINK,
+    MARK,
+    NO_DIGEST,
+    TWIN,
+    Entry,
+    encode,
+    pack_entries,
+)
+from tests.engine.staged import MTIME, Place, prove
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+def test_what_is_proven_stays_and_everything_else_goes(place: Place) -> None:
+    journal = place.begin()
+    kept = [place.put("a"), place.put("reel/b"), place.put("reel/deep/c")]
+    prove(journal, Entry("reel", FOLDER, 0, 1, 0o755, 1), *kept)
+    for stray in ("stray", "reel/stray", "stray_folder/x/y", "reel/empty/none"):
+        place.put(stray)
+    (place.root / "reel" / "empty" / "none").unlink()
+    (place.root / "stray_link").symlink_to("a")
+    os.mkfifo(place.root / "stray_pipe")
+
+    held, parts = place.take_up()
+
+    assert held == ["a", "reel", "reel/b", "reel/deep/c"]
+    assert parts == []
+    # A folder that nothing proves stays for what is in it.
+    assert place.left() == ["a", "reel", "reel/b", "reel/deep", "reel/deep/c"]
+
+
+def test_all_kinds_are_taken_up(place: Place) -> None:
+    journal = place.begin()
+    first = place.put("first")
+    os.link(place.root / "first", place.root / "further")
+    (place.root / "link").symlink_to(os.fsdecode(b"nowhere \xff"))
+    (place.root / "empty").mkdir()
+    entries = [
+        first,
+        Entry("link", LINK, 9, MTIME, 0o777, 2, os.fsdecode(b"nowhere \xff")),
+        Entry("empty", FOLDER, 0, MTIME, 0o700, 3),
+        Entry("further", TWIN, 0, MTIME, 0o644, 7, "first"),
+    ]
+    prove(journal, *entries)
+
+    assert place.take_up()[0] == ["empty", "first", "further", "link"]
+    assert place.left() == ["empty", "first", "further", "link"]
+
+
+SPOILS: dict[str, Callable[[Path], object]] = {
+    "longer": lambda path: (path.write_bytes(b"frames!"), os.utime(path, ns=(MTIME, MTIME))),
+    "shorter": lambda path: (path.write_bytes(b"frame"), os.utime(path, ns=(MTIME, MTIME))),
+    "touched": lambda path: os.utime(path, ns=(MTIME, MTIME + 1)),
+    "gone": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link": lambda path: (path.unlink(), path.symlink_to("other")),
+}
+
+
+@pytest.mark.parametrize("what", SPOILS)
+def test_what_is_not_as_it_was_proven_goes(place: Place, what: str) -> None:
+    entries = [place.put("odd"), place.put("other")]
+    prove(place.begin(), *entries)
+
+    SPOILS[what](place.root / "odd")
+
+    assert place.take_up()[0] == ["other"]
+    assert place.left() == ["other"]
+
+
+def test_a_link_that_leads_elsewhere_goes(place: Place) -> None:
+    (place.root / "link").symlink_to("there")
+    prove(place.begin(), Entry("link", LINK, 4, MTIME, 0o777, 2, "here"))
+
+    assert place.take_up() == ([], [])
+    assert place.left() == []
+
+
+def test_what_was_not_proven_in_a_parcel_goes(place: Place) -> None:
+    entries = [place.put("good"), place.put("bad")]
+    packed = pack_entries(entries)
+    body = {"parcel": 1, "list": len(packed)}
+    place.begin().add(body, packed + hashlib.sha256(b"frames").digest() + NO_DIGEST)
+
+    assert place.take_up()[0] == ["good"]
+    assert place.left() == ["good"]
+
+
+def test_after_a_reboot_what_was_in_memory_only_goes(place: Place) -> None:
+    journal = place.begin()
+    prove(journal, place.put("durable"))
+    journal.add({"durable": place.file.stat().st_size})
+    prove(journal, place.put("late"))
+
+    assert place.take_up("boot 2")[0] == ["durable"]
+    assert place.left() == ["durable"]
+
+
+def test_what_a_reboot_took_is_not_believed_when_it_comes_again_unproven(place: Place) -> None:
+    """Boot 1 proved it, in memory only. On boot 2 it came again and was not proven."""
+    prove(place.begin(), place.put("odd"))
+    place.take_up("boot 2")
+    assert place.left() == []
+    journal = place.begin(2, "boot 2")
+    prove(journal, place.put("other"))
+    journal.add({"durable": place.file.stat().st_size})
+    place.put("odd", b"FRAMES")  # Damaged on its way: of the same size and time.
+
+    assert place.take_up("boot 2")[0] == ["other"]
+
+
+def test_what_was_declared_void_goes_unless_it_was_proven_again(place: Place) -> None:
+    journal = place.begin()
+    again, never, other = place.put("again"), place.put("never"), place.put("other")
+    prove(journal, again, never, other)
+    journal.add({"void": ["again", "never"]})
+    prove(journal, again)
+
+    assert place.take_up()[0] == ["again", "other"]
+    assert place.left() == ["again", "other"]
+
+
+def test_of_two_records_the_later_one_counts(place: Place) -> None:
+    journal = place.begin()
+    old, new = place.put("odd", b"old", MTIME - 5), place.put("odd")
+    prove(journal, old)
+    prove(journal, new)
+
+    assert place.take_up()[0] == ["odd"]
+    prove(journal, old)
+    assert place.take_up()[0] == ["odd"]  # The later one does not fit, the earlier one does.
+    assert place.left() == ["odd"]
+
+
+# -- files that have arrived in part ----------------------------------------------
+
+
+def test_the_furthest_mark_of_a_file_counts(place: Place) -> None:
+    entry = place.put("large", bytes(500))._replace(size=1000)
+    journal = place.begin()
+    for at in (100, 300, 200):
+        journal.add({"file": file_key(entry), "upto": at}, bytes([at % 256]) * 32)
+
+    held, parts = place.take_up()
+
+    assert (held, place.left()) == ([], ["large"])
+    digest = (bytes([300 % 256]) * 32).hex()
+    assert parts == [{"file": file_key(entry), "upto": 300, "digest": digest, "slices": []}]
+
+
+def test_the_slices_of_a_file_are_gathered(place: Place) -> None:
+    entry = place.put("large", bytes(1000))
+    journal = place.begin()
+    for at in (0, 500, 200):
+        journal.add({"file": file_key(entry), "slice": [at, 100]}, b"d" * 32)
+
+    ((part,),) = place.take_up()[1:]
+
+    assert sorted(part["slices"]) == [[at, 100, (b"d" * 32).hex()] for at in (0, 200, 500)]
+    assert place.left() == ["large"]
+
+
+@pytest.mark.parametrize("size", [0, 299])
+def test_a_part_that_is_not_there_any_more_does_not_count(place: Place, size: int) -> None:
+    entry = place.put("large", bytes(size))._replace(size=1000)
+    place.begin().add({"file": file_key(entry), "upto": 300}, b"d" * 32)
+
+    assert place.take_up() == ([], [])
+    assert place.left() == []
+
+
+def test_a_file_with_slices_has_to_have_its_whole_size(place: Place) -> None:
+    entry = place.put("large", bytes(999))._replace(size=1000)
+    place.begin().add({"file": file_key(entry), "slice": [0, 100]}, b"d" * 32)
+
+    assert place.take_up() == ([], [])
+    assert place.left() == []
+
+
+def test_parts_of_what_the_file_was_before_do_not_count(place: Place) -> None:
+    entry = place.put("large", bytes(500))._replace(size=1000)
+    journal = place.begin()
+    journal.add({"file": file_key(entry._replace(mtime_ns=MTIME - 1)), "upto": 400}, b"d" * 32)
+    journal.add({"file": file_key(entry), "upto": 100}, b"e" * 32)
+
+    ((part,),) = place.take_up()[1:]
+
+    assert (part["file"], part["upto"]) == (file_key(entry), 100)
+
+
+def test_a_part_of_a_file_that_was_taken_out_does_not_count(place: Place) -> None:
+    entry = place.put("large", bytes(500))._replace(size=1000)
+    journal = place.begin()
+    journal.add({"file": file_key(entry), "upto": 400}, b"d" * 32)
+    journal.add({"void": ["large"]})
+
+    assert place.take_up() == ([], [])
+    assert place.left() == []
+
+
+def test_a_file_that_is_whole_has_no_parts(place: Place) -> None:
+    entry = place.put("large", bytes(1000))
+    journal = place.begin()
+    journal.add({"file": file_key(entry), "upto": 400}, b"d" * 32)
+    prove(journal, entry)
+
+    assert place.take_up() == (["large"], [])
+
+
+# -- what a receiver puts down ------------------------------------------------------
+
+
+def received(place: Place, frames: bytes, head: dict[str, object], entries: list[Entry]) -> None:
+    """Have a receiver take in a parcel."""
+    came = place.file.with_name("came")
+    came.write_bytes(frames)
+    tree = Tree(os.open(place.root, os.O_RDONLY))
+    fd = os.open(came, os.O_RDONLY)
+    receiver = Receiver(tree, place.begin(), Ways(), lambda done: None)
+    receiver.receive(Inlet(fd), {"parcel": 1, **head, "blob": pack_entries(entries)})
+    tree.close()
+    os.close(fd)
+
+
+def data(content: bytes) -> bytes:
+    return HEADER.pack(DATA, len(content)) + content
+
+
+def test_only_what_the_sender_confirms_is_put_down(place: Place) -> None:
+    entries = [Entry(name, FILE, 6, MTIME, 0o644, 7) for name in ("good", "bad")]
+    digests = hashlib.sha256(b"frames").digest() + hashlib.sha256(b"others").digest()
+    frames = (data(b"frames") + encode(END_ENTRY, {})) * 2 + encode(END_PARCEL, {}, digests)
+
+    received(place, frames, {"kind": "file"}, entries)
+
+    assert place.left() == ["bad", "good"]
+    assert place.take_up()[0] == ["good"]
+    assert place.left() == ["good"]
+
+
+def test_only_marks_that_both_ends_agree_on_are_put_down(place: Place) -> None:
+    entry = Entry("large", FILE, 30, MTIME, 0o644, 7)
+    good, bad = hashlib.sha256(bytes(10)).digest(), hashlib.sha256(b"else").digest()
+    frames = data(bytes(10)) + encode(MARK, {"at": 10}, good)
+    frames += data(bytes(10)) + encode(MARK, {"at": 20}, bad)
+    frames += data(bytes(10)) + encode(END_ENTRY, {}) + encode(END_PARCEL, {}, bad)
+
+    received(place, frames, {"kind": "file"}, [entry])
+
+    held, (part,) = place.take_up()
+    assert (held, part["upto"]) == ([], 10)
+
+
+def test_only_slices_that_both_ends_agree_on_are_put_down(place: Place) -> None:
+    entry = Entry("large", FILE, 30, MTIME, 0o644, 7)
+    good, bad = hashlib.sha256(bytes(10)).digest(), hashlib.sha256(b"else").digest()
+    frames = data(bytes(10)) + encode(END_ENTRY, {}, good)
+    frames += data(bytes(10)) + encode(END_ENTRY, {}, bad)
+    frames += data(bytes(10)) + encode(END_ENTRY, {"error": ["SOURCE_CHANGED", "so"]}, bytes(32))
+    frames += encode(END_PARCEL, {}, good + bad + NO_DIGEST)
+
+    received(place, frames, {"kind": "range", "slices": [[0, 10], [10, 10], [20, 10]]}, [entry])
+
+    held, (part,) = place.take_up()
+    assert (held, part["slices"]) == ([], [[0, 10, good.hex()]])

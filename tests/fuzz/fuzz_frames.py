@@ -1,0 +1,91 @@
+"""Fuzz the parsers: lists, messages, frames, attributes, journals, an agent's answers.
+
+See README.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris  # type: ignore[import-not-found, unused-ignore] # in a venv of its own
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+with atheris.instrument_imports(include=["engine"]):
+    from engine.agent import wire, xattrs
+    from engine.agent.resume import Survey
+    from engine.agent.tree import Tree
+
+from tests.fuzz.corpus import FRAMES, JOURNALS, LINKS, LISTS, MESSAGES, XATTRS
+from tests.rig import answers, hostile
+
+_known: set[str] = set()
+
+
+def tell(ended: str) -> None:
+    """Print a known bug the first time it is met."""
+    if ended.startswith("bug") and ended not in _known:
+        _known.add(ended)
+        print(f"known {ended}", file=sys.stderr, flush=True)
+
+
+def _list(data: bytes) -> None:
+    """What is taken as a list is one: packed again, it says the same."""
+    with contextlib.suppress(wire.AgentError):
+        entries = wire.unpack_entries(data)
+        assert wire.unpack_entries(wire.pack_entries(entries)) == entries
+
+
+def _frames(data: bytes) -> None:
+    stream = io.BytesIO(data)
+
+    def read() -> None:
+        while True:
+            _, body = wire.read_frame(stream)
+            wire.decode(body)
+
+    tell(hostile.ending(read))
+
+
+def _journal(data: bytes) -> None:
+    root = Path(tempfile.mkdtemp(prefix="ketter-fuzz-", dir=FOLDER))
+    fd, journal = hostile.garbage_journal(root / "staging", data)
+    os.makedirs(root / "staging" / "a1" / "d")
+    (root / "staging" / "a1" / "a").write_bytes(b"x")
+    tree = Tree(os.open(root / "staging" / "a1", os.O_RDONLY))
+    try:
+        tell(hostile.ending(lambda: Survey(tree, journal).take_up(lambda body, blob: None)))
+        assert sorted(os.listdir(root / "staging")) == ["a1", "journal"]
+    finally:
+        journal.close()
+        tree.close()
+        os.close(fd)
+        shutil.rmtree(root)
+
+
+def one(data: bytes) -> None:
+    """Feed one input to the parser that its first byte names."""
+    which, data = data[0] % 6 if data else 0, data[1:]
+    if which == LISTS:
+        _list(data)
+    elif which == MESSAGES:
+        tell(hostile.ending(lambda: wire.decode(data)))
+    elif which == FRAMES:
+        _frames(data)
+    elif which == XATTRS:
+        tell(hostile.ending(lambda: xattrs.decode(data)))
+    elif which == JOURNALS:
+        _journal(data)
+    elif which == LINKS:
+        tell(answers.heard(data))
+
+
+if __name__ == "__main__":
+    FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()

@@ -1,0 +1,52 @@
+"""Fuzz the unpacker: frames of a sender into a target's agent. See README.md."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris  # type: ignore[import-not-found, unused-ignore] # in a venv of its own
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+with atheris.instrument_imports(include=["engine"]):
+    import engine.agent.target  # noqa: F401 - with the counters in it
+
+from tests.fuzz.corpus import IS_FRAMED, PUBLISHED, framed
+from tests.rig import hostile
+
+_known: set[str] = set()
+
+
+def tell(ended: str) -> None:
+    """Print a known bug the first time it is met."""
+    if ended.startswith("bug") and ended not in _known:
+        _known.add(ended)
+        print(f"known {ended}", file=sys.stderr, flush=True)
+
+
+def one(data: bytes) -> None:
+    """Feed one input: the stream, the next attempt's look at what it left, and publishing that."""
+    how, stream = data[0] if data else 0, data[1:]
+    root = Path(tempfile.mkdtemp(prefix="ketter-fuzz-", dir=FOLDER))
+    try:
+        place = hostile.Place(root, xattrs=True)
+        try:
+            tell(place.take(framed(stream) if how & IS_FRAMED else stream))
+            place.untouched()
+            tell(place.take_up())
+            place.untouched()
+            if how & PUBLISHED:
+                tell(place.publish())
+                place.canary_untouched()
+        finally:
+            place.close()
+    finally:
+        shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()
