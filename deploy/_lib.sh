@@ -90,13 +90,17 @@ sys.exit(pathlib.Path(sys.prefix).resolve() != pathlib.Path(".venv").resolve())'
 
 have_sbin() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
 
-# sshd for tests over SSH, ip for the two-host rig: installed where we may, else named.
+# sshd for tests over SSH, ip for the two-host rig, unzip and bsdtar to read our archives:
+# installed where we may, else named.
 need_system_packages() {
     local missing=""
     have_sbin sshd || missing="$missing openssh-server"
     command -v ssh >/dev/null 2>&1 || missing="$missing openssh-client"
     if [ "$(uname)" = Linux ]; then
         have_sbin ip || missing="$missing iproute2"
+        # Two further readers of the archives we make.
+        command -v unzip >/dev/null 2>&1 || missing="$missing unzip"
+        command -v bsdtar >/dev/null 2>&1 || missing="$missing libarchive-tools"
     fi
     [ -n "$missing" ] || return 0
     if is_root && is_debian; then
