@@ -16,11 +16,11 @@ import hashlib
 import json
 import marshal
 import os
+import struct
 import zlib
 from functools import cache
 from importlib.machinery import SourceFileLoader
-from importlib.util import MAGIC_NUMBER
-from typing import NamedTuple
+from importlib.util import MAGIC_NUMBER, cache_from_source
 
 #: The agent's modules.
 MODULES = (
@@ -105,29 +105,25 @@ main("%(token)s")
 """.strip()
 
 
-class Program(NamedTuple):
-    """The agent ready to travel, compressed."""
-
-    data: bytes
-
-    def sealed(self, token: str) -> bytes:
-        """The program as the bootstrap with that token believes it."""
-        key = bytes.fromhex(token)
-        digest = hashlib.blake2b(self.data, key=key, digest_size=32).digest()
-        return digest + len(self.data).to_bytes(4, "big") + self.data
-
-
 @cache
-def program() -> Program:
-    """The agent's program, made once per process."""
+def program(here: bool) -> bytes:
+    """The agent's program, made once per process; for an agent `here` without spare sources."""
     sources = [source_of(name) for name in MODULES]
-    codes = [_code_of(name, source) for name, source in zip(MODULES, sources, strict=True)]
+    codes = [code_of(name, source) for name, source in zip(MODULES, sources, strict=True)]
+    if here:
+        sources = [b"" if code else source for source, code in zip(sources, codes, strict=True)]
     modules = {
         _PACKAGE + name: [len(source), len(code)]
         for name, source, code in zip(MODULES, sources, codes, strict=True)
     }
     head = json.dumps({"magic": MAGIC_NUMBER.hex(), "modules": modules}).encode("ascii")
-    return Program(zlib.compress(b"\n".join((head, b"".join(sources + codes))), 1))
+    return zlib.compress(b"\n".join((head, b"".join(sources + codes))), 0 if here else 1)
+
+
+def sealed(data: bytes, token: str) -> bytes:
+    """A program as the bootstrap with that token believes it."""
+    digest = hashlib.blake2b(data, key=bytes.fromhex(token), digest_size=32).digest()
+    return digest + len(data).to_bytes(4, "big") + data
 
 
 def source_of(name: str) -> bytes:
@@ -136,11 +132,25 @@ def source_of(name: str) -> bytes:
         return file.read()
 
 
-def _code_of(name: str, source: bytes) -> bytes:
-    """What this Python has compiled the source to, if that is at hand or quickly made."""
-    loader = SourceFileLoader(_PACKAGE + name, os.path.join(_FOLDER, f"{name}.py"))
-    if loader.get_data(loader.path) != source:
-        return b""  # Somebody has put another source in its place.
+def code_of(name: str, source: bytes) -> bytes:
+    """What this Python has compiled the source to; nothing if another source is in its place.
+
+    It is taken from the file where Python keeps it: 16 bytes of header, of which
+    the last eight are the source's time and size (PEP 552), then the code.
+    """
+    path = os.path.join(_FOLDER, f"{name}.py")
+    info = os.stat(path)
+    loader = SourceFileLoader(_PACKAGE + name, path)
+    if loader.get_data(path) != source:
+        return b""
+    try:
+        with open(cache_from_source(path), "rb") as file:
+            kept = file.read()
+        expected = MAGIC_NUMBER + struct.pack("<III", 0, int(info.st_mtime), info.st_size)
+        if kept[:16] == expected:
+            return kept[16:]
+    except OSError:
+        pass  # It is made below, and kept if the folder may be written to.
     return marshal.dumps(loader.get_code(_PACKAGE + name))
 
 

@@ -187,7 +187,7 @@ class Link:
 
     def send_program(self) -> None:
         """Send the agent its program; apart from the start, so that others start meanwhile."""
-        self._write(bundle.program().sealed(self._token))
+        self._write(bundle.sealed(bundle.program(here=not self._ssh), self._token))
 
     def greet(self) -> Message:
         """Wait until the agent has introduced itself, then let it believe us."""

@@ -16,6 +16,7 @@ from typing import Any, Callable
 from engine.agent.wire import FILE, FOLDER, LINK, TWIN, AgentError, Entry, show
 
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
+_CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
 #: A central record up to the fields it shares with the local header, and from the CRC on.
 _CENTRAL_HEAD, _CENTRAL_TAIL = struct.Struct("<IHH"), struct.Struct("<IIIHHHHHII")
 _END = struct.Struct("<IHHHHIIH")
@@ -26,11 +27,12 @@ _LOCAL_MAGIC, _CENTRAL_MAGIC = 0x04034B50, 0x02014B50
 _STREAMED, _UTF8 = 0x0008, 0x0800
 _MAX32, _MAX16 = 0xFFFFFFFF, 0xFFFF
 _UNIX = 3 << 8
-_TYPE_BITS = {
-    FILE: stat.S_IFREG,
-    TWIN: stat.S_IFREG,
-    FOLDER: stat.S_IFDIR,
-    LINK: stat.S_IFLNK,
+#: The external attributes without the permissions: Unix's type, and DOS's mark of a folder.
+_ATTRIBUTES = {
+    FILE: stat.S_IFREG << 16,
+    TWIN: stat.S_IFREG << 16,
+    FOLDER: stat.S_IFDIR << 16 | 0x10,
+    LINK: stat.S_IFLNK << 16,
 }
 
 
@@ -50,12 +52,26 @@ class ZipWriter:
 
     def add(self, entry: Entry, crc: int, data: bytes = b"") -> None:
         """A member whose content is at hand."""
-        name, header = self._header(entry, crc, streamed=False)
-        self._list(entry, name, header, crc, self._offset)
+        offset, size = self._offset, len(data)
+        if offset >= _MAX32 or size >= _MAX32:
+            name, header = self._header(entry, crc, streamed=False)
+            self._list(entry, name, header, crc, offset)
+        else:
+            # By far the most members: the same bytes, in half the time.
+            name, flags = self._name(entry)
+            date, extra = _dos_date(entry.mtime_ns), _timestamp(entry)
+            sizes, fixed = (len(name), len(extra)), (flags, 0, date & _MAX16, date >> 16, crc)
+            header = _LOCAL.pack(_LOCAL_MAGIC, 20, *fixed, size, size, *sizes) + name + extra
+            attributes = _ATTRIBUTES[entry.kind] | entry.mode << 16
+            self._central += _CENTRAL.pack(
+                _CENTRAL_MAGIC, 45 | _UNIX, 20, *fixed, size, size, *sizes,
+                0, 0, 0, attributes, offset,
+            ) + name + extra  # fmt: skip
+            self._count += 1
         self._write(header)
-        if data:
+        if size:
             self._write(data)
-        self._offset += len(header) + len(data)
+        self._offset = offset + len(header) + size
 
     def start(self, entry: Entry) -> None:
         """A member whose content follows through `content` and ends with `finish`."""
@@ -92,12 +108,8 @@ class ZipWriter:
         self._write(_END.pack(0x06054B50, 0, 0, few, few, min(size, _MAX32), min(start, _MAX32), 0))
 
     def _header(self, entry: Entry, crc: int, streamed: bool) -> tuple[bytes, bytes]:
-        name = member_name(entry)
-        if len(name) > _MAX16:
-            raise AgentError("NAME_TOO_LONG", f"{show(entry.path)} is too long for an archive")
-        flags = _STREAMED if streamed else 0
-        if not name.isascii() and _is_utf8(name):
-            flags |= _UTF8
+        name, flags = self._name(entry)
+        flags |= _STREAMED if streamed else 0
         date = _dos_date(entry.mtime_ns)
         extra = _timestamp(entry)
         # A streamed member's sizes stand in the descriptor; a large one says so by its ZIP64 field.
@@ -111,6 +123,13 @@ class ZipWriter:
         )  # fmt: skip
         return name, fixed + name + extra
 
+    def _name(self, entry: Entry) -> tuple[bytes, int]:
+        """A member's name, and the flag that says whether it is UTF-8."""
+        name = member_name(entry)
+        if len(name) > _MAX16:
+            raise AgentError("NAME_TOO_LONG", f"{show(entry.path)} is too long for an archive")
+        return name, 0 if name.isascii() or not _is_utf8(name) else _UTF8
+
     def _list(self, entry: Entry, name: bytes, header: bytes, crc: int, offset: int) -> None:
         """Put a member into the central directory, whose records repeat the local headers."""
         self._count += 1
@@ -123,9 +142,7 @@ class ZipWriter:
         if wide:
             extra += struct.pack("<HH", 1, len(wide)) + wide
         size = _MAX32 if large else entry.size
-        attributes = (_TYPE_BITS[entry.kind] | entry.mode) << 16
-        if entry.kind == FOLDER:
-            attributes |= 0x10
+        attributes = _ATTRIBUTES[entry.kind] | entry.mode << 16
         self._central += _CENTRAL_HEAD.pack(_CENTRAL_MAGIC, 45 | _UNIX, 45 if wide else 20)
         self._central += header[6:14]  # Flags, method, time and date.
         self._central += _CENTRAL_TAIL.pack(
@@ -191,12 +208,14 @@ class ZipReader:
         What follows the last member, the central directory, is the caller's to
         step over: it repeats what the list has said already.
         """
-        magic = bytes(self._read(4))  # A view would not outlive the next read.
-        if magic == b"PK\x01\x02" or magic == b"PK\x05\x06":
+        # An archive without members is shorter than a header; one with some never ends so soon.
+        fixed = bytes(self._read(_LOCAL.size if self._next else 4))
+        if fixed[:4] in (b"PK\x01\x02", b"PK\x05\x06"):
             return None
-        rest = self._read(_LOCAL.size - 4)
+        if not self._next:
+            fixed += self._read(_LOCAL.size - 4)
         (found, _, flags, method, _, _, _, stored, size, name_length, extra_length) = _LOCAL.unpack(
-            magic + rest
+            fixed
         )
         if found != _LOCAL_MAGIC or method != 0:
             raise AgentError("BAD_ARCHIVE", "the archive holds something that is no stored member")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -156,7 +155,7 @@ def test_of_two_entries_of_one_name_the_first_stays(place: Place) -> None:
     assert (place.staged / "one").read_bytes() == b"content"
 
 
-@pytest.mark.parametrize("cut", [1, 4, 60, 5000, 60_000, -1])
+@pytest.mark.parametrize("cut", [1, 4, 60, 5000, 60_000])
 @pytest.mark.parametrize("parcel", ["file", "zip", "slices"])
 def test_a_stream_that_ends_early_proves_nothing(place: Place, parcel: str, cut: int) -> None:
     content = bytes(LONG.size)
@@ -295,7 +294,7 @@ GREEDY = {
         "a head may be 64 MiB of JSON, which Python takes 1.7 GiB for",
     ),
     "a symlink's text": (
-        'hostile.head([entry("a", kind="l", size=1 << 40)]) + hostile.data(bytes(1 << 18)) * 400',
+        'hostile.head([entry("a", kind="l", size=1 << 40)]) + hostile.data(bytes(1 << 18)) * 180',
         "the content of what is no file is gathered in memory, whatever its size",
     ),
     "attributes that are not taken": (
@@ -330,29 +329,27 @@ def test_a_stream_costs_no_more_memory_than_a_few_frames(sort: str) -> None:
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, timeout=60, check=True
     )
 
-    assert int(ended.stdout) < 48 << 10  # KiB; each of the streams is some MiB itself.
+    assert int(ended.stdout) < 40 << 10  # KiB; each of the streams is some MiB itself.
 
 
 @unmended("`Incoming.take_up` makes a file longer instead of noticing that it is too short")
 def test_what_never_arrived_is_not_hashed(place: Place) -> None:
     (place.staged / "long").write_bytes(b"x")
-    size = 3 << 30
+    size = 3 << 29
     began = time.monotonic()
 
     place.take(hostile.head([entry("long", size=size)], starts={"0": size - 1}))
 
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 1.0
 
 
-@unmended("a path may be as long as a frame, and walking it takes the square of that")
-def test_a_path_of_many_thousand_folders_takes_no_time(place: Place) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+@pytest.mark.xfail(
+    run=False, reason="a path may be as long as a frame: it takes hours, and what clears away fails"
+)
+def test_a_path_of_many_thousand_folders_is_refused(place: Place) -> None:
+    place.take(hostile.plain((entry("/".join("a" * 33_000), b""), b"")))
 
-    place.take(hostile.plain((entry("/".join("a" * 40_000), b""), b"")))
-    took = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before
-    place.take_up()  # Removed here: others who clear away do not get as deep.
-
-    assert took < 1.0
+    assert place.errors() == ["NAME_TOO_LONG"]
 
 
 # -- last words ------------------------------------------------------------

@@ -236,7 +236,7 @@ class Place:
             files = agent_target.publish.count_files(self.target._staged()[0])
         durable, agent_target.make_durable = agent_target.make_durable, lambda fd: None
         try:
-            return ending(lambda: self.target.do_publish(policy, files, [], b""))
+            return ending(lambda: self.target.do_publish(policy, files, pack_entries([])))
         finally:
             agent_target.make_durable = durable
 
@@ -270,7 +270,9 @@ def ending(call: Callable[[], object]) -> str:
     except ORDERLY as problem:
         return type(problem).__name__
     except UNMENDED as bug:
-        where = [step for step in extract_tb(bug.__traceback__) if "/engine/" in step.filename][-1]
+        where = extract_tb(bug.__traceback__)[-1]
+        if "/tests/" in where.filename:
+            raise
         return f"bug: {type(bug).__name__} in {Path(where.filename).name}, {where.name}"
     return "done"
 
