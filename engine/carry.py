@@ -76,6 +76,8 @@ class Carrier:
         self._bytes, self._files = done
         self._wholes: dict[str, _Whole] = {}
         self._archive_digest = ""
+        #: The share of the rate that each lane was told.
+        self._rates: dict[Lane, int] = {}
         #: Entries other than folders that were reported to `failed`.
         self.undelivered = 0
         for lane in session.lanes:
@@ -97,6 +99,7 @@ class Carrier:
             self._opening[lane] = {lane.source, lane.target}
         while self._waiting or self._wholes or self._archive_digest or any(self._loads.values()):
             self._hear(*self._session.hub.next())
+            self._share_rate()
         for lane in self._opening:
             lane.hang_up()
         self._opening.clear()
@@ -153,6 +156,7 @@ class Carrier:
                 continue
             load = Load(parcel, self._spool.get(parcel.block))
             loads.append(load)
+            self._share_rate()
             self._watcher.started(parcel)
             self._send(lane, load)
 
@@ -175,12 +179,16 @@ class Carrier:
             theirs=len(theirs),
             head=head,
             drill=request.drill,
-            rate=request.bwlimit // max(1, self._busy()),
             last=load.kind is ParcelKind.ARCHIVE and not self._waiting,
         )
 
-    def _busy(self) -> int:
-        return sum(1 for loads in self._loads.values() if loads)
+    def _share_rate(self) -> None:
+        """Share the rate among the lanes that are at work now; each hears of it at once."""
+        limit, busy = self._session.request.bwlimit, [ln for ln, ls in self._loads.items() if ls]
+        for lane in busy if limit else ():
+            if self._rates.get(lane) != limit // len(busy):
+                self._rates[lane] = limit // len(busy)
+                lane.source.tell("rate", rate=self._rates[lane])
 
     def _renamed(self, blob: bytes) -> bytes:
         """The list with the one name it has at the target; nothing if it is the same."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 from engine.agent.tree import Tree, open_real, resolve
 from engine.agent.wire import JSON, AgentError, encode, write_all
@@ -21,6 +21,8 @@ class Desk:
         self._last_report = 0.0
         self._read = 0
         self._tree: Tree | None = None
+        #: Takes in a command while another one is at work; set by the agent.
+        self.listen: Callable[[], None] = lambda: None
 
     def say(self, body: dict[str, Any], blob: bytes = b"") -> None:
         """Send one answer."""

@@ -20,7 +20,7 @@ from engine.agent.wire import HEAD, JSON, MAGIC, AgentError, EndOfStream, Seal, 
 #: Seconds between two signs of life.
 BEAT_SECONDS = 3.0
 _PIPE_BYTES = 1 << 20
-_OF_A_SOURCE = ("scan", "send", "relay", "remove", "remove_folders")
+_OF_A_SOURCE = ("scan", "send", "rate", "relay", "remove", "remove_folders")
 _OF_BOTH = ("look", "open", "stat", "hash", "sync")
 
 
@@ -32,7 +32,10 @@ class Agent:
         self._token = token
         self._seal = Seal(token)
         self._desk = Desk()
+        self._desk.listen = self._listen
         self._roles: dict[str, Any] = {}
+        #: Commands that came while another one was at work.
+        self._waiting: list[dict[str, Any]] = []
 
     def run(self) -> None:
         """Introduce ourselves, then do commands until the other side is gone."""
@@ -42,6 +45,8 @@ class Agent:
         self._start_beating()
         self._synchronise()
         while True:
+            while self._waiting:
+                self._carry_out(self._waiting.pop(0))
             kind, data = self._inlet.frame()
             if kind == HEAD:
                 self._role("target").receive(self._inlet, wire.decode(data))
@@ -49,6 +54,17 @@ class Agent:
             if kind != JSON:
                 raise AgentError("AGENT_FAILED", "payload came where a command was due")
             self._carry_out(self._seal.open(data))
+
+    def _listen(self) -> None:
+        """Take in a command amid another one: a new rate holds at once, the rest waits."""
+        kind, data = self._inlet.frame()
+        if kind != JSON:
+            raise AgentError("AGENT_FAILED", "payload came where a command was due")
+        command = self._seal.open(data)
+        if command["op"] == "rate":
+            self._carry_out(command)
+        else:
+            self._waiting.append(command)
 
     def fail(self, code: str, sentence: str) -> None:
         """Say what went wrong."""

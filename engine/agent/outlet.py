@@ -10,8 +10,8 @@ from engine.agent.wire import DATA, HEADER, MAX_DATA, EndOfStream, encode, write
 
 #: Bytes that are gathered before they are sent.
 CHUNK = 1 << 20
-#: Seconds of the rate that may be sent at once after a pause, and the longest sleep.
-BURST_SECONDS, NAP_SECONDS = 0.1, 0.5
+#: Seconds of the rate that a sender may catch up after it slept too long, and the longest sleep.
+CREDIT_SECONDS, NAP_SECONDS = 0.05, 0.5
 _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -29,8 +29,12 @@ class Outlet:
         self._control = select.poll()
         # Not POLLIN: further commands may wait there while we are at work.
         self._control.register(control, 0)
+        self._orders = select.poll()
+        self._orders.register(control, select.POLLIN)
         self._due = 0.0
         self.rate = 0
+        #: Called when a command has come while payload waits its turn: it may be another rate.
+        self.listen: Callable[[], None] | None = None
         self.taste: Callable[[Any], None] | None = None
         #: Damage the next byte that leaves, after it was shown: a drill.
         self.spoil = False
@@ -81,14 +85,22 @@ class Outlet:
         self._write([HEADER.pack(DATA, size), *pieces])
 
     def _wait(self, size: int) -> None:
-        """Sleep until so many bytes may leave; looking up now and then, for a worker that left."""
+        """Sleep until so many bytes have earned their way out; in naps, in case the worker left.
+
+        Hardly anything is saved up: senders that share a rate would spend it all at once.
+        """
         now = time.monotonic()
-        self._due = max(self._due, now - BURST_SECONDS)
-        while self._due > now:
-            if self._control.poll(min(self._due - now, NAP_SECONDS) * 1000):
-                raise EndOfStream
+        self._due = max(self._due, now - CREDIT_SECONDS) + size / self.rate
+        while self._due > now and self.rate:
+            before = self.rate
+            if self._orders.poll(min(self._due - now, NAP_SECONDS) * 1000):
+                if self._control.poll(0):
+                    raise EndOfStream
+                if self.listen:
+                    self.listen()
             now = time.monotonic()
-        self._due += size / self.rate
+            if self.rate and self.rate != before:  # What is left to wait for goes at the new rate.
+                self._due = now + max(0.0, self._due - now) * before / self.rate
 
     def _write(self, pieces: list[Any]) -> None:
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
@@ -64,8 +66,11 @@ class Receiver:
     sentence by index, `refused` names the attributes that could not be set.
     """
 
-    def __init__(self, staging: Tree, journal: Journal, ways: Ways, progress: Progress) -> None:
-        self._staging, self._journal, self._ways = staging, journal, ways
+    def __init__(
+        self, staging: Tree, target: Tree, journal: Journal, ways: Ways, progress: Progress
+    ) -> None:
+        self._staging, self._target = staging, target
+        self._journal, self._ways = journal, ways
         #: The bits of a mode that a new file gets as they are asked for; none if that is not sure.
         self._made_as = ways.made_as
         self._progress = progress
@@ -324,9 +329,18 @@ class Receiver:
             raise
 
     def _link(self, folder: int, name: str, entry: Entry) -> None:
-        """A further name of a file that has arrived before."""
-        first_folder, first = self._staging.parent(check_path(entry.link))
-        os.link(first, name, src_dir_fd=first_folder, dst_dir_fd=folder, follow_symlinks=False)
+        """A further name of a file that has arrived before, or was at the target already."""
+        wanted = (entry.size, entry.mtime_ns)
+        for tree in (self._staging, self._target):
+            try:
+                above, first = tree.parent(check_path(entry.link))
+                found = os.stat(first, dir_fd=above, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == wanted:
+                os.link(first, name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
+                return
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def _finish(self, fd: int, entry: Entry, has_mode: int = -1) -> None:
         """Give a written file its attributes, mode and time."""

@@ -175,6 +175,8 @@ class Scanner:
         taken = self._takes(entry.path, True)
         if not taken and not self._wanted.filter.enters(entry.path):
             return
+        if real != entry.path:
+            entry = entry._replace(link=real)
         way = _Way(entry.path, real, entry.ino, entry, here)
         below.append(way)
         if taken and self._wanted.filter.carries_folders:

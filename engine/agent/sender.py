@@ -244,11 +244,12 @@ class Sender:
 
     def _content_of(self, entry: Entry) -> bytes:
         """The content of what is no file: a symlink's target, nothing for a folder."""
-        folder, name = self._tree.parent(entry.path)
+        follow = entry.kind == FOLDER and entry.link
+        folder, name = self._tree.parent(entry.link if follow else entry.path)
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if entry.kind == FOLDER:
-            # Its time moves with what comes and goes in it; it may be a link that is followed.
-            if not stat.S_ISDIR(found.st_mode) and not stat.S_ISLNK(found.st_mode):
+            # Its time moves with what comes and goes in it.
+            if not stat.S_ISDIR(found.st_mode):
                 raise _changed(entry)
             return b""
         if entry.kind == TWIN:

@@ -22,6 +22,7 @@ class Source:
         self._desk = desk
         self._outlet = Outlet(1, 0)
         self._sender: Sender | None = None
+        self._outlet.listen = desk.listen
 
     def do_scan(
         self,
@@ -64,7 +65,6 @@ class Source:
         head: dict[str, Any],
         blob: bytes,
         drill: str = "",
-        rate: int = 0,
         theirs: int = 0,
         last: bool = False,
     ) -> dict[str, Any]:
@@ -76,7 +76,6 @@ class Source:
         if self._sender is None:  # The tree is open by now, and stays so.
             self._sender = Sender(self._desk.tree, self._outlet)
         sender = self._sender
-        self._outlet.rate = rate
         ours, other = blob[: len(blob) - theirs], blob[len(blob) - theirs :]
         sender.send(head, ours, other, drill, last)
         return {
@@ -86,6 +85,11 @@ class Source:
             "archive": sender.archive_digest() if last else "",
             "blob": bytes(sender.digests),
         }
+
+    def do_rate(self, rate: int, blob: bytes) -> dict[str, Any]:
+        """Send on at another rate; this is done at once, also amid a parcel."""
+        self._outlet.rate = rate
+        return {"rated": rate}
 
     def do_relay(self, blob: bytes) -> dict[str, Any]:
         """Pass a command on to the receiver, in its turn among the parcels."""

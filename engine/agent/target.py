@@ -97,7 +97,7 @@ class Target:
         """Receive a parcel into the staging folder; say the digests of what was written."""
         tree, journal = self._staged()
         self._parcel = head["parcel"]
-        receiver = Receiver(tree, journal, self._ways, self._progress)
+        receiver = Receiver(tree, self._desk.tree, journal, self._ways, self._progress)
         try:
             if head["kind"] == "archive":
                 if self._archive is None:

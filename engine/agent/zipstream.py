@@ -168,7 +168,7 @@ def _is_utf8(name: bytes) -> bool:
 
 def _timestamp(entry: Entry) -> bytes:
     seconds = entry.mtime_ns // 1_000_000_000
-    if not -(1 << 31) <= seconds < 1 << 31:
+    if not 0 <= seconds < 1 << 31:  # Readers do not agree on what less than nothing means.
         return b""
     return _TIMESTAMP.pack(0x5455, 5, 1, seconds)
 

@@ -52,7 +52,7 @@ def endure(place: Place, stream: bytes, policy: str) -> None:
     place.canary_untouched()
 
 
-@examples(600)
+@examples(400)
 @given(fuzzing.streams(), st.booleans(), st.sampled_from(POLICIES))
 def test_no_stream_of_frames_reaches_outside(pieces: list[Any], xattrs: bool, policy: str) -> None:
     with a_place(xattrs) as place:
@@ -62,7 +62,7 @@ def test_no_stream_of_frames_reaches_outside(pieces: list[Any], xattrs: bool, po
 SEEDS = [stream for _, stream in hostile.seeds()]
 
 
-@examples(300)
+@examples(250)
 @given(fuzzing.spoilt(st.sampled_from(SEEDS)), st.sampled_from(POLICIES))
 def test_no_honest_stream_with_some_bytes_changed_reaches_outside(
     stream: bytes, policy: str

@@ -160,8 +160,8 @@ def test_the_source_as_it_is_now_arrives(
 
     report = run(watch, resume=True, streams=streams)
 
-    assert (report.status, watch.said) == ("done", [])
     assert_equal_trees(now, whole(tmp_path / "b"))
+    assert (report.status, watch.said) == ("done", [])
     assert report.bytes_resumed >= SMALL // 2
     assert report.files == sum(entry.kind != "folder" for entry in now.values())
     assert report.bytes == sum(

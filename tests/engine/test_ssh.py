@@ -10,7 +10,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,13 @@ def access(server: Sshd, **more: Any) -> SshAccess:
         identity_file=str(server.identity_file),
         host_key=server.host_key,
     )
-    return replace(plain, **more)
+    return plain._replace(**more)
 
 
 def transfer(source: Endpoint, target: Endpoint, **more: Any) -> Report:
     """Run a transfer under an id of its own."""
     plain = Request(source=source, target=target, transfer_id=uuid.uuid4().hex)
-    return engine.run(replace(plain, **more))
+    return engine.run(plain._replace(**more))
 
 
 def wait_until(come_true: Callable[[], bool], seconds: float = 5) -> None:
@@ -179,7 +178,7 @@ def test_it_says_why_it_was_refused(
     fresh_sshd: Sshd, small: Path, tmp_path: Path, what: str, side: str
 ) -> None:
     expected, spoil = REFUSALS[what]
-    spoilt = {side: replace(access(fresh_sshd), **spoil(fresh_sshd, tmp_path))}
+    spoilt = {side: access(fresh_sshd)._replace(**spoil(fresh_sshd, tmp_path))}
     refused(expected, small, tmp_path / "target", spoilt.get("source"), spoilt.get("target"))
     wait_until(lambda: not fresh_sshd.sessions())
 
@@ -328,7 +327,7 @@ def test_paths_with_blanks_and_percent_signs_reach_ssh_whole(
     assert transfer(Endpoint(str(small)), target).status == "done"
 
     monkeypatch.setattr(tempfile, "tempdir", str(odd))
-    pinned = replace(target, ssh=access(sshd))
+    pinned = target._replace(ssh=access(sshd))
     assert transfer(Endpoint(str(small)), pinned).files_skipped == 40
     assert engine.fetch_host_key(access(sshd)).line == sshd.host_key
     assert set(os.listdir(odd)) == {"known hosts", "id"}
@@ -364,7 +363,7 @@ def test_the_secrets_of_a_killed_worker_are_swept_away_and_those_of_a_living_one
     ssh.SshFiles(SshAccess("host")).remove()
 
     assert not left.exists()
-    assert (living.folder / "key").exists()
+    assert Path(living.folder, "key").exists()
     living.remove()
 
 
@@ -386,5 +385,5 @@ def test_a_sweep_at_the_worst_moment_takes_nothing_from_a_worker_that_starts(
 
     assert swept
     files.command("true")
-    assert (files.folder / "key").exists()
+    assert Path(files.folder, "key").exists()
     files.remove()

@@ -243,7 +243,7 @@ def received(place: Place, frames: bytes, head: dict[str, object], entries: list
     came.write_bytes(frames)
     tree = Tree(os.open(place.root, os.O_RDONLY))
     fd = os.open(came, os.O_RDONLY)
-    receiver = Receiver(tree, place.begin(), Ways(), lambda done: None)
+    receiver = Receiver(tree, tree, place.begin(), Ways(), lambda done: None)
     receiver.receive(Inlet(fd), {"parcel": 1, **head, "blob": pack_entries(entries)})
     tree.close()
     os.close(fd)

@@ -112,7 +112,7 @@ def receive(
     beside = os.open(tmp_path, os.O_RDONLY)
     journal = Journal(beside, "this machine")
     came = os.open(tmp_path / "came", os.O_RDONLY)
-    receiver = Receiver(tree, journal, Ways(), lambda done: None)
+    receiver = Receiver(tree, tree, journal, Ways(), lambda done: None)
     head = {"kind": "zip", "parcel": 1, "blob": pack_entries(expected)}
     try:
         receiver.receive(Inlet(came), head)

@@ -174,8 +174,9 @@ strays = (
 
 #: Commands of the worker's: op and the names of its list. What leads out is in `test_hostile`.
 commands = st.tuples(
-    st.sampled_from(("discard", "check", "complete", "close_archive")),
-    st.lists(fine_names, max_size=3),
+    st.sampled_from(("discard", "check")), st.lists(fine_names, max_size=3)
+) | st.tuples(
+    st.sampled_from(("complete", "close_archive")), st.lists(fine_names, min_size=1, max_size=1)
 )
 
 

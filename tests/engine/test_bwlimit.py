@@ -1,0 +1,79 @@
+"""A transfer takes as long as its rate says, whatever the number of its streams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine import Phase, SilentObserver
+from tests.engine.command import cli, finish
+from tests.engine.conftest import Run
+from tests.engine.interrupted import MIB, build_large, build_many
+from tests.rig.trees import assert_equal_trees
+
+#: Bytes, bytes per second, and how far from their quotient the time may be.
+SIZE, RATE, SLACK = 128 * MIB, 32 * MIB, 0.05
+
+pytestmark = pytest.mark.slow
+
+
+class Watch(SilentObserver):
+    """Takes the time of the phase in which payload moves."""
+
+    def __init__(self) -> None:
+        self.began: dict[Phase, float] = {}
+
+    def phase(self, phase: Phase) -> None:
+        self.began[phase] = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.began[Phase.PUBLISH] - self.began[Phase.TRANSFER]
+
+
+def large(root: Path) -> None:
+    build_large(root / "large.mov", SIZE)
+
+
+def many(root: Path) -> None:
+    build_many(root, SIZE // (64 << 10), 64 << 10)
+
+
+def both(root: Path) -> None:
+    build_many(root, SIZE // 2 // (64 << 10), 64 << 10)
+    build_large(root / "large.mov", SIZE // 2)
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+@pytest.mark.parametrize("build", [large, many, both])
+def test_the_rate_holds_over_all_streams(
+    tmp_path: Path, run: Run, build: Callable[[Path], None], streams: int
+) -> None:
+    build(tmp_path / "a")
+    watch = Watch()
+
+    report = run(watch, streams=streams, bwlimit=RATE)
+
+    assert report.streams == streams
+    assert watch.seconds == pytest.approx(SIZE / RATE, rel=SLACK)
+    assert_equal_trees(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+def test_the_command_takes_as_long_as_its_rate_says(tmp_path: Path, streams: int) -> None:
+    large(tmp_path / "a")
+    line = ["--from", tmp_path / "a", "--to", tmp_path / "b", "--streams", str(streams)]
+    began = time.monotonic()
+    assert finish(cli(*line, "--bwlimit", "1G"))[0] == 0
+    unlimited = time.monotonic() - began
+
+    began = time.monotonic()
+    line[3] = tmp_path / "c"
+    assert finish(cli(*line, "--bwlimit", f"{RATE}"))[0] == 0
+
+    # Starting, publishing and, after slices, reading all once more takes its time besides.
+    seconds = time.monotonic() - began
+    assert SIZE / RATE * (1 - SLACK) <= seconds <= SIZE / RATE * (1 + SLACK) + unlimited

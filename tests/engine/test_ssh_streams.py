@@ -1,0 +1,164 @@
+"""Several streams over ssh: sharing a connection, or with connections of their own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine import Endpoint, HardLinks, Phase, SilentObserver, carry
+from tests.engine.conftest import Run
+from tests.engine.exactness import through
+from tests.engine.interrupted import MIB, build_large, build_many, whole
+from tests.rig import sshd as rig
+from tests.rig.relay import Relay
+from tests.rig.sshd import Sshd
+from tests.rig.trees import assert_equal_trees
+
+
+@pytest.fixture(params=["shared", "own"])
+def connections(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether further streams share the first one's connection."""
+    if request.param == "own":
+        monkeypatch.setattr(carry, "OWN_CONNECTION", 0)
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def short_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A place for helper files whose sockets may be made there; they must not stay."""
+    with tempfile.TemporaryDirectory(prefix="k") as place:
+        monkeypatch.setattr(tempfile, "tempdir", place)
+        monkeypatch.setenv("TMPDIR", place)
+        yield
+        assert os.listdir(place) == []
+
+
+class Watch(SilentObserver):
+    """Keeps the warnings, and does something when the transfer begins."""
+
+    def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+        self._act = act
+        self.said: list[tuple[str, str]] = []
+
+    def phase(self, phase: Phase) -> None:
+        if phase is Phase.TRANSFER:
+            self._act()
+
+    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
+        self.said.append((code, message))
+
+
+def build(root: Path) -> None:
+    build_many(root, 16 * MIB // (32 << 10))
+    build_large(root / "z" / "large.mov", 70 * MIB)
+    os.link(root / "reel_0/0/00000.dpx", root / "z" / "further")
+
+
+@pytest.mark.parametrize("way", ["source", "target", "both"])
+def test_they_deliver_together(
+    tmp_path: Path, run: Run, sshd: Sshd, connections: str, way: str
+) -> None:
+    build(tmp_path / "a")
+    ends = {
+        side: Endpoint(str(tmp_path), "ab"[side == "target"], through(sshd))
+        for side in (("source", "target") if way == "both" else (way,))
+    }
+    logins = sshd.log.read_text().count("Accepted publickey")
+
+    report = run(streams=3, bwlimit=60 * MIB, **ends)
+
+    assert (report.status, report.streams) == ("done", 3)
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+    logins = sshd.log.read_text().count("Accepted publickey") - logins
+    assert logins == len(ends) * (1 if connections == "shared" else 3)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("links", HardLinks)
+def test_streams_that_are_refused_cost_nothing_but_themselves(
+    tmp_path: Path,
+    run: Run,
+    fresh_sshd: Sshd,
+    monkeypatch: pytest.MonkeyPatch,
+    side: str,
+    links: HardLinks,
+) -> None:
+    monkeypatch.setattr(carry, "OWN_CONNECTION", 0)
+    build(tmp_path / "a")
+    far = {side: Endpoint(str(tmp_path), "ab"[side == "target"], through(fresh_sshd))}
+    watch = Watch(fresh_sshd.refuse_client_key)
+
+    report = run(watch, streams=4, bwlimit=40 * MIB, hard_links=links, **far)
+
+    assert (report.status, report.streams) == ("done", 1)
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+    refused = [message for code, message in watch.said if code == "STREAM_REFUSED"]
+    assert len(refused) == 3
+    assert "refused the user name or the credential" in refused[0]
+
+
+def test_a_server_that_allows_no_second_session_is_connected_to_again(
+    tmp_path: Path, run: Run, fresh_sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = rig.server_lines
+    monkeypatch.setattr(rig, "server_lines", lambda *args: ["MaxSessions 1", *lines(*args)])
+    fresh_sshd._restart()
+    build(tmp_path / "a")
+    far = Endpoint(str(tmp_path), "b", through(fresh_sshd))
+
+    report = run(target=far, streams=3, bwlimit=60 * MIB)
+
+    assert report.status == "done"
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+
+
+def test_streams_that_come_too_late_are_not_waited_for(
+    tmp_path: Path, run: Run, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twins are sent after all else, so lanes may have been given up before the end."""
+    monkeypatch.setattr(carry, "OWN_CONNECTION", 0)
+    build(tmp_path / "a")
+    with Relay(sshd.host, sshd.port) as relay:
+        far = Endpoint(str(tmp_path), "b", through(sshd)._replace(port=relay.port))
+
+        def slow_down() -> None:
+            relay.delay = 0.3
+
+        report = run(Watch(slow_down), target=far, streams=4, hard_links=HardLinks.KEEP)
+
+    assert report.status == "done"
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+    further, first = (tmp_path / "b" / path for path in ("z/further", "reel_0/0/00000.dpx"))
+    assert further.samefile(first)
+
+
+def test_they_end_together_when_one_is_lost(
+    tmp_path: Path, run: Run, fresh_sshd: Sshd, connections: str
+) -> None:
+    build(tmp_path / "a")
+    far = Endpoint(str(tmp_path), "b", through(fresh_sshd))
+
+    class Kill(SilentObserver):
+        """Ends the newest session once there are enough of them."""
+
+        def checkpoint(self) -> None:
+            agents = [
+                pid
+                for pid in fresh_sshd.sessions()
+                if Path(f"/proc/{pid}/comm").read_text().startswith("python")
+            ]
+            if len(agents) == 3:
+                os.kill(max(agents), 9)
+
+    with pytest.raises(engine.ConnectionLost) as caught:
+        run(Kill(), target=far, streams=3, bwlimit=20 * MIB)
+
+    assert caught.value.kept
+    assert run(target=far, streams=3, resume=True).status == "done"
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
