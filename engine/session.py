@@ -83,6 +83,7 @@ class Session:
     def connect(self) -> None:
         """Begin to connect both ends; nothing is waited for."""
         self.lanes.append(Lane(self.hub, self.request.source, self.request.target))
+        self.lanes[0].send_programs()
 
     def open_source(self) -> None:
         """Have the source listed as soon as it can be reached.
@@ -90,7 +91,6 @@ class Session:
         A folder's scan runs on while the target is still being connected.
         """
         request = self.request
-        self.lanes[0].send_programs()
         self.source.greet()
         found = self.source.ask("look", root=request.source.root, path=request.source.path)
         self.source_found = found

@@ -9,6 +9,7 @@ Both take --json FILE and --plot FILE.svg.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import json
 import os
@@ -22,7 +23,7 @@ from tests.bench import growth_report, plot, report
 from tests.bench.cases import CASES, Case
 from tests.bench.data import GIB
 from tests.bench.growth import Growth, Point
-from tests.bench.machine import describe
+from tests.bench.machine import PROJECT, describe
 from tests.bench.measure import Bench, fresh_folder, log
 from tests.bench.run import State
 from tests.bench.summary import Summary, verdicts
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> int:
     """Measure what was asked for; 1 if something did not arrive as it should have."""
     # Ended by a signal, it still clears away its data and its sshd.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # As Python does by itself with the first transfer, unless the environment forbids it.
+    compileall.compile_dir(str(PROJECT / "engine"), quiet=1)
     if arguments[:1] == ["growth"]:
         return _growth(_growth_options(arguments[1:]))
     return _compare(_compare_options(arguments))

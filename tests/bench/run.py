@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import threading
@@ -12,6 +13,8 @@ from enum import StrEnum
 from tests.bench.machine import PROJECT
 from tests.rig.sshd import Sshd, end_tree
 
+#: As on a machine where nobody has told Python otherwise: it keeps what it has compiled.
+ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
 #: Seconds to wait for the far ends of a tool that was stopped.
 ENDING_SECONDS = 20.0
 
@@ -43,6 +46,7 @@ def timed(command: list[str], limit: float) -> Ended:
         process = subprocess.Popen(
             command,
             cwd=PROJECT,
+            env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=said,

@@ -54,7 +54,8 @@ class Place:
 
     def take_up(self, machine: str = "boot 1") -> tuple[list[str], list[dict[str, Any]]]:
         """The paths that are held, and the parts, as a survey tells them."""
-        held, parts = [], []
+        held: list[str] = []
+        parts: list[dict[str, Any]] = []
 
         def tell(body: dict[str, Any], blob: bytes) -> None:
             if "parts" in body:

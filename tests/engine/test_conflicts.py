@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def put(path: Path, content: str, mtime_ns: int = NEW) -> None:
     os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
-def plan(tmp_path: Path, **options: object) -> dict[str, object]:
+def plan(tmp_path: Path, **options: Any) -> dict[str, Any]:
     request = Request(endpoint(tmp_path / "a"), endpoint(tmp_path / "b"), "test", **options)
     return engine.dry_run(request)
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +19,7 @@ from engine.agent.staging import Staging
 from engine.agent.wire import AgentError
 from tests.rig import hostile
 from tests.rig.hostile import EMPTY, NAME, Place, entry, facts, sha
-
-PROJECT = Path(__file__).parents[2]
+from tests.rig.unmended import unmended
 
 
 @pytest.fixture
@@ -31,11 +27,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path, xattrs=True)
     yield place
     place.close()
-
-
-def unmended(why: str) -> pytest.MarkDecorator:
-    """A bug that is known; the mark goes with it."""
-    return pytest.mark.xfail(strict=True, reason=why)
 
 
 ONE = entry("one", b"content")
@@ -144,6 +135,28 @@ def test_what_the_sender_gives_up_on_is_not_removed_behind_a_symlink(place: Plac
         place.take(hostile.head([entry(path, b"x")]) + gone + hostile.end(EMPTY))
 
     place.untouched()
+
+
+@unmended("a further name of a file at the target leads the next parcels into that file")
+@pytest.mark.parametrize("parcel", ["slices", "resumed", "complete"])
+def test_a_further_name_of_a_file_at_the_target_opens_no_way_to_it(
+    place: Place, parcel: str
+) -> None:
+    there = place.root / "target" / "file"
+    os.utime(there, ns=(5, 5))
+    place.take(hostile.plain((entry("x", there.read_bytes(), "h", link="file"), b"")))
+    before = (there.read_bytes(), there.stat().st_mode, there.stat().st_mtime_ns)
+    other = entry("x", b"other bytes", mode=0o777, mtime_ns=9)
+
+    place.take(
+        {
+            "slices": hostile.sliced(other, b"other bytes", (0, 11)),
+            "resumed": hostile.plain((other, b"ther bytes"), starts={"0": 1}),
+            "complete": place.command("complete", wire.pack_entries([other]), whole="x"),
+        }[parcel]
+    )
+
+    assert (there.read_bytes(), there.stat().st_mode, there.stat().st_mtime_ns) == before
 
 
 def test_of_two_entries_of_one_name_the_first_stays(place: Place) -> None:
@@ -282,102 +295,4 @@ def test_what_is_planted_in_a_tree_that_is_taken_up_is_removed_itself(place: Pla
     assert place.take_up() == "done"
 
     assert os.listdir(place.staged) == []
-    place.untouched()
-
-
-# -- bounds ----------------------------------------------------------------
-
-#: Streams that must cost no more than the limits say, as Python that makes them.
-GREEDY = {
-    "objects in a head": (
-        'hostile.frame(b"H", b\'{"kind":"file","parcel":1,"x":[\' + b"[]," * 2_700_000 + b"[]]}")',
-        "a head may be 64 MiB of JSON, which Python takes 1.7 GiB for",
-    ),
-    "a symlink's text": (
-        'hostile.head([entry("a", kind="l", size=1 << 40)]) + hostile.data(bytes(1 << 18)) * 180',
-        "the content of what is no file is gathered in memory, whatever its size",
-    ),
-    "attributes that are not taken": (
-        'hostile.plain((entry("/".join(["n" * 250] * 250), b"", meta=META), b""))',
-        "every refused attribute is kept with the path of its file",
-    ),
-}
-_GREEDY = """
-import resource, struct, sys, tempfile
-from pathlib import Path
-from tests.rig import hostile
-from tests.rig.hostile import entry
-NAMES = [b"x.%04d" % number for number in range(4096)]
-META = struct.pack(">H", 4096) + b"".join(
-    struct.pack(">H", 6) + name + struct.pack(">I", 0) for name in NAMES)
-with tempfile.TemporaryDirectory() as folder:
-    place = hostile.Place(Path(folder), xattrs=True)
-    stream = STREAM
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    place.take(stream)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-@pytest.mark.parametrize(
-    "sort", [pytest.param(sort, marks=unmended(why)) for sort, (_, why) in GREEDY.items()]
-)
-def test_a_stream_costs_no_more_memory_than_a_few_frames(sort: str) -> None:
-    code = _GREEDY.replace("STREAM", GREEDY[sort][0])
-
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, timeout=60, check=True
-    )
-
-    assert int(ended.stdout) < 40 << 10  # KiB; each of the streams is some MiB itself.
-
-
-@unmended("`Incoming.take_up` makes a file longer instead of noticing that it is too short")
-def test_what_never_arrived_is_not_hashed(place: Place) -> None:
-    (place.staged / "long").write_bytes(b"x")
-    size = 3 << 29
-    began = time.monotonic()
-
-    place.take(hostile.head([entry("long", size=size)], starts={"0": size - 1}))
-
-    assert time.monotonic() - began < 1.0
-
-
-@pytest.mark.xfail(
-    run=False, reason="a path may be as long as a frame: it takes hours, and what clears away fails"
-)
-def test_a_path_of_many_thousand_folders_is_refused(place: Place) -> None:
-    place.take(hostile.plain((entry("/".join("a" * 33_000), b""), b"")))
-
-    assert place.errors() == ["NAME_TOO_LONG"]
-
-
-# -- last words ------------------------------------------------------------
-
-#: Streams at which the agent must not stumble: it refuses them in a sentence.
-STUMBLING: dict[str, bytes] = {
-    "a head that is no JSON": hostile.frame(wire.HEAD, b"{"),
-    "a head that is no text": hostile.frame(wire.HEAD, b"\xff\xfe"),
-    "a head of brackets": hostile.frame(wire.HEAD, b"[" * 100_000),
-    "a head without a kind": wire.encode(wire.HEAD, {"parcel": 1}),
-    "a head without slices": hostile.head([ONE], "range"),
-    "slices of no file": hostile.head([], "range", slices=[[0, 1]]),
-    "slices that are none": hostile.head([ONE], "range", slices=[["0", None]]),
-    "starts that are none": hostile.head([ONE], starts=[1]),
-    "a start that is no number": hostile.head([ONE], starts={"0": "1"}),
-    "an archive without a name": hostile.head([ONE], "archive"),
-    "an archive's name that is no text": hostile.head([ONE], "archive", name=5),
-    "an archive's name with half a letter": hostile.head([ONE], "archive", name="\ud800"),
-    "a mark without a place": hostile.head([ONE]) + wire.encode(wire.MARK, {}),
-    "an end that is no JSON": hostile.head([ONE]) + hostile.frame(wire.END_ENTRY, b"?"),
-    "a symlink with NUL": hostile.plain((entry("a", b"a\0b", "l"), b"a\0b")),
-}
-
-
-@pytest.mark.parametrize(
-    "sort", [pytest.param(s, marks=unmended("agent stumbles")) for s in STUMBLING]
-)
-def test_what_makes_no_sense_is_refused_in_a_sentence(place: Place, sort: str) -> None:
-    assert place.take(STUMBLING[sort]) in ("EndOfStream", "AgentError")
-
     place.untouched()

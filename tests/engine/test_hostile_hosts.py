@@ -17,6 +17,7 @@ import engine
 from engine import Mode, OnConflict, SilentObserver, Strategy, bundle
 from tests.engine.conftest import Run, endpoint
 from tests.rig.hostile import facts
+from tests.rig.unmended import unmended
 
 Lie = Callable[..., None]
 
@@ -37,11 +38,6 @@ def lie(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lie]:
     yield with_text
     monkeypatch.undo()
     bundle.program.cache_clear()
-
-
-def unmended(why: str) -> pytest.MarkDecorator:
-    """A bug that is known; the mark goes with it."""
-    return pytest.mark.xfail(strict=True, reason=why)
 
 
 @pytest.fixture
@@ -245,7 +241,14 @@ Source.__init__, Source.do_send = __init__, do_send
 
 
 class Slow(SilentObserver):
-    """A worker that takes its time between the last parcel and publishing."""
+    """A worker that takes its time between the last parcel and publishing, but not for ever."""
+
+    def __init__(self) -> None:
+        self.until = time.monotonic() + 20.0
+
+    def checkpoint(self) -> None:
+        if time.monotonic() > self.until:
+            raise engine.Cancelled("it hangs")
 
     def phase(self, phase: engine.Phase) -> None:
         if phase is engine.Phase.PUBLISH:

@@ -11,7 +11,7 @@ import pytest
 import engine
 from engine import Mode, SilentObserver, Verify
 from engine.plan import LARGE
-from tests.engine.conftest import Meddler, Run, endpoint
+from tests.engine.conftest import Meddler, Plant, Run, endpoint
 from tests.rig.trees import assert_equal_trees, build_small, snapshot
 
 SIZE = LARGE + (5 << 20) + 17
@@ -115,3 +115,27 @@ def test_one_that_changes_while_it_is_read_is_named_and_stays(
     assert odd.exists()
     assert not (tmp_path / "b" / "odd").exists()
     assert report.files_removed == 20
+
+
+@pytest.mark.parametrize("streams", KINDS)
+def test_one_that_the_target_cannot_hold_costs_only_itself(
+    tmp_path: Path, run: Run, odd: Path, plant: Plant, streams: int
+) -> None:
+    plant("""
+def _picky():
+    import os
+    real = os.open
+    def picky(name, *args, **kwargs):
+        fd = kwargs.get("dir_fd")
+        if name == "odd" and fd is not None and "/b/" in os.readlink("/proc/self/fd/%d" % fd):
+            raise OSError(errno.EINVAL, "Invalid argument", name)
+        return real(name, *args, **kwargs)
+    os.open = picky
+_picky()
+""")
+
+    report = run(mode=Mode.MOVE, streams=streams)
+
+    assert [(f.path, f.code) for f in report.failures] == [("odd", "NAME_NOT_POSSIBLE")]
+    assert (report.status, report.files_removed) == ("partial", 20)
+    assert os.listdir(tmp_path / "a") == ["odd"]

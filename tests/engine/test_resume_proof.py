@@ -13,7 +13,7 @@ import pytest
 
 import engine
 from engine import Mode, Phase, SilentObserver, Verify
-from tests.engine.conftest import Meddler, Run, endpoint
+from tests.engine.conftest import Meddler, Plant, Run, endpoint
 from tests.engine.interrupted import (
     LOST_OF_A_FILE,
     MIB,
@@ -261,6 +261,30 @@ def test_a_part_that_was_cut_off_is_sent_again(
     assert (report.status, report.failures_total) == ("done", 0)
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
     assert SMALL <= report.bytes_resumed < 2 * SMALL
+
+
+def test_what_had_arrived_is_durable_before_it_is_read_back(
+    tmp_path: Path, run: Run, half: Callable[..., None], plant: Plant
+) -> None:
+    """Else it is read from memory, which proves nothing about the disk."""
+    half(verify=Verify.STREAM)
+    plant(f"""
+def _watch():
+    import ctypes, os
+    def note(text):
+        with open({str(tmp_path / "log")!r}, "a") as file:
+            file.write(text + " ")
+    class Library:
+        def __init__(self, *_, **__):
+            self.syncfs = lambda fd: note("sync") or 0
+    ctypes.CDLL = Library
+    os.posix_fadvise = lambda *_: note("read")
+_watch()
+""")
+
+    assert run(resume=True, mode=Mode.MOVE).status == "done"
+
+    assert (tmp_path / "log").read_text().split()[:2] == ["sync", "read"]
 
 
 def test_a_journal_that_is_no_journal_is_not_believed(

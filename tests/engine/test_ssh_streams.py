@@ -14,7 +14,7 @@ import engine
 from engine import Endpoint, HardLinks, Phase, SilentObserver, carry
 from tests.engine.conftest import Run
 from tests.engine.exactness import through
-from tests.engine.interrupted import MIB, build_large, build_many, whole
+from tests.engine.interrupted import MIB, build_large, build_many, staged, whole
 from tests.rig import sshd as rig
 from tests.rig.relay import Relay
 from tests.rig.sshd import Sshd
@@ -128,7 +128,7 @@ def test_streams_that_come_too_late_are_not_waited_for(
         far = Endpoint(str(tmp_path), "b", through(sshd)._replace(port=relay.port))
 
         def slow_down() -> None:
-            relay.delay = 0.3
+            relay.delay = 0.1
 
         report = run(Watch(slow_down), target=far, streams=4, hard_links=HardLinks.KEEP)
 
@@ -145,9 +145,11 @@ def test_they_end_together_when_one_is_lost(
     far = Endpoint(str(tmp_path), "b", through(fresh_sshd))
 
     class Kill(SilentObserver):
-        """Ends the newest session once there are enough of them."""
+        """Ends the newest session once all are at work."""
 
         def checkpoint(self) -> None:
+            if staged(tmp_path / "b") < 40 * MIB:
+                return
             agents = [
                 pid
                 for pid in fresh_sshd.sessions()

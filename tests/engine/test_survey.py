@@ -74,13 +74,29 @@ def test_all_kinds_are_taken_up(place: Place) -> None:
     assert place.left() == ["empty", "first", "further", "link"]
 
 
+def rewrite(path: Path, content: bytes) -> None:
+    """Give it another content and its old time."""
+    path.write_bytes(content)
+    os.utime(path, ns=(MTIME, MTIME))
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("other")
+
+
 SPOILS: dict[str, Callable[[Path], object]] = {
-    "longer": lambda path: (path.write_bytes(b"frames!"), os.utime(path, ns=(MTIME, MTIME))),
-    "shorter": lambda path: (path.write_bytes(b"frame"), os.utime(path, ns=(MTIME, MTIME))),
+    "longer": lambda path: rewrite(path, b"frames!"),
+    "shorter": lambda path: rewrite(path, b"frame"),
     "touched": lambda path: os.utime(path, ns=(MTIME, MTIME + 1)),
     "gone": lambda path: path.unlink(),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "a link": lambda path: (path.unlink(), path.symlink_to("other")),
+    "a folder": make_folder,
+    "a link": make_link,
 }
 
 

@@ -224,7 +224,7 @@ class Driven:
         self._process = subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        self._write(bundle.program().sealed(self.token))
+        self._write(bundle.sealed(bundle.program(here=True), self.token))
         said = b""
         while not said.endswith(wire.MAGIC):
             said += self._process.stderr.read(1)

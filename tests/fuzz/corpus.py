@@ -24,7 +24,7 @@ GAP = b"\xfe\xedGAP"
 #: The first byte of an input for the receiver: whether the rest is framed, and is published.
 IS_FRAMED, PUBLISHED = 1, 2
 #: And for the parsers: which of them.
-LISTS, MESSAGES, FRAMES, XATTRS, JOURNALS, LINKS = range(6)
+LISTS, MESSAGES, FRAMES, XATTRS, JOURNALS, RECORDS, LINKS = PARSERS = range(7)
 
 _KINDS = (wire.JSON, wire.HEAD, wire.DATA, wire.MARK, wire.END_ENTRY, wire.END_PARCEL)
 
@@ -50,10 +50,12 @@ def pieces_of(stream: bytes) -> bytes:
     return GAP.join(pieces)
 
 
-def record(body: dict[str, object], blob: bytes = b"") -> bytes:
-    """One record of a journal."""
-    message = wire.message(body, blob)
-    return struct.pack(">II", len(message), zlib.crc32(message)) + message
+def journal_of(messages: bytes) -> bytes:
+    """A journal from the messages in its records; their lengths and CRCs are right."""
+    return b"".join(
+        struct.pack(">II", len(message), zlib.crc32(message)) + message
+        for message in messages.split(GAP)
+    )
 
 
 def receiver_seeds() -> Iterator[tuple[str, bytes]]:
@@ -76,11 +78,18 @@ def frame_seeds() -> Iterator[tuple[str, bytes]]:
     yield "list", bytes([LISTS]) + packed
     yield "message", bytes([MESSAGES]) + wire.message({"at": 5, "x": [1.5, None]}, b"blob")
     yield "xattrs", bytes([XATTRS]) + b"\0\2\0\6user.a\0\0\0\1v\0\6user.b\0\0\0\0"
-    journal = record({"start": 1, "machine": "this machine"})
-    journal += record({"parcel": 1, "list": len(packed)}, packed + bytes(range(128)))
-    journal += record({"file": ["long", 10, 5, 7], "upto": 4}, bytes(32))
-    journal += record({"file": ["long", 10, 5, 7], "slice": [4, 2]}, bytes(32))
-    yield "journal", bytes([JOURNALS]) + journal + record({"durable": 9}) + record({"void": ["a"]})
+    messages = GAP.join(
+        [
+            wire.message({"start": 1, "machine": "this machine"}),
+            wire.message({"parcel": 1, "list": len(packed)}, packed + bytes(range(128))),
+            wire.message({"file": ["long", 10, 5, 7], "upto": 4}, bytes(32)),
+            wire.message({"file": ["long", 10, 5, 7], "slice": [4, 2]}, bytes(32)),
+            wire.message({"durable": 9}),
+            wire.message({"void": ["a"]}),
+        ]
+    )
+    yield "journal", bytes([JOURNALS]) + journal_of(messages)
+    yield "records", bytes([RECORDS]) + messages
     answers = [
         wire.encode(wire.JSON, {"hello": 1, "python": "3.11.7", "system": "linux"}),
         wire.encode(wire.JSON, {"entries": 4}, packed),

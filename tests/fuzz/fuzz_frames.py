@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris  # type: ignore[import-not-found, unused-ignore] # in a venv of its own
+import atheris  # type: ignore[import-untyped] # in a venv of its own, see README.md
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["engine"]):
@@ -21,7 +21,17 @@ with atheris.instrument_imports(include=["engine"]):
     from engine.agent.resume import Survey
     from engine.agent.tree import Tree
 
-from tests.fuzz.corpus import FRAMES, JOURNALS, LINKS, LISTS, MESSAGES, XATTRS
+from tests.fuzz.corpus import (
+    FRAMES,
+    JOURNALS,
+    LINKS,
+    LISTS,
+    MESSAGES,
+    PARSERS,
+    RECORDS,
+    XATTRS,
+    journal_of,
+)
 from tests.rig import answers, hostile
 
 _known: set[str] = set()
@@ -70,7 +80,7 @@ def _journal(data: bytes) -> None:
 
 def one(data: bytes) -> None:
     """Feed one input to the parser that its first byte names."""
-    which, data = data[0] % 6 if data else 0, data[1:]
+    which, data = data[0] % len(PARSERS) if data else LISTS, data[1:]
     if which == LISTS:
         _list(data)
     elif which == MESSAGES:
@@ -81,6 +91,8 @@ def one(data: bytes) -> None:
         tell(hostile.ending(lambda: xattrs.decode(data)))
     elif which == JOURNALS:
         _journal(data)
+    elif which == RECORDS:
+        _journal(journal_of(data))
     elif which == LINKS:
         tell(answers.heard(data))
 

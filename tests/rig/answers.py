@@ -26,7 +26,7 @@ class Parrot(Link):
 
     def _start(self, stdin: int, stdout: int | None) -> Any:
         return SimpleNamespace(
-            stderr=io.BufferedReader(io.BytesIO(self._said)),  # type: ignore[arg-type]
+            stderr=io.BufferedReader(io.BytesIO(self._said)),
             returncode=0,
             pid=0,
             wait=lambda timeout=None: 0,

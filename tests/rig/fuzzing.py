@@ -36,7 +36,7 @@ def examples(number: int) -> Callable[[Any], Any]:
 
 #: Names that are fine, names behind the traps of `hostile.Place`, and names that no list may hold.
 FINE = ("a", "b", "A", "folder", "folder/x", "folder/y/z", "file", "ä", "a\u0308", "\udcff")
-TRAPPED = ("out", "out/file", "out/folder", "out_file", "folder/out")
+TRAPPED = ("out", "out/file", "out/new", "out/folder/new", "out_file", "folder/out")
 IMPOSSIBLE = (
     "..", ".", "", "../x", "/x", "a//b", "a/../../x", "./a", "folder/..", "a/", "//", "out/../x",
     "n" * 300, "../../file",
