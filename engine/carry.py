@@ -14,6 +14,7 @@ from engine.agent.wire import (
     pack_entries,
     unpack_entries,
 )
+from engine.answers import is_of_parcel
 from engine.links import Link, Message
 from engine.load import Load, count_entries
 from engine.plan import LargeFile, Parcel, Planner
@@ -23,6 +24,8 @@ from engine.types import ParcelKind, display_path
 
 #: How often an entry is sent whose digests differ, before that is the result.
 TRIES = 3
+#: What a receiver is told among its parcels.
+ORDERS = ("expect", "discard", "complete", "close_archive")
 #: With so many bytes or more each stream has a connection of its own: that takes longer to
 #: make, and a lost packet then holds up one stream, and not all.
 OWN_CONNECTION = 1 << 30
@@ -51,7 +54,8 @@ class _Whole:
 
     def __init__(self, large: LargeFile, parcel: Parcel) -> None:
         self.large, self.parcel = large, parcel
-        self.digests: list[bytes] = []
+        #: By whether it is the target's.
+        self.digests: dict[bool, bytes] = {}
 
 
 class Carrier:
@@ -76,6 +80,8 @@ class Carrier:
         self._bytes, self._files = done
         self._wholes: dict[str, _Whole] = {}
         self._archive_digest = ""
+        #: Files in slices that cannot be delivered.
+        self._broken: list[Entry] = []
         #: The share of the rate that each lane was told.
         self._rates: dict[Lane, int] = {}
         #: Entries other than folders that were reported to `failed`.
@@ -97,12 +103,24 @@ class Carrier:
             lane = self._session.start_lane(self._planner.bytes < OWN_CONNECTION)
             self._lanes[lane.source] = self._lanes[lane.target] = lane
             self._opening[lane] = {lane.source, lane.target}
-        while self._waiting or self._wholes or self._archive_digest or any(self._loads.values()):
+        self._work()
+        if self._broken:
+            # Only now: a slice that was still on its way would have made the file again.
+            self._session.lanes[0].order("discard", pack_entries(self._broken))
+            self._broken = []
+            self._work()
+        for lane in self._opening:
+            self._drop(lane)
+        self._opening.clear()
+
+    def _work(self) -> None:
+        while self._is_busy():
             self._hear(*self._session.hub.next())
             self._share_rate()
-        for lane in self._opening:
-            lane.hang_up()
-        self._opening.clear()
+
+    def _is_busy(self) -> bool:
+        due = self._waiting or self._wholes or self._archive_digest or any(self._loads.values())
+        return bool(due) or any(lane.orders for lane in self._loads)
 
     def _hear(self, link: Link, message: Message) -> None:
         lane = self._lanes.get(link)
@@ -120,6 +138,8 @@ class Carrier:
                     load.moving_bytes = max(load.moving_bytes, came)
             self._report()
         elif "done" in message:
+            if link is lane.target and message.get("op") in ORDERS:
+                lane.orders -= 1
             self._answer(lane, link, {**message["done"], "blob": message["blob"]})
 
     # -- lanes that are being opened ---------------------------------------
@@ -131,7 +151,7 @@ class Carrier:
             del self._opening[lane]
             self._streams = len(self._loads) + len(self._opening)
             self._watcher.warned("STREAM_REFUSED", f"one stream less: {message['lost']}")
-            lane.hang_up()
+            self._drop(lane)
         elif "hello" in message or "done" in message:
             waited_for.discard(link)
             if waited_for:
@@ -144,6 +164,11 @@ class Carrier:
                 self._session.lanes.append(lane)
                 self._loads[lane] = deque()
                 self._fill(lane)
+
+    def _drop(self, lane: Lane) -> None:
+        """Let a lane go that never carried; what its agents still say is no news."""
+        lane.hang_up()
+        del self._lanes[lane.source], self._lanes[lane.target]
 
     # -- parcels -----------------------------------------------------------
 
@@ -173,6 +198,8 @@ class Carrier:
         elif parcel.start and load.tries == 1:
             head["starts"] = {"0": parcel.start}
         theirs = self._renamed(load.blob)
+        # The sender passes it on, and cannot make one: nothing else is taken for a parcel.
+        lane.order("expect", head=head, digest=list_digest(theirs or load.blob))
         lane.source.tell(
             "send",
             load.blob + theirs,
@@ -200,8 +227,10 @@ class Carrier:
     def _answer(self, lane: Lane, link: Link, done: Message) -> None:
         key = "sent" if link is lane.source else "got"
         if key not in done:
-            self._told(lane, done)
+            self._told(lane, link, done)
             return
+        if not is_of_parcel(done):
+            raise errors.AgentFailed(f"the agent on {link.place} answered with half an answer")
         for load in self._loads[lane]:
             if (load.sent if key == "sent" else load.received) is None:
                 break
@@ -224,7 +253,7 @@ class Carrier:
             told = "; ".join(display_path(text) for text in received["refused"])
             self._watcher.warned("XATTRS_NOT_KEPT", f"{received['refusals']} attributes: {told}")
         if load.kind is ParcelKind.RANGE:
-            again = self._settle_slices(lane, load, sent, received)
+            again = self._settle_slices(load, sent, received)
         elif load.kind is ParcelKind.ARCHIVE:
             again = self._settle_archive(lane, load, sent)
         else:
@@ -266,16 +295,17 @@ class Carrier:
             lane.order("close_archive", path=self._session.archive_name)
         return ""
 
-    def _settle_slices(self, lane: Lane, load: Load, sent: Message, received: Message) -> str:
+    def _settle_slices(self, load: Load, sent: Message, received: Message) -> str:
         large = load.parcel.large
         assert large
-        if sent["errors"]:
+        problems = {**received["errors"], **sent["errors"]}
+        if problems:
             if not large.failed:
                 large.failed = True
-                code, sentence = next(iter(sent["errors"].values()))
+                code, sentence = next(iter(problems.values()))
                 self._watcher.failed(large.entry.path, code, sentence)
                 self.undelivered += 1
-                lane.order("discard", self._renamed(load.blob) or load.blob)
+                self._broken.append(self._session.at_target(large.entry))
         elif sent["blob"] != received["blob"]:
             return display_path(large.entry.path)
         else:
@@ -311,23 +341,24 @@ class Carrier:
         lane.source.tell("hash", blob, at_source=True, whole=path)
         lane.order("complete", self._renamed(blob) or blob, whole=path)
 
-    def _told(self, lane: Lane, done: Message) -> None:
+    def _told(self, lane: Lane, link: Link, done: Message) -> None:
         """Take in what else was asked: our place at the target, the digest of a whole."""
-        if "fresh" in done:
+        of_target = link is lane.target
+        if "fresh" in done and of_target and link is self._session.target:
             self._session.staged_as(done)
-        elif "archive" in done:
+        elif "archive" in done and of_target:
             if done["archive"] != self._archive_digest:
                 raise errors.VerifyFailed("the archive that arrived is not the one that was sent")
             self._archive_digest = ""
         elif "whole" in done and done["whole"] in self._wholes:
             whole = self._wholes[done["whole"]]
-            whole.digests.append(done["blob"])
+            whole.digests[of_target] = done["blob"]
             if len(whole.digests) == 2:
                 del self._wholes[done["whole"]]
                 self._prove_whole(lane, whole)
 
     def _prove_whole(self, lane: Lane, whole: _Whole) -> None:
-        large, (one, other) = whole.large, whole.digests
+        large, one, other = whole.large, whole.digests[False], whole.digests[True]
         if one == other != NO_DIGEST:
             self._files += 1
             entries = self._spool.get(whole.parcel.block)

@@ -61,6 +61,7 @@ class Chooser:
         self._tell_failed = failed
         self._policy = session.request.on_conflict
         self._checksum = session.request.checksum
+        self._compares = False
         self._gate: NameGate | None = None
         self._asked: deque[list[Entry]] = deque()
         self.conflict_names: list[str] = []
@@ -83,6 +84,7 @@ class Chooser:
             self._gate = NameGate(rules, self._fail)
         known = self._session.target_found["kind"] != "absent" or bool(self._session.single)
         compare = known and not self._session.archive_name and self._session.open_target()
+        self._compares = compare
         if self._session.single:
             self._take([self._session.single[0]], compare)
         else:
@@ -120,7 +122,8 @@ class Chooser:
         self._tell_failed(path, code, sentence)
 
     def _take(self, entries: list[Entry], compare: bool) -> None:
-        entries = self._held.take(entries)
+        missing = self._held.take(map(self._session.at_target, entries))
+        entries = list(map(self._session.at_source, missing))
         self._decide(self._gate.take(entries) if self._gate else entries, compare)
 
     def _decide(self, entries: list[Entry], compare: bool) -> None:
@@ -135,7 +138,7 @@ class Chooser:
 
     def _sort(self, entries: list[Entry]) -> None:
         """Sort entries by what the target has said about them."""
-        answer = self._session.target.answer()
+        answer = self._session.target.answer("compare")
         states, others = answer["states"], answer["others"]
         same: list[tuple[Entry, Entry]] = []
         send: list[Entry] = []
@@ -145,7 +148,7 @@ class Chooser:
             elif state == SAME:
                 if entry.kind == TWIN:  # It is proven, and removed, as the file that it is.
                     entry = entry._replace(kind=FILE, link="")
-                there = self._renamed(entry)
+                there = self._session.at_target(entry)
                 same.append((entry, there._replace(path=others.get(str(index), there.path))))
             elif self._replaces(entry, state):
                 send.append(entry)
@@ -157,17 +160,31 @@ class Chooser:
         else:
             self.skipped += len(same)
 
+    def still_fits(self, entries: list[Entry]) -> list[Entry]:
+        """What has arrived and whose place at the target is free; the rest is chosen anew."""
+        if not self._compares or not entries:
+            return entries
+        self._ask(list(map(self._session.at_source, entries)), by_content=False)
+        states = self._session.target.answer("compare")["states"]
+        free: list[Entry] = []
+        taken: list[Entry] = []
+        for entry, state in zip(entries, states, strict=True):
+            fits = state == ABSENT or (entry.kind == FOLDER and state == SAME)
+            (free if fits else taken).append(entry)
+        if taken:
+            self._decide(list(map(self._session.at_source, taken)), compare=True)
+            while self._asked:
+                self._sort(self._asked.popleft())
+            self._prove_all()
+        return free
+
     def _ask(self, entries: list[Entry], by_content: bool) -> None:
         self._session.target.tell(
             "compare",
-            pack_entries(map(self._renamed, entries)),
+            pack_entries(map(self._session.at_target, entries)),
             keep_both=self._policy is OnConflict.KEEP_BOTH,
             by_content=by_content,
         )
-
-    def _renamed(self, entry: Entry) -> Entry:
-        single = self._session.single
-        return entry._replace(path=single[1]) if single else entry
 
     def _replaces(self, entry: Entry, state: str) -> bool:
         """Whether the policy has an entry sent whose place is taken by something different."""
@@ -188,7 +205,8 @@ class Chooser:
         if self._to_prove:
             # What is still in the target's memory only is no reason to remove a source.
             self._session.target.ask("sync")
-        for ours, theirs in self._to_prove:
+        while self._to_prove:
+            ours, theirs = self._to_prove.pop(0)
             self._prove(self._spool.get(ours), self._spool.get(theirs))
 
     def _prove(self, ours: bytes, theirs: bytes) -> None:
@@ -196,7 +214,7 @@ class Chooser:
         source, target = self._session.source, self._session.target
         source.tell("hash", ours, at_source=True)
         target.tell("hash", theirs)
-        here, there = source.answer(), target.answer()
+        here, there = source.answer("hash"), target.answer("hash")
         entries = unpack_entries(ours)
         if self._session.one_machine:
             for entry, one, other in zip(entries, here["ids"], there["ids"], strict=True):
@@ -215,7 +233,7 @@ class Chooser:
             self.proven.append(self._spool.add(pack_entries(proven)))
         if different:
             self._ask(different, by_content=False)
-            states = self._session.target.answer()["states"]
+            states = self._session.target.answer("compare")["states"]
             for entry, state in zip(different, states, strict=True):
                 # Alike as far as size and time tell, and yet it is not.
                 if self._replaces(entry, DIFFERENT if state in (SAME, ABSENT) else state):

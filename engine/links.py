@@ -18,6 +18,7 @@ from typing import Any
 
 from engine import bundle, errors
 from engine.agent import wire
+from engine.answers import answer_in
 from engine.ssh import CONNECT_SECONDS, SshFiles
 from engine.types import Endpoint
 
@@ -35,10 +36,15 @@ ASLEEP_SECONDS = 10.0
 CAUSE_SECONDS = 0.5
 #: Seconds the agents get to end by themselves, and again after each signal.
 ENDING_SECONDS = 1.0
-#: Batches of a scan that may wait for us; then the agent waits. The source may be done
+#: Answers of an agent that may wait for us; then the agent waits. The source may be done
 #: with its scan before the target's host has let us in.
-WAITING_BATCHES = 24
+WAITING_ANSWERS = 32
 _NOISE = 8192
+#: Commands whose answers nobody waits for: they may come late.
+_UNASKED = ("rate", "relay", "expect", "discard")
+#: Codes that no agent may name, and those that only a target may.
+_OURS = ("CANCELLED", "INTERRUPTED")
+_OF_A_TARGET = ("REPLACED", "TARGET_BUSY")
 
 
 class Hub:
@@ -61,22 +67,24 @@ class Hub:
 
     def next(self) -> tuple[Link, Message]:
         """The next answer of any link; raises what a link died of or the checkpoint raised."""
-        if self._kept:
-            return self._kept.popleft()
-        return self._alive(*self._wait())
+        link, message = self._kept.popleft() if self._kept else self._alive(*self._wait())
+        return link, link.taken(message)
 
     def wait_for(self, link: Link, *keys: str) -> Message:
         """The next answer of one link that has one of the keys; others' answers are kept."""
         for item in [item for item in self._kept if item[0] is link]:
             self._kept.remove(item)
+            link.taken(item[1])
             if any(key in item[1] for key in keys):
-                return link.taken(item[1])
+                return item[1]
         while True:
             other, message = self._alive(*self._wait())
             if other is not link:
                 self._kept.append((other, message))
-            elif any(key in message for key in keys):
-                return link.taken(message)
+                continue
+            link.taken(message)
+            if any(key in message for key in keys):
+                return message
 
     def check(self) -> None:
         """Call the checkpoint if it is due, and look for silent links."""
@@ -123,7 +131,12 @@ class Hub:
     def _alive(self, link: Link, message: Message | None) -> tuple[Link, Message]:
         if message is not None and "error" not in message:
             return link, message
-        error = self._cause(link) if message is None else errors.from_code(*message["error"])
+        if message is not None:
+            error = link.said(*message["error"])
+        elif link.dispensable:  # Others have their own ends, and their answers are still to come.
+            error = link.cause_of_death()
+        else:
+            error = self._cause(link)
         if link.dispensable:
             return link, {"lost": error}
         raise error
@@ -140,7 +153,9 @@ class Hub:
             if message is None:
                 ended.append(other)
             elif "error" in message:
-                return errors.from_code(*message["error"])
+                return other.said(*message["error"])
+            else:
+                self._kept.append((other, message))
         return min(ended, key=Link.innocence).cause_of_death()
 
 
@@ -168,9 +183,11 @@ class Link:
         self._seal = wire.Seal(self._token)
         #: Whether its end is a message ("lost") and not the transfer's end.
         self.dispensable = False
+        #: Whether it is the receiving end.
+        self.is_target = stdout is None
         #: Seconds until the answer to the last `ask` came.
         self.answered_in = 0.0
-        self._room = threading.Semaphore(WAITING_BATCHES)
+        self._room = threading.Semaphore(WAITING_ANSWERS)
         self._closing = False
         self._process: subprocess.Popen[bytes] | None = None
         read, self.stdin = os.pipe()
@@ -214,19 +231,29 @@ class Link:
         """Send a command and wait for its answer."""
         began = time.monotonic()
         self.tell(op, blob, **arguments)
-        answer = self.answer()
+        answer = self.answer(op)
         self.answered_in = time.monotonic() - began
         return answer
 
-    def answer(self) -> Message:
+    def answer(self, op: str) -> Message:
         """Wait for the answer to a command that was sent before; its blob under "blob"."""
-        message = self._hub.wait_for(self, "done")
+        while True:
+            message = self._hub.wait_for(self, "done")
+            if message.get("op") == op or message.get("op") not in _UNASKED:
+                break
+        if message.get("op") != op:
+            raise errors.AgentFailed(f"the agent on {self.place} answered something else")
         return {**message["done"], "blob": message["blob"]}
+
+    def said(self, code: str, sentence: str) -> errors.EngineError:
+        """The error an agent names; whose the transfer is, only a target can know."""
+        if code in _OURS or (code in _OF_A_TARGET and not self.is_target):
+            return errors.AgentFailed(f"the agent on {self.place} says {code}: {sentence}")
+        return errors.from_code(code, sentence)
 
     def taken(self, message: Message) -> Message:
         """A message that is being worked on, and so no longer waits."""
-        if "entries" in message:
-            self._room.release()
+        self._room.release()
         return message
 
     def check_silence(self, now: float) -> None:
@@ -341,14 +368,15 @@ class Link:
                 while True:
                     _, body = wire.read_frame(stream)  # type: ignore[arg-type]
                     self._heard = time.monotonic()
-                    message = wire.decode(body)
-                    if "entries" in message and not self._closing:
+                    message = answer_in(body)
+                    if "beat" in message:
+                        continue
+                    if not self._closing:
                         self._heard = math.inf  # While it has to wait, its silence is ours.
                         self._room.acquire()
                         self._heard = time.monotonic()
-                    if "beat" not in message:
-                        self._hub.put(self, message)
-        except (wire.EndOfStream, wire.AgentError, ValueError):
+                    self._hub.put(self, message)
+        except (wire.EndOfStream, wire.AgentError, ValueError, RecursionError):
             pass  # Said below: the answers end here, and the process tells why.
         self._hub.put(self, None)
 

@@ -43,6 +43,8 @@ class Load:
         ours: bytes = sent["blob"]
         if ours != received["blob"] or sent["errors"] or NO_DIGEST in ours:
             return False
+        if len(ours) != DIGEST * int.from_bytes(self.blob[:4], "little"):
+            return False  # As many digests as the list says that it has entries.
         self.proven.append((self.blob, ours))
         self.settled_bytes += self.parcel.bytes
         return True

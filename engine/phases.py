@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from engine import errors
-from engine.agent.wire import pack_entries
+from engine.agent.wire import AgentError, pack_entries
 from engine.carry import Carrier
 from engine.planning import Planning
 from engine.proof import Proofs
@@ -55,6 +55,10 @@ class Transfer:
             if self._request.mode is Mode.MOVE:
                 self._remove_source()
             return self._report()
+        except AgentError as error:  # What an agent said could not be read.
+            failure = errors.AgentFailed(str(error))
+            self._abandon(failure)
+            raise failure from error
         except BaseException as error:
             self._abandon(error)
             raise

@@ -57,7 +57,7 @@ class Planning:
         self.planner.finish()
         self.streams = self._choose_streams()
         self.bytes_resumed = self.bytes_held
-        self.bytes_resumed += self.planner.plan_large(self.streams, self._held.part)
+        self.bytes_resumed += self.planner.plan_large(self.streams, self._part)
         self._tell_links()
 
     @property
@@ -128,10 +128,18 @@ class Planning:
         return self._of_use(NameRules(*self._session.target.ask("names")["rules"]))
 
     def _wanted_parts(self) -> set[str]:
-        return {entry.path for entry in self.planner.large_entries if self._held.part(entry)}
+        named = map(self._session.at_target, self.planner.large_entries)
+        return {entry.path for entry in named if self._held.part(entry)}
+
+    def _part(self, entry: Entry) -> dict[str, Any]:
+        return self._held.part(self._session.at_target(entry))
 
     def _found(self, entries: list[Entry], digests: list[bytes]) -> None:
         """Entries that an earlier attempt has brought; what is removed for them is proven anew."""
+        pairs = dict(zip(entries, digests, strict=True))
+        entries = self.chooser.still_fits(entries)
+        self._stale += pairs.keys() - set(entries)
+        digests = [pairs[entry] for entry in entries]
         if self._session.request.verify_level is Verify.READBACK:
             answer = self._session.target.ask("check", pack_entries(entries))["blob"]
             good = []
@@ -140,9 +148,10 @@ class Planning:
                     good.append((entry, digest))
                 else:
                     self._stale.append(entry)
-                    self.planner.add([entry])
+                    self.planner.add([self._session.at_source(entry)])
             entries, digests = [entry for entry, _ in good], [digest for _, digest in good]
         if entries:
+            entries = list(map(self._session.at_source, entries))
             parcel = self.planner.held(entries)
             self.resumed += parcel.files
             self.bytes_held += parcel.bytes

@@ -91,7 +91,7 @@ class Proofs:
                 source.tell("remove", self._spool.get(waiting.popleft()))
                 asked += 1
                 continue
-            answer = source.answer()
+            answer = source.answer("remove")
             asked -= 1
             removed += answer["removed"]
             for path, code, message in answer["kept"]:

@@ -32,6 +32,9 @@ class Lane:
             fcntl.fcntl(self.target.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.source: Link = Link(hub, source, self.target.stdin, beside.source if beside else None)
 
+    #: Orders that the receiver has not answered yet: until then only the sender may write to it.
+    orders = 0
+
     def send_programs(self) -> None:
         """Send both agents their programs."""
         self.target.send_program()
@@ -39,6 +42,7 @@ class Lane:
 
     def order(self, op: str, blob: bytes = b"", **arguments: Any) -> None:
         """Send the receiver a command among the parcels; its answer comes through the hub."""
+        self.orders += 1
         self.source.tell("relay", self.target.command(op, blob, **arguments))
 
     def hang_up(self) -> None:
@@ -217,6 +221,14 @@ class Session:
                 raise
             return False
         return True
+
+    def at_target(self, entry: Entry) -> Entry:
+        """An entry of the source under the name that it has at the target."""
+        return entry._replace(path=self.single[1]) if self.single else entry
+
+    def at_source(self, entry: Entry) -> Entry:
+        """An entry of the target under the name that it has at the source."""
+        return entry._replace(path=self.single[0].path) if self.single else entry
 
     @property
     def one_machine(self) -> bool:

@@ -30,9 +30,11 @@ class Finisher:
     def finish(self, journal: Journal) -> None:
         """Finish every folder of the journal; those that shut us out come last, deepest first."""
         done: set[int] = set()
-        places = [at for at, body in journal.records() if "parcel" in body]
+        places = [at for at, body in journal.records() if "parcel" in body or "void" in body]
         for at in reversed(places):  # What was said later holds.
-            for entry, _ in Journal.proven(journal.record(at)):
+            body = journal.record(at)
+            done.update(hash(path) for path in body.get("void", ()))
+            for entry, _ in Journal.proven(body) if "parcel" in body else ():
                 if entry.kind != FOLDER or hash(entry.path) in done:
                     continue
                 done.add(hash(entry.path))

@@ -40,6 +40,8 @@ class Incoming:
     def take_up(self, start: int) -> None:
         """Hash what is there already, and forget what lies behind it."""
         if start:
+            if os.fstat(self._fd).st_size < start:
+                raise OSError(errno.EIO, "what had arrived of a file is not there any more")
             os.ftruncate(self._fd, start)
         buffer, left = memoryview(bytearray(_CHUNK)), start
         while left:

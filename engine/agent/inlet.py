@@ -11,6 +11,7 @@ from engine.agent.wire import (
     END_PARCEL,
     HEADER,
     MARK,
+    MAX_HEAD,
     AgentError,
     EndOfStream,
     check_header,
@@ -132,5 +133,5 @@ class Payload:
                 return True
             if self.kind not in (MARK, END_ENTRY, END_PARCEL):
                 raise AgentError("AGENT_FAILED", "a command came in the middle of a parcel")
-            self.ended = decode(self._inlet.exactly(size))
+            self.ended = decode(self._inlet.exactly(size), MAX_HEAD)
         return False

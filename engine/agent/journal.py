@@ -55,6 +55,7 @@ class Journal:
         self._machine = machine
         self._news = threading.Condition()
         self._bytes = 0
+        self._dirty = False
         self._flushing: Callable[[], None] | None = None
 
     def start(self, attempt: int) -> None:
@@ -73,6 +74,7 @@ class Journal:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         with self._news:
+            self._dirty = self._dirty or "durable" not in body
             self._bytes += worth
             if self._bytes >= DURABLE_BYTES:
                 self._news.notify()
@@ -85,32 +87,30 @@ class Journal:
 
     def _flush(self) -> None:
         assert self._flushing
-        said = os.fstat(self._fd).st_size
         while True:
             with self._news:
                 self._news.wait(DURABLE_SECONDS)
-                self._bytes = 0
-            size = os.fstat(self._fd).st_size
-            if size != said:
+                self._bytes, dirty, self._dirty = 0, self._dirty, False
+            if dirty:
                 try:
+                    size = os.fstat(self._fd).st_size
                     self._flushing()
                     self.add({"durable": size})
                 except (OSError, AgentError):
                     return  # The transfer meets the same trouble, and tells of it.
-                said = os.fstat(self._fd).st_size
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The records that can be believed, each with its place, in order.
 
         What a crash cut off at the end is removed.
         """
-        end, durable = self._survey()
+        end, flushed = self._survey()
         os.ftruncate(self._fd, end)
         machine = ""
         for at, body in self._read(end):
             if "start" in body:
                 machine = body["machine"]
-            if at < durable or machine == self._machine:
+            if machine == self._machine or any(first <= at < last for first, last in flushed):
                 yield at, body
 
     def record(self, at: int) -> dict[str, Any]:
@@ -118,13 +118,24 @@ class Journal:
         length, _ = _HEAD.unpack(os.pread(self._fd, _HEAD.size, at))
         return decode(os.pread(self._fd, length, at + _HEAD.size))
 
-    def _survey(self) -> tuple[int, int]:
-        """Where the last whole record ends, and up to where all is on the disk."""
-        end, durable = 0, 0
+    def repair(self) -> None:
+        """Remove what a crash cut off at the end, so that what is added now can be read."""
+        os.ftruncate(self._fd, self._survey()[0])
+
+    def _survey(self) -> tuple[int, list[tuple[int, int]]]:
+        """Where the last whole record ends, and from where to where all is on the disk.
+
+        A flush tells of what was written since the machine was started, and of nothing before.
+        """
+        end, since, machine = 0, 0, ""
+        flushed: dict[int, int] = {}
         for at, body in self._read(os.fstat(self._fd).st_size):
             end = at + _HEAD.size + body["bytes"]
-            durable = max(durable, body.get("durable", 0))
-        return end, durable
+            if body.get("machine", machine) != machine:
+                since, machine = at, body["machine"]
+            if "durable" in body:
+                flushed[since] = max(flushed.get(since, 0), body["durable"])
+        return end, list(flushed.items())
 
     def _read(self, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
         at = 0

@@ -49,7 +49,7 @@ class Agent:
                 self._carry_out(self._waiting.pop(0))
             kind, data = self._inlet.frame()
             if kind == HEAD:
-                self._role("target").receive(self._inlet, wire.decode(data))
+                self._role("target").receive(self._inlet, wire.decode(data, wire.MAX_HEAD))
                 continue
             if kind != JSON:
                 raise AgentError("AGENT_FAILED", "payload came where a command was due")
@@ -75,7 +75,7 @@ class Agent:
         try:
             answer = self._operation(op)(**command)
             blob = answer.pop("blob", b"")
-            self._desk.say({"done": answer}, blob)
+            self._desk.say({"done": answer, "op": op}, blob)
         except AgentError as error:
             self.fail(error.code, str(error))
         except OSError as error:

@@ -13,10 +13,12 @@ from engine.agent.incoming import Incoming
 from engine.agent.inlet import Inlet, Payload
 from engine.agent.journal import Journal, file_key
 from engine.agent.stage import (
+    check_entry,
     digest_file,
     discard,
     make_durable,
     make_folder,
+    refuse_shared,
     write_whole,
 )
 from engine.agent.tree import Tree, check_path
@@ -36,6 +38,8 @@ from engine.agent.wire import (
 from engine.agent.zipstream import ZipReader
 
 CHUNK = 1 << 20
+#: Refused attributes that are named.
+NAMED = 10
 #: A file up to this size (bytes) that comes in an archive is looked at in one piece.
 WHOLE = 4 << 20
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -79,6 +83,7 @@ class Receiver:
         self.digests = bytearray()
         self.errors: dict[str, list[str]] = {}
         self.refused: list[str] = []
+        self.refusals = 0
 
     def receive(self, inlet: Inlet, head: dict[str, Any]) -> None:
         """Write the parcel's entries; a full disk ends it, an odd name only that entry.
@@ -88,7 +93,7 @@ class Receiver:
         blob = head["blob"]
         self._entries = unpack_entries(blob)
         for entry in self._entries:
-            check_path(entry.path)
+            check_entry(entry)
         payload = Payload(inlet)
         if head["kind"] == "range":
             self._receive_slices(payload, self._entries[0], head["slices"])
@@ -197,7 +202,7 @@ class Receiver:
         try:
             folder, name = self._parent(entry.path)
             if start:
-                fd = os.open(name, _PART, dir_fd=folder)
+                fd = refuse_shared(os.open(name, _PART, dir_fd=folder))
             else:
                 fd = os.open(name, _NEW, 0o600, dir_fd=folder)
         except OSError as error:
@@ -249,11 +254,15 @@ class Receiver:
     # -- slices ------------------------------------------------------------
 
     def _receive_slices(self, payload: Payload, entry: Entry, slices: list[list[int]]) -> None:
-        folder, name = self._parent(entry.path)
-        fd = os.open(name, _PART | os.O_CREAT, 0o600, dir_fd=folder)
+        fd = -1
         try:
+            folder, name = self._parent(entry.path)
+            fd = refuse_shared(os.open(name, _PART | os.O_CREAT, 0o600, dir_fd=folder))
             if os.fstat(fd).st_size != entry.size:
                 os.ftruncate(fd, entry.size)
+        except OSError as error:
+            self._fail(0, entry, error)
+        try:
             for offset, length in slices:
                 if not 0 <= offset <= offset + length <= entry.size:
                     raise AgentError("BAD_ARCHIVE", "a slice lies outside its file")
@@ -261,14 +270,14 @@ class Receiver:
             payload.step()
             if payload.kind != END_PARCEL:
                 raise AgentError("BAD_ARCHIVE", "the parcel holds more than was announced")
-        except OSError as error:
-            raise explain(error, entry.path) from error
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def _slice(self, fd: int, entry: Entry, payload: Payload, offset: int, length: int) -> bytes:
         digest, left = hashlib.sha256(), length
-        os.lseek(fd, offset, os.SEEK_SET)
+        if fd >= 0:
+            os.lseek(fd, offset, os.SEEK_SET)
         while left:
             part = payload.some(min(left, CHUNK))
             if not part:
@@ -276,12 +285,16 @@ class Receiver:
             self._count(len(part))
             digest.update(part)
             left -= len(part)
-            write_whole(fd, part)
+            if fd >= 0 and not self.errors:
+                try:
+                    write_whole(fd, part)
+                except OSError as error:
+                    self._fail(0, entry, error)
         ended = payload.step()
         if payload.kind == END_PARCEL:
             raise AgentError("BAD_ARCHIVE", "the parcel ends before its last slice")
         ours = digest.digest()
-        if left or "error" in ended:
+        if left or "error" in ended or self.errors:
             return NO_DIGEST
         if ours == ended["blob"]:
             body = {"file": file_key(entry), "slice": [offset, length]}
@@ -348,7 +361,9 @@ class Receiver:
             from engine.agent import xattrs  # Compiled on the host only where it is asked for.
 
             for refused in xattrs.apply(fd, entry.meta):
-                self.refused.append(f"{entry.path}: {refused}")
+                self.refusals += 1
+                if len(self.refused) < NAMED:
+                    self.refused.append(f"{entry.path[-200:]}: {refused}")
             has_mode = -1  # An ACL may have changed it.
         mode = entry.mode & self._ways.mode_bits
         if mode != has_mode:

@@ -12,6 +12,8 @@ from engine.agent.tree import OPEN_FILE, Tree, check_time, entry_from
 from engine.agent.wire import (
     FILE,
     FOLDER,
+    MAX_PATH,
+    STAGING_PREFIX,
     TWIN,
     AgentError,
     Entry,
@@ -117,6 +119,16 @@ class Scanner:
                 self._report(here.path, error)
             waiting.extend(reversed(below))
 
+    def _carried(self, path: str, name: str) -> bool:
+        """Whether a name can be carried at all; it is reported if it cannot."""
+        if len(path) > MAX_PATH:
+            self._failed(path, "NAME_TOO_LONG", f"{show(path[:100])}… is too long a path")
+        elif is_staging(name):
+            self._failed(path, "NAME_RESERVED", f"{show(path)} has a name of Ketter's own")
+        else:
+            return True
+        return False
+
     def _folder(self, here: _Way, items: list[os.DirEntry[str]], below: list[_Way]) -> None:
         prefix = here.path + "/" if here.path else ""
         takes, found, bits = self._takes, self._found, self._wanted.mode_bits
@@ -126,6 +138,9 @@ class Scanner:
             try:
                 info = item.stat(follow_symlinks=False)
                 mode = info.st_mode
+                odd = len(path) > MAX_PATH or item.name.startswith(STAGING_PREFIX)
+                if odd and not stat.S_ISDIR(mode) and not self._carried(path, item.name):
+                    continue
                 if not (plain and stat.S_ISREG(mode) and info.st_nlink == 1):
                     self._special(here, item.name, info, path, below)
                 elif takes(path, False):  # By far the most entries, so with no further call.
@@ -170,7 +185,7 @@ class Scanner:
             self._found(entry)
 
     def _enter(self, here: _Way, name: str, entry: Entry, real: str, below: list[_Way]) -> None:
-        if is_staging(name):
+        if is_staging(name) or len(entry.path) > MAX_PATH:
             return
         taken = self._takes(entry.path, True)
         if not taken and not self._wanted.filter.enters(entry.path):

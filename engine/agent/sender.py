@@ -193,11 +193,16 @@ class Sender:
             os.close(fd)
 
     def _slices(self, entry: Entry, slices: list[list[int]]) -> None:
-        fd = self._open(entry)
-
         def pass_on(data: memoryview) -> None:
             self._out.write(self._drilled(data))
 
+        try:
+            fd = self._open(entry)
+        except (OSError, AgentError) as error:
+            told = explain(error, entry.path) if isinstance(error, OSError) else error
+            for index in range(len(slices)):
+                self._out.frame(END_ENTRY, {"error": self._fail(index, told)}, NO_DIGEST)
+            return
         try:
             for index, (offset, length) in enumerate(slices):
                 digest = hashlib.sha256()

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from contextlib import suppress
 from typing import Any, Callable
 
 from engine.agent.desk import Desk
-from engine.agent.tree import OPEN_FILE, Tree, remove_tree
+from engine.agent.tree import OPEN_FILE, Tree, check_path, remove_tree
 from engine.agent.wire import (
     DIGEST,
     FILE,
     FOLDER,
     LINK,
+    MAX_LINK,
+    MAX_PATH,
     NO_DIGEST,
+    STAGING_PREFIX,
     TWIN,
+    AgentError,
     Entry,
+    is_staging,
+    show,
     unpack_entries,
 )
 
 _CHUNK = 1 << 20
 _DROP_CACHE = getattr(os, "posix_fadvise", None)
 _EMPTY = hashlib.sha256().digest()
+
+
+def check_entry(entry: Entry) -> None:
+    """Refuse an entry that is none of a source's: one that leads out, or into a staging folder."""
+    path = check_path(entry.path)
+    if len(path) > MAX_PATH:
+        raise AgentError("NAME_TOO_LONG", f"{show(path[:100])}… is too long a path")
+    if entry.kind == LINK and entry.size > MAX_LINK:
+        raise AgentError("NAME_TOO_LONG", f"{show(path)} is a symlink with too long a text")
+    if STAGING_PREFIX in path and any(map(is_staging, path.split("/"))):
+        raise AgentError("PATH_OUTSIDE_ROOT", f"{show(path)} lies in a transfer's own folder")
 
 
 def make_folder(staging: Tree, path: str) -> None:
@@ -136,6 +154,14 @@ def make_durable(fd: int) -> None:
     elif syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def refuse_shared(fd: int) -> int:
+    """The descriptor of a staged file, if the file has no other name through which it is seen."""
+    if os.fstat(fd).st_nlink > 1:
+        os.close(fd)
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+    return fd
 
 
 def write_whole(fd: int, data: Any) -> None:

@@ -75,6 +75,7 @@ class Staging:
             made = self._made()
         self.attach()
         assert self.journal
+        self.journal.repair()
         self.journal.start(self._attempt)
         return made, left
 

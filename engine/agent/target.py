@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+from collections import deque
 from typing import Any
 
 from engine.agent import publish
@@ -13,7 +15,14 @@ from engine.agent.inlet import Inlet
 from engine.agent.journal import Journal
 from engine.agent.look import machine
 from engine.agent.receiver import Receiver, Ways
-from engine.agent.stage import digest_file, digests_of, discard, made_as, make_durable
+from engine.agent.stage import (
+    digest_file,
+    digests_of,
+    discard,
+    made_as,
+    make_durable,
+    refuse_shared,
+)
 from engine.agent.staging import Staging
 from engine.agent.tree import Tree
 from engine.agent.wire import (
@@ -38,6 +47,8 @@ class Target:
         self._ways = Ways()
         self._archive: ArchiveFile | None = None
         self._parcel = 0
+        #: The heads of parcels that the worker has announced, where it announces them.
+        self._expected: deque[dict[str, Any]] | None = None
 
     def _progress(self, done: int) -> None:
         self._desk.progress(done, self._parcel)
@@ -91,20 +102,41 @@ class Target:
 
     def do_check(self, blob: bytes) -> dict[str, Any]:
         """The digests of staged entries as the medium has them."""
-        return {"blob": digests_of(self._desk, self._staged()[0], blob)[1]}
+        tree, _ = self._staged()
+        make_durable(tree.fd)  # Else they would be read from memory again.
+        return {"blob": digests_of(self._desk, tree, blob)[1]}
+
+    def do_expect(self, head: dict[str, Any], digest: str, blob: bytes) -> dict[str, Any]:
+        """Take only what is announced from here on: the next parcel has this head and list."""
+        if self._expected is None:
+            self._expected = deque()
+        self._expected.append({**head, "list": digest})
+        return {"expected": head["parcel"]}
+
+    def _refuse_unexpected(self, head: dict[str, Any]) -> None:
+        if self._expected is not None:
+            said = {name: value for name, value in head.items() if name != "blob"}
+            wanted = self._expected.popleft() if self._expected else {}
+            if wanted != {**said, "list": list_digest(head["blob"])}:
+                raise AgentError("AGENT_FAILED", "a parcel came that the worker did not announce")
 
     def receive(self, inlet: Inlet, head: dict[str, Any]) -> None:
         """Receive a parcel into the staging folder; say the digests of what was written."""
         tree, journal = self._staged()
-        self._parcel = head["parcel"]
         receiver = Receiver(tree, self._desk.tree, journal, self._ways, self._progress)
         try:
+            self._refuse_unexpected(head)
+            self._parcel = head["parcel"]
             if head["kind"] == "archive":
                 if self._archive is None:
                     self._archive = ArchiveFile(tree, head["name"], self._progress)
                 self._archive.receive(inlet, head)
             else:
                 receiver.receive(inlet, head)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, struct.error) as error:
+            # It is the sender's word: what makes no sense is its fault.
+            self._desk.say({"error": ["AGENT_FAILED", f"a parcel makes no sense: {error!r:.200}"]})
+            raise EndOfStream from error
         except (AgentError, OSError) as error:
             # What is left of the payload cannot be told from commands: this agent is done.
             problem = error
@@ -117,8 +149,8 @@ class Target:
             "got": self._parcel,
             "list": list_digest(head["blob"]),
             "errors": receiver.errors,
-            "refused": receiver.refused[:10],
-            "refusals": len(receiver.refused),
+            "refused": receiver.refused,
+            "refusals": receiver.refusals,
         }
         self._desk.say({"done": answer}, bytes(receiver.digests))
 
@@ -127,7 +159,8 @@ class Target:
         tree, journal = self._staged()
         entries = unpack_entries(blob)
         journal.add({"void": [entry.path for entry in entries]})
-        for entry in reversed(entries):
+        # What is in a folder before the folder, in whatever order they were named.
+        for entry in sorted(entries, key=lambda entry: -entry.path.count("/")):
             if entry.kind != FOLDER:
                 discard(tree, entry)
                 continue
@@ -147,7 +180,7 @@ class Target:
             make_durable(tree.fd)
         digest = digest_file(tree, entry, self._desk.read, medium=self._ways.readback)
         folder, name = tree.parent(entry.path)
-        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        fd = refuse_shared(os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder))
         try:
             if os.fstat(fd).st_size != entry.size:
                 raise AgentError("CHECKSUM_MISMATCH", f"{show(entry.path)} has a wrong size")

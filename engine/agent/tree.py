@@ -16,6 +16,8 @@ from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, sh
 _WALK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 #: For reading a file or a folder: never through a link, never waiting for a pipe's other end.
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: What cannot be the last name of a path.
+_NO_NAMES = ("", ".", "..")
 _OPEN = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY
 
 
@@ -103,6 +105,7 @@ class Tree:
             self._cache.move_to_end(path)
             self._last = (path, known)
             return known
+        check_path(path)
         walked, fd = self._nearest(path)
         for name in path[len(walked) :].strip("/").split("/"):
             fd = os.open(name, _OPEN, dir_fd=fd)
@@ -113,7 +116,9 @@ class Tree:
 
     def parent(self, path: str) -> tuple[int, str]:
         """A descriptor of the folder that holds the path, and the path's last name."""
-        above, _, name = path.rpartition("/")
+        above, slash, name = path.rpartition("/")
+        if name in _NO_NAMES or "\0" in name or (slash and not above):
+            check_path(path or "..")
         return self.folder(above), name
 
     def follow(self, path: str, most: int) -> str:

@@ -36,6 +36,10 @@ JSON, HEAD, DATA, MARK, END_ENTRY, END_PARCEL = b"J", b"H", b"D", b"M", b"E", b"
 _KINDS = (JSON, HEAD, DATA, MARK, END_ENTRY, END_PARCEL)
 MAX_MESSAGE = 64 << 20
 MAX_DATA = 4 << 20
+#: Bytes of JSON in a frame that comes with payload.
+MAX_HEAD = 1 << 20
+#: Bytes of a path, and of a symlink's text: more than any system has.
+MAX_PATH, MAX_LINK = 32 << 10, 64 << 10
 #: Pieces that one system call takes (IOV_MAX).
 _MOST_PIECES = 1000
 
@@ -122,12 +126,15 @@ def encode(kind: bytes, body: dict[str, Any], blob: bytes = b"") -> bytes:
     return HEADER.pack(kind, len(data)) + data
 
 
-def decode(data: bytes) -> dict[str, Any]:
-    """The JSON object of a message, its blob under "blob"."""
+def decode(data: bytes, most: int = MAX_MESSAGE) -> dict[str, Any]:
+    """The JSON object of a message, of so many bytes at most, its blob under "blob"."""
     text, _, blob = data.partition(b"\0")
-    body = json.loads(text)
+    try:
+        body = json.loads(text) if len(text) <= most else None
+    except (ValueError, RecursionError):
+        body = None
     if not isinstance(body, dict):
-        raise AgentError("AGENT_FAILED", "a frame holds no JSON object")
+        raise AgentError("AGENT_FAILED", "a frame holds no JSON object, or too large a one")
     body["blob"] = blob
     return body
 

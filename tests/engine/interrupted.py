@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import stat
@@ -67,18 +68,20 @@ def staged(target: Path) -> int:
 class Held:
     """Keeps what was staged when a transfer was interrupted, to tell what was sent anew.
 
-    Each file gets a second name beside the target, so its inode is not used again.
+    Each file is mapped into memory, so its inode is not used again; not opened, they are
+    too many, nor given a second name, which the receiver refuses to write through.
     """
 
-    def __init__(self, target: Path, beside: Path) -> None:
-        beside.mkdir()
+    def __init__(self, target: Path) -> None:
+        self._mapped: list[mmap.mmap] = []
         self._files: dict[str, int] = {}
         for tree in target.glob(".ketter-*.part/a[0-9]*"):
             for file in tree.rglob("*"):
                 if file.is_file() and not file.is_symlink():
-                    inode = file.stat().st_ino
-                    os.link(file, beside / str(inode))
-                    self._files[file.relative_to(tree).as_posix()] = inode
+                    if file.stat().st_size:
+                        with file.open("rb") as opened:
+                            self._mapped.append(mmap.mmap(opened.fileno(), 1, prot=mmap.PROT_READ))
+                    self._files[file.relative_to(tree).as_posix()] = file.stat().st_ino
 
     def kept(self, target: Path) -> set[str]:
         """The files at the target that are those which had been staged."""

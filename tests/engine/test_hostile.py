@@ -19,7 +19,6 @@ from engine.agent.staging import Staging
 from engine.agent.wire import AgentError
 from tests.rig import hostile
 from tests.rig.hostile import EMPTY, NAME, Place, entry, facts, sha
-from tests.rig.unmended import unmended
 
 
 @pytest.fixture
@@ -137,7 +136,6 @@ def test_what_the_sender_gives_up_on_is_not_removed_behind_a_symlink(place: Plac
     place.untouched()
 
 
-@unmended("a further name of a file at the target leads the next parcels into that file")
 @pytest.mark.parametrize("parcel", ["slices", "resumed", "complete"])
 def test_a_further_name_of_a_file_at_the_target_opens_no_way_to_it(
     place: Place, parcel: str
@@ -240,7 +238,6 @@ def test_a_command_of_the_workers_counts_once_and_in_its_turn(place: Place) -> N
     assert place.take(second) == "AgentError"
 
 
-@unmended("tree.Tree does not refuse `..` itself, and not every command checks its list")
 @pytest.mark.parametrize("op", ["compare", "discard", "check"])
 def test_a_list_that_leads_out_is_refused_by_every_command(place: Place, op: str) -> None:
     blob = wire.pack_entries([entry("../../../canary/file" if op != "compare" else "../canary")])

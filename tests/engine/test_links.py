@@ -103,7 +103,7 @@ def test_a_scan_waits_for_us(
 
     assert plan["files"] == 300
     # The last batch, its failures and the answer need not wait.
-    assert 0 < max(waiting) <= links.WAITING_BATCHES + 2
+    assert 0 < max(waiting) <= links.WAITING_ANSWERS + 2
 
 
 def test_a_pause_of_our_own_is_no_silence_of_the_agents(tmp_path: Path) -> None:

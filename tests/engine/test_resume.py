@@ -71,7 +71,7 @@ def test_many_files_that_were_proven_are_not_sent_again(
     expected, before = undisturbed(tmp_path), whole(tmp_path / "a")
     arrived = killed(tmp_path, 30 * MIB, "20M", "--mode", mode, "--streams", streams)
     assert whole(tmp_path / "a") == before
-    held = Held(tmp_path / "b", tmp_path / "held")
+    held = Held(tmp_path / "b")
 
     report = resumed(tmp_path, "--mode", mode, "--streams", streams)
 
@@ -96,7 +96,7 @@ def test_of_a_large_file_little_is_lost(tmp_path: Path, streams: str, verify: st
     (tmp_path / "a" / "large.mov").chmod(0o640)
     expected = undisturbed(tmp_path)
     arrived = killed(tmp_path, 130 * MIB, "60M", "--streams", streams, "--verify", verify)
-    held = Held(tmp_path / "b", tmp_path / "held")
+    held = Held(tmp_path / "b")
 
     report = resumed(tmp_path, "--streams", streams, "--verify", verify)
 

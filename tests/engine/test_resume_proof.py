@@ -59,7 +59,7 @@ def test_a_higher_attempt_takes_over_what_a_lower_one_left(
     tmp_path: Path, run: Run, half: Callable[..., None], attempts: tuple[int, int]
 ) -> None:
     half(attempt=attempts[0])
-    held = Held(tmp_path / "b", tmp_path / "held")
+    held = Held(tmp_path / "b")
 
     report = run(attempt=attempts[1], resume=True)
 
@@ -125,7 +125,7 @@ def test_beside_a_lower_attempt_that_lives_a_higher_one_begins_anew(
     late = Paused(Phase.PUBLISH)
     lower = Beside(run, late, attempt=1, mode=Mode.MOVE)
     assert late.there.wait(30)  # All is staged and proven, and its agents hold their locks.
-    held = Held(tmp_path / "b", tmp_path / "held")
+    held = Held(tmp_path / "b")
 
     report = run(attempt=2, resume=True, mode=mode)
     late.go.set()
@@ -199,7 +199,7 @@ def test_readback_finds_a_byte_that_was_flipped_meanwhile(
     half(verify=Verify.READBACK, streams=streams)
     before = whole(tmp_path / "a")
     flip(in_staging(tmp_path, CLIP), 100)
-    held = Held(tmp_path / "b", tmp_path / "held")
+    held = Held(tmp_path / "b")
 
     report = run(resume=True, verify=Verify.READBACK, streams=streams, mode=mode)
 
@@ -224,7 +224,7 @@ def test_what_is_not_as_it_was_left_is_sent_again(
     tmp_path: Path, run: Run, half: Callable[..., None], what: str, verify: Verify
 ) -> None:
     half(verify=verify)
-    held = Held(tmp_path / "b", tmp_path / "held")
+    held = Held(tmp_path / "b")
     SPOILS[what](in_staging(tmp_path, CLIP))
 
     report = run(resume=True, verify=verify)
