@@ -7,13 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from engine import errors
-from engine.agent.wire import (
-    FOLDER,
-    NO_DIGEST,
-    list_digest,
-    pack_entries,
-    unpack_entries,
-)
+from engine.agent.wire import FOLDER, NO_DIGEST, Entry, list_digest, pack_entries, unpack_entries
 from engine.answers import is_of_parcel
 from engine.links import Link, Message
 from engine.load import Load, count_entries
