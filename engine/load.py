@@ -59,7 +59,7 @@ class Load:
             one = ours[index * DIGEST : (index + 1) * DIGEST]
             other = theirs[index * DIGEST : (index + 1) * DIGEST]
             problem = sent["errors"].get(str(index)) or received["errors"].get(str(index))
-            if not problem and one == other != NO_DIGEST:
+            if not problem and one == other != NO_DIGEST and len(one) == DIGEST:
                 proven.append(entry)
                 digests.append(one)
                 continue

@@ -208,6 +208,7 @@ class Session:
                 request.verify_level is Verify.READBACK, request.xattrs, request.special_bits
             ],
             "resume": resume,
+            "announced": True,
         }  # fmt: skip
 
     def open_target(self) -> bool:

@@ -97,7 +97,11 @@ class Scanner:
         info = os.fstat(self._tree.fd)
         mode = info.st_mode & self._wanted.mode_bits
         entry = Entry(".", FOLDER, 0, check_time(info.st_mtime_ns, "."), mode, info.st_ino)
-        return self._with_attributes(entry, ".")
+        if not self._wanted.xattrs:
+            return entry
+        from engine.agent import xattrs
+
+        return entry._replace(meta=xattrs.read(self._tree.fd))
 
     def scan(self) -> None:
         """Walk the whole tree; raises only where its top cannot be read."""

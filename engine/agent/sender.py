@@ -80,7 +80,7 @@ class Sender:
             self._plain(entries, head.get("starts", {}))
         else:
             self._archive(kind, entries, last)
-        self._out.frame(END_PARCEL, {"errors": self.errors}, bytes(self.digests))
+        self._out.frame(END_PARCEL, {}, bytes(self.digests))
 
     # -- zip parcels -------------------------------------------------------
 

@@ -135,7 +135,7 @@ def made_as(fd: int) -> int:
 
     A default ACL of the target's folder may take bits away, and so may a file system.
     """
-    name = f".mode-{os.getpid()}"
+    name = f".{os.getpid():x}"
     probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755, dir_fd=fd)
     try:
         return 0o755 if os.fstat(probe).st_mode & 0o777 == 0o755 else 0

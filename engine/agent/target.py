@@ -70,14 +70,18 @@ class Target:
         blob: bytes,
         attach: bool = False,
         resume: bool = False,
+        announced: bool = False,
     ) -> dict[str, Any]:
         """Make and open the target folder and prepare the staging folder in it.
 
         Or, with `attach`, join the agent that has prepared it. With `resume`
         what is left of an earlier attempt is told first. `fresh` says that the
-        target folder was made for this transfer.
+        target folder was made for this transfer. If parcels are `announced`, by
+        `expect`, no others are taken.
         """
         made = self._desk.open(root, path, make=True)
+        if announced:
+            self._expected = deque()
         self._ways = Ways(*ways)
         self._staging = Staging(self._desk.tree.fd, transfer_id, attempt, machine())
         left = False
@@ -107,10 +111,9 @@ class Target:
         return {"blob": digests_of(self._desk, tree, blob)[1]}
 
     def do_expect(self, head: dict[str, Any], digest: str, blob: bytes) -> dict[str, Any]:
-        """Take only what is announced from here on: the next parcel has this head and list."""
-        if self._expected is None:
-            self._expected = deque()
-        self._expected.append({**head, "list": digest})
+        """Announce a parcel: it has this head and list."""
+        if self._expected is not None:
+            self._expected.append({**head, "list": digest})
         return {"expected": head["parcel"]}
 
     def _refuse_unexpected(self, head: dict[str, Any]) -> None:
