@@ -5,48 +5,87 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('jobs', '0001_initial'),
-        ('portals', '0001_initial'),
+        ("jobs", "0001_initial"),
+        ("portals", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.RemoveConstraint(
-            model_name='job',
-            name='job_streams_range',
+            model_name="job",
+            name="job_streams_range",
         ),
         migrations.RemoveConstraint(
-            model_name='jobparcel',
-            name='parcel_kind_known',
+            model_name="jobparcel",
+            name="parcel_kind_known",
         ),
         migrations.AlterField(
-            model_name='job',
-            name='on_conflict',
-            field=models.CharField(choices=[('fail', 'fail'), ('skip', 'skip'), ('overwrite', 'overwrite'), ('overwrite-older', 'overwrite what is older'), ('keep-both', 'keep both')], default='fail', max_length=16, verbose_name='on conflict'),
+            model_name="job",
+            name="on_conflict",
+            field=models.CharField(
+                choices=[
+                    ("fail", "fail"),
+                    ("skip", "skip"),
+                    ("overwrite", "overwrite"),
+                    ("overwrite-older", "overwrite what is older"),
+                    ("keep-both", "keep both"),
+                ],
+                default="fail",
+                max_length=16,
+                verbose_name="on conflict",
+            ),
         ),
         migrations.AlterField(
-            model_name='job',
-            name='strategy',
-            field=models.CharField(choices=[('auto', 'automatic'), ('zip', 'pack everything'), ('files', 'file by file'), ('archive', 'deliver one archive')], default='auto', max_length=16, verbose_name='strategy'),
+            model_name="job",
+            name="strategy",
+            field=models.CharField(
+                choices=[
+                    ("auto", "automatic"),
+                    ("zip", "pack everything"),
+                    ("files", "file by file"),
+                    ("archive", "deliver one archive"),
+                ],
+                default="auto",
+                max_length=16,
+                verbose_name="strategy",
+            ),
         ),
         migrations.AlterField(
-            model_name='job',
-            name='streams',
-            field=models.PositiveSmallIntegerField(default=0, help_text='0 chooses by the round trip and the processors.', verbose_name='streams'),
+            model_name="job",
+            name="streams",
+            field=models.PositiveSmallIntegerField(
+                default=0,
+                help_text="0 chooses by the round trip and the processors.",
+                verbose_name="streams",
+            ),
         ),
         migrations.AlterField(
-            model_name='jobparcel',
-            name='kind',
-            field=models.CharField(choices=[('zip', 'zip'), ('file', 'file'), ('range', 'slices of a file'), ('archive', 'part of an archive')], max_length=8, verbose_name='kind'),
+            model_name="jobparcel",
+            name="kind",
+            field=models.CharField(
+                choices=[
+                    ("zip", "zip"),
+                    ("file", "file"),
+                    ("range", "slices of a file"),
+                    ("archive", "part of an archive"),
+                ],
+                max_length=8,
+                verbose_name="kind",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('streams__gte', 0), ('streams__lte', 32)), name='job_streams_range'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("streams__gte", 0), ("streams__lte", 32)),
+                name="job_streams_range",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='jobparcel',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['zip', 'file', 'range', 'archive'])), name='parcel_kind_known'),
+            model_name="jobparcel",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("kind__in", ["zip", "file", "range", "archive"])),
+                name="parcel_kind_known",
+            ),
         ),
     ]

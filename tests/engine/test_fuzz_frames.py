@@ -206,7 +206,10 @@ def test_whatever_a_journal_says_only_the_staged_tree_is_cleared(journal: bytes)
         before = facts(root / "canary")
         told: list[dict[str, Any]] = []
 
-        event(hostile.ending(lambda: survey.take_up(lambda body, blob: told.append(body))))
+        def take_up() -> None:
+            survey.take_up(lambda body, blob: told.append(body))
+
+        event(hostile.ending(take_up, hostile.OF_A_JOURNAL))
 
         assert facts(root / "canary") == before
         assert sorted(os.listdir(root)) == ["canary", "staging"]

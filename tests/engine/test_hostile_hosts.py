@@ -290,7 +290,8 @@ def test_what_is_proven_is_not_written_to_by_another_stream(
     lie(source=LATER.replace("FLAG", str(tree / "flag")))
 
     try:
-        report = run(Slow(), streams=2, strategy=Strategy.FILES)
+        # Slow enough for the second stream to be there in time.
+        report = run(Slow(), streams=2, strategy=Strategy.FILES, bwlimit=8_000_000)
     except engine.EngineError:
         assert sorted(os.listdir(tree / "b")) == ["private"]
         return

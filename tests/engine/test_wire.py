@@ -349,7 +349,7 @@ ONE_MORE = b"""
     ("evil", "error"),
     [
         (COMMAND, engine.AgentFailed),
-        (OTHER_ENTRIES, engine.VerifyFailed),
+        (OTHER_ENTRIES, engine.AgentFailed),
         (ONE_MORE + HEAD_LINE, engine.AgentFailed),
     ],
 )

@@ -38,10 +38,10 @@ _known: set[str] = set()
 
 
 def tell(ended: str) -> None:
-    """Print a known bug the first time it is met."""
-    if ended.startswith("bug") and ended not in _known:
+    """Print a known exception the first time it is met."""
+    if ended.startswith("known") and ended not in _known:
         _known.add(ended)
-        print(f"known {ended}", file=sys.stderr, flush=True)
+        print(ended, file=sys.stderr, flush=True)
 
 
 def _list(data: bytes) -> None:
@@ -69,7 +69,8 @@ def _journal(data: bytes) -> None:
     (root / "staging" / "a1" / "a").write_bytes(b"x")
     tree = Tree(os.open(root / "staging" / "a1", os.O_RDONLY))
     try:
-        tell(hostile.ending(lambda: Survey(tree, journal).take_up(lambda body, blob: None)))
+        survey = Survey(tree, journal)
+        tell(hostile.ending(lambda: survey.take_up(lambda *_: None), hostile.OF_A_JOURNAL))
         assert sorted(os.listdir(root / "staging")) == ["a1", "journal"]
     finally:
         journal.close()

@@ -61,5 +61,5 @@ def listen(said: bytes, most: int = 1000) -> list[Message]:
 
 
 def heard(said: bytes) -> str:
-    """How listening to such an agent ends: "done", or the name of a known bug."""
+    """How listening to such an agent ends, see `ending`."""
     return ending(lambda: listen(said))

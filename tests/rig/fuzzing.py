@@ -65,6 +65,14 @@ odd = (
 )
 
 
+#: A further name of a file that the target has; see `hostile.Place`.
+there = st.builds(
+    lambda path, of: (hostile.entry(path, f"target/{of}".encode(), "h", link=of), b""),
+    fine_names,
+    st.sampled_from(("file", "folder/file")),
+)
+
+
 @st.composite
 def filled(draw: st.DrawFn) -> tuple[Entry, bytes]:
     """An entry and its content, whose size it mostly tells."""
@@ -90,7 +98,7 @@ def _slices(size: int) -> st.SearchStrategy[list[list[int]]]:
 @st.composite
 def parcels(draw: st.DrawFn) -> list[bytes]:
     """The frames of one parcel, more or less as they should be."""
-    files = draw(st.lists(filled(), min_size=1, max_size=4))
+    files = draw(st.lists(filled() | filled() | there, min_size=1, max_size=4))
     entries = [entry for entry, _ in files]
     kind = draw(st.sampled_from(("file", "file", "zip", "zip", "range", "archive")))
     digests = [hostile.sha(content) for _, content in files]
