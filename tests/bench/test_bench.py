@@ -69,12 +69,13 @@ def test_two_cases_at_a_tiny_scale(tmp_path):
 
 @pytest.mark.slow
 def test_growth_at_a_tiny_scale(tmp_path):
-    figures, printed = bench(tmp_path, "growth", "--files", "100,200", "--sizes", "0.001")
+    # Enough files for every process to live through a few looks of the watch.
+    figures, printed = bench(tmp_path, "growth", "--files", "4000,5000", "--sizes", "0.001")
     shown = [(point["series"], point["way"], point["files"]) for point in figures["points"]]
     assert shown == [
-        ("files", "local", 100),
-        ("files", "ssh", 100),
-        ("files", "local", 200),
+        ("files", "local", 4000),
+        ("files", "ssh", 4000),
+        ("files", "local", 5000),
         ("bytes", "local", 1),
     ]
     assert not any(point["trouble"] or point["skipped"] for point in figures["points"])

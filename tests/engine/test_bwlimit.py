@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.rig.trees import assert_equal_trees
 
 #: Bytes, bytes per second, and how far from their quotient the time may be.
 SIZE, RATE, SLACK = 128 * MIB, 32 * MIB, 0.05
+
+#: A busy machine can make a transfer late but never early: only being late is tried again.
+TRIES = 3
 
 pytestmark = pytest.mark.slow
 
@@ -53,13 +57,20 @@ def test_the_rate_holds_over_all_streams(
     tmp_path: Path, run: Run, build: Callable[[Path], None], streams: int
 ) -> None:
     build(tmp_path / "a")
-    watch = Watch()
+    due = SIZE / RATE
 
-    report = run(watch, streams=streams, bwlimit=RATE)
+    for _ in range(TRIES):
+        shutil.rmtree(tmp_path / "b", ignore_errors=True)
+        watch = Watch()
+        report = run(watch, streams=streams, bwlimit=RATE)
 
-    assert report.streams == streams
-    assert watch.seconds == pytest.approx(SIZE / RATE, rel=SLACK)
-    assert_equal_trees(tmp_path / "a", tmp_path / "b")
+        assert report.streams == streams
+        assert watch.seconds >= due * (1 - SLACK)
+        assert_equal_trees(tmp_path / "a", tmp_path / "b")
+        if watch.seconds <= due * (1 + SLACK):
+            break
+    else:
+        pytest.fail(f"late {TRIES} times, at last {watch.seconds:.2f} s instead of {due:.2f} s")
 
 
 @pytest.mark.parametrize("streams", [1, 4])
