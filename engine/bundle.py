@@ -12,12 +12,12 @@ takes that, which is quicker by 30 ms, any other compiles the source.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import marshal
 import os
 import struct
 import zlib
+from _blake2 import blake2b  # Not hashlib, see `wire`.
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER, cache_from_source
@@ -63,7 +63,7 @@ _BOOTSTRAP = """
 import sys
 if sys.version_info < (3, 8): sys.exit("%(too_old)s")
 import hashlib, json, marshal, os, zlib
-from importlib.util import MAGIC_NUMBER
+MAGIC_NUMBER = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
 ModuleSpec = type(json.__spec__)
 def read(left):
     data = b""
@@ -122,7 +122,7 @@ def program(here: bool) -> bytes:
 
 def sealed(data: bytes, token: str) -> bytes:
     """A program as the bootstrap with that token believes it."""
-    digest = hashlib.blake2b(data, key=bytes.fromhex(token), digest_size=32).digest()
+    digest = blake2b(data, key=bytes.fromhex(token), digest_size=32).digest()
     return digest + len(data).to_bytes(4, "big") + data
 
 

@@ -105,10 +105,16 @@ class Hub:
                 self._kept.append((link, {"lost": error}))
                 link.hang_up()
 
-    def close(self) -> None:
-        """End every agent, all at the same time, and wait for them."""
+    def close(self, done: bool = False) -> None:
+        """End every agent, all at the same time, and wait for them.
+
+        With `done` they have nothing to do any more, so that no ssh need wait for the far
+        end's goodbye: that would take a round trip.
+        """
         for link in self.links:
             link.hang_up()
+            if done and link.is_far:
+                link.send_signal(signal.SIGTERM)
         for how in (None, signal.SIGTERM, signal.SIGKILL):
             until = time.monotonic() + ENDING_SECONDS
             for link in self.links:
@@ -269,6 +275,11 @@ class Link:
     def forgive(self) -> None:
         """Count its silence from now on: it was us who did not listen."""
         self._heard = time.monotonic()
+
+    @property
+    def is_far(self) -> bool:
+        """Whether it is behind ssh."""
+        return self._ssh is not None
 
     def innocence(self) -> int:
         """How little likely its end is the cause of others': lines break, agents are killed."""

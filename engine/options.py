@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
+from _blake2 import blake2b
 from typing import Any
 
 from engine import errors
@@ -132,7 +132,8 @@ def request(options: argparse.Namespace) -> Request:
         check_filters(options.filters)
     # The same two places give the same staging folder, so a repeated command
     # goes on from what a killed one left, or clears it away.
-    name = hashlib.sha256(os.fsencode(f"{options.source}\0{options.target}")).hexdigest()[:16]
+    places = os.fsencode(f"{options.source}\0{options.target}")
+    name = blake2b(places, digest_size=8).hexdigest()
     return Request(
         source=place(options.source, options),
         target=place(options.target, options),

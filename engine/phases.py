@@ -54,7 +54,9 @@ class Transfer:
                 self._publish()
             if self._request.mode is Mode.MOVE:
                 self._remove_source()
-            return self._report()
+            report = self._report()
+            self._session.close(done=True)
+            return report
         except AgentError as error:  # What an agent said could not be read.
             failure = errors.AgentFailed(str(error))
             self._abandon(failure)

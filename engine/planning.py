@@ -22,11 +22,11 @@ NAMED = 20
 #: One OpenSSH channel moves at most about this much (bytes) per round trip.
 CHANNEL_WINDOW = 2 << 20
 #: What several channels together should be able to move (bytes per second).
-WANTED_RATE = 200 << 20
+WANTED_RATE = 320 << 20
 #: A round trip (seconds) below this does not hold a channel back.
 NEAR = 0.004
 #: A further stream is opened for every so many bytes, at least.
-WORTH_A_STREAM = 8 << 20
+WORTH_A_STREAM = 16 << 20
 #: So many bytes between machines with so many processors use several streams in any case.
 MANY_CORES, MANY_BYTES = 8, 4 << 30
 

@@ -28,9 +28,12 @@ class Lane:
         self, hub: Hub, source: Endpoint, target: Endpoint, beside: Lane | None = None
     ) -> None:
         self.target: Link = Link(hub, target, beside=beside.target if beside else None)
-        with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere it is smaller.
-            fcntl.fcntl(self.target.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.source: Link = Link(hub, source, self.target.stdin, beside.source if beside else None)
+        for link in (self.target, self.source):
+            # Room for a whole program, so that nobody waits for an agent that is just starting.
+            # Linux only; elsewhere it is smaller.
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(link.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     #: Orders that the receiver has not answered yet: until then only the sender may write to it.
     orders = 0
@@ -279,9 +282,9 @@ class Session:
         finally:
             hub.close()
 
-    def close(self) -> None:
-        """End all agents."""
-        self.hub.close()
+    def close(self, done: bool = False) -> None:
+        """End all agents; with `done` they have no work left."""
+        self.hub.close(done)
         self.lanes.clear()
 
     def _aim_file(self) -> None:

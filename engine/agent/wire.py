@@ -20,11 +20,11 @@ as columns (`pack_entries`): five times cheaper than JSON, and they are long.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import struct
 import sys
+from _blake2 import blake2b  # Not hashlib: that loads OpenSSL, which takes 5 ms.
 from array import array
 from typing import Any, BinaryIO, Iterable, NamedTuple, Sequence
 
@@ -168,7 +168,7 @@ class Seal:
     def _sign(self, data: bytes) -> bytes:
         self._number += 1
         salt = self._number.to_bytes(16, "big")
-        return hashlib.blake2b(data, digest_size=self.SIZE, key=self._key, salt=salt).digest()
+        return blake2b(data, digest_size=self.SIZE, key=self._key, salt=salt).digest()
 
 
 _LIST = struct.Struct("<4I")  # Entries, and the bytes of paths, of links and of attributes.
@@ -211,7 +211,7 @@ def unpack_entries(data: bytes) -> list[Entry]:
 
 def list_digest(data: bytes) -> str:
     """What names a list of entries: the worker compares it with that of the list it sent."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return blake2b(data, digest_size=16).hexdigest()
 
 
 def _unpack(data: bytes) -> list[Entry]:
