@@ -40,6 +40,8 @@ class Watcher(Protocol):
         self, parcel: Parcel, entries: bytes, digests: bytes, count: tuple[int, int]
     ) -> None: ...
 
+    def bandwidth(self, asked: int) -> int: ...
+
     def warned(self, code: str, message: str) -> None: ...
 
 
@@ -205,11 +207,13 @@ class Carrier:
 
     def _share_rate(self) -> None:
         """Share the rate among the lanes that are at work now; each hears of it at once."""
-        limit, busy = self._session.request.bwlimit, [ln for ln, ls in self._loads.items() if ls]
-        for lane in busy if limit else ():
-            if self._rates.get(lane) != limit // len(busy):
-                self._rates[lane] = limit // len(busy)
-                lane.source.tell("rate", rate=self._rates[lane])
+        limit = self._watcher.bandwidth(self._session.request.bwlimit)
+        busy = [lane for lane, loads in self._loads.items() if loads]
+        for lane in busy:
+            rate = max(1, limit // len(busy)) if limit else 0
+            if self._rates.get(lane, 0) != rate:
+                self._rates[lane] = rate
+                lane.source.tell("rate", rate=rate)
 
     def _renamed(self, blob: bytes) -> bytes:
         """The list with the one name it has at the target; nothing if it is the same."""

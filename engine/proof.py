@@ -47,6 +47,10 @@ class Proofs:
         """The counters changed."""
         self._watch.moved(done_bytes, done_files)
 
+    def bandwidth(self, asked: int) -> int:
+        """How many bytes per second may be used now."""
+        return self._watch.bandwidth(asked)
+
     def warned(self, code: str, message: str) -> None:
         """Something is not as it should be, and the transfer goes on."""
         self._watch.warned(code, message)
@@ -88,6 +92,8 @@ class Proofs:
         waiting = deque(blocks)
         while waiting or asked:
             if waiting and asked < ASKED_AHEAD:
+                # Whoever was frozen and replaced meanwhile learns of it here, and removes nothing.
+                self._session.hub.check()
                 source.tell("remove", self._spool.get(waiting.popleft()))
                 asked += 1
                 continue

@@ -269,14 +269,18 @@ class Observer(Protocol):
     All methods are called from the thread that called `engine.run`.
     `checkpoint` is called at least once a second and may raise to stop the
     transfer: `Cancelled`, or anything else, which passes through unchanged
-    after the agents were ended. Manifests are made only if `wants_manifests`:
-    they cost some time. `event` is for the few things worth a line
-    in the trail, never one per file. `progress` comes at most twice a second.
+    after the agents were ended. `bandwidth` says how many bytes per second may be
+    used now, given the request's `bwlimit`; it is asked all the time. Manifests
+    are made only if `wants_manifests`: they cost some time. `event` is for the
+    few things worth a line in the trail, never one per file. `progress` comes at
+    most twice a second.
     """
 
     wants_manifests: bool
 
     def checkpoint(self) -> None: ...
+
+    def bandwidth(self, asked: int) -> int: ...
 
     def phase(self, phase: Phase) -> None: ...
 
@@ -296,6 +300,10 @@ class SilentObserver:
 
     def checkpoint(self) -> None:
         """Let the transfer go on."""
+
+    def bandwidth(self, asked: int) -> int:
+        """Use what was asked for."""
+        return asked
 
     def phase(self, phase: Phase) -> None:
         """Ignore the phase."""

@@ -61,6 +61,10 @@ class Watch:
             data = {"number": number, "codes": sorted({row[1] for row in problems})}
             self._observer.event("warning", code, f"{number} {what}: {told}", data)
 
+    def bandwidth(self, asked: int) -> int:
+        """How many bytes per second may be used now."""
+        return self._observer.bandwidth(asked)
+
     def warned(self, code: str, message: str) -> None:
         """An event for something that may happen again and again; told a few times."""
         self._warned[code] = self._warned.get(code, 0) + 1

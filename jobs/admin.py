@@ -1,8 +1,9 @@
-"""Jobs in the admin: launch, watch, cancel, relaunch. Nothing else changes a job."""
+"""Jobs in the admin: launch, watch, pause, cancel, relaunch. Nothing else changes a job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -26,12 +27,29 @@ from jobs.errors import JobError
 from jobs.forms import JobForm
 from jobs.models import Job
 from jobs.orders import ORDER_FIELDS
-from jobs.services import job_cancel, job_create, job_relaunch
+from jobs.services import (
+    job_cancel,
+    job_create,
+    job_pause,
+    job_relaunch,
+    job_resume,
+    job_retry_failed,
+)
 
 #: As many events are on the page of a job; the API has them all.
 EVENTS_SHOWN = 200
 #: As many jobs are refreshed at once; a list page has fewer.
 ROWS_REFRESHED = 200
+
+
+#: The buttons on the page of a job: what each does, and which permission it takes.
+VERBS: dict[str, tuple[Callable[..., Job], str]] = {
+    "cancel": (job_cancel, "jobs.change_job"),
+    "pause": (job_pause, "jobs.change_job"),
+    "resume": (job_resume, "jobs.change_job"),
+    "relaunch": (job_relaunch, "jobs.add_job"),
+    "retry_failed": (job_retry_failed, "jobs.add_job"),
+}
 
 
 @admin.register(Job)
@@ -68,9 +86,13 @@ class JobAdmin(ModelAdmin):
         (_("From"), {"fields": (("source_portal", "source_path"),)}),
         (_("To"), {"fields": (("target_portal", "target_path"),)}),
         (_("How"), {"fields": (("strategy", "verify"), ("on_conflict", "streams"))}),
+        (
+            _("When and how hard"),
+            {"fields": (("priority", "max_tries"), ("bandwidth_limit", "start_at"), "draft")},
+        ),
         (_("What"), {"fields": (("include", "exclude"),)}),
     )
-    actions = ("cancel_selected", "relaunch_selected")
+    actions = ("cancel_selected", "pause_selected", "resume_selected", "relaunch_selected")
 
     # Who may do what: operators launch and end jobs, but nobody edits or deletes one.
 
@@ -90,7 +112,9 @@ class JobAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Job, form: JobForm, change: bool) -> None:
         """Launch the job that the form describes."""
-        job = job_create(by=asker(request), **{name: getattr(obj, name) for name in ORDER_FIELDS})
+        asked = {name: getattr(obj, name) for name in ORDER_FIELDS}
+        when = {name: form.cleaned_data[name] for name in ("start_at", "draft")}
+        job = job_create(by=asker(request), **asked, **when)
         obj.__dict__.update(job.__dict__)
 
     def response_add(
@@ -149,6 +173,20 @@ class JobAdmin(ModelAdmin):
         text = ngettext("%d job is being cancelled.", "%d jobs are being cancelled.", done)
         messages.info(request, text % done)
 
+    @admin.action(description=_("Pause selected jobs"), permissions=["cancel"])
+    def pause_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        """Pause several jobs; those that cannot be paused are left alone."""
+        done = _each(request, jobs, job_pause)
+        text = ngettext("%d job is being paused.", "%d jobs are being paused.", done)
+        messages.info(request, text % done)
+
+    @admin.action(description=_("Start or resume selected jobs"), permissions=["cancel"])
+    def resume_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        """Let several jobs begin or go on; those that wait for nobody are left alone."""
+        done = _each(request, jobs, job_resume)
+        text = ngettext("%d job goes on.", "%d jobs go on.", done)
+        messages.info(request, text % done)
+
     @admin.action(description=_("Relaunch selected jobs"), permissions=["add"])
     def relaunch_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
         """Launch several ended jobs again; live ones are left alone."""
@@ -164,11 +202,13 @@ class JobAdmin(ModelAdmin):
         return [
             path("live/", wrap(self.rows_view), name="jobs_job_rows"),
             path("<uuid:pk>/live/", wrap(self.live_view), name="jobs_job_live"),
-            path("<uuid:pk>/cancel/", wrap(require_POST(self.cancel_view)), name="jobs_job_cancel"),
-            path(
-                "<uuid:pk>/relaunch/",
-                wrap(require_POST(self.relaunch_view)),
-                name="jobs_job_relaunch",
+            *(
+                path(
+                    f"<uuid:pk>/{verb}/",
+                    wrap(require_POST(partial(self.verb_view, verb=verb))),
+                    name=f"jobs_job_{verb}",
+                )
+                for verb in VERBS
             ),
             *super().get_urls(),
         ]
@@ -200,21 +240,15 @@ class JobAdmin(ModelAdmin):
         context = {"jobs": jobs, "live": [job for job in jobs if job.is_live]}
         return render(request, "admin/jobs/job/rows.html", context)
 
-    def cancel_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Cancel one job."""
-        self._must(self.has_cancel_permission(request))
-        job = get_object_or_404(Job, pk=pk)
-        _each(request, [job], job_cancel)
-        return HttpResponseRedirect(_page_of(job))
-
-    def relaunch_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Relaunch one job, and go to the new one."""
-        self._must(self.has_add_permission(request))
+    def verb_view(self, request: HttpRequest, pk: UUID, verb: str) -> HttpResponse:
+        """One of the buttons on a job's page; a new job's page is shown at once."""
+        act, permission = VERBS[verb]
+        self._must(request.user.has_perm(permission))
         job = get_object_or_404(Job, pk=pk)
         try:
-            job = job_relaunch(job, by=asker(request))
+            job = act(job, by=asker(request))
         except JobError as error:
-            messages.error(request, str(error))
+            messages.warning(request, f"{job}: {error}")
         return HttpResponseRedirect(_page_of(job))
 
     def _live_context(self, request: HttpRequest, job: Job) -> dict[str, Any]:
@@ -223,8 +257,8 @@ class JobAdmin(ModelAdmin):
             "job": job,
             "events": job.events.order_by("-seq")[:EVENTS_SHOWN],
             "parcels": parcels.annotate(count=Count("id"), files=Sum("files"), bytes=Sum("bytes")),
-            "may_cancel": self.has_cancel_permission(request),
-            "may_relaunch": self.has_add_permission(request),
+            "may_change": self.has_cancel_permission(request),
+            "may_launch": self.has_add_permission(request),
         }
 
     @staticmethod

@@ -1,8 +1,7 @@
-"""Between a job's row and the engine: what to transfer, who watches, how it ended."""
+"""Between a job's row and the engine: what to transfer, and what became of it."""
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -10,27 +9,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 from django.template.defaultfilters import filesizeformat
-from django.utils import timezone
 
 import engine
-from jobs.errors import Orphaned
+from engine.errors import NEEDS_PERSON, TRANSIENT
+from jobs.attempts import bandwidth_share, job_wait
+from jobs.errors import HandedBack, Paused
+from jobs.hints import hint_for
+from jobs.life import job_move
 from jobs.models import EventLevel, Job
-from jobs.services import attempt_record, cancel_requested, job_move
-from jobs.states import Status
-from jobs.text import storable
-from jobs.trail import Note
-from portals.endpoints import endpoint_for
+from jobs.observer import LOOK_EVERY, JobObserver, put_up_with
+from jobs.states import LIVE, Status
+from portals.endpoints import endpoint_for, thawed
 from portals.errors import PortalError
+from portals.models import Portal
 
-logger = logging.getLogger(__name__)
-
-#: Seconds between two looks at the row while a transfer runs.
-LOOK_EVERY = 1.0
-#: The part of the lease for which an unreachable database is put up with. What
-#: is left is for the engine to stop before somebody else may start.
-PATIENCE = 0.8
 #: As many failures are named in the last event; the total is always given.
 FAILURES_NAMED = 100
 
@@ -42,10 +36,11 @@ def worker_name() -> str:
 
 def request_for(job: Job) -> engine.Request:
     """The transfer a job asks for, with the secrets it needs."""
-    limit = min(job.source_portal.max_streams, job.target_portal.max_streams)
+    source, target = _portals_of(job)
+    limit = min(source.max_streams, target.max_streams)
     return engine.Request(
-        source=endpoint_for(job.source_portal, job.source_path),
-        target=endpoint_for(job.target_portal, job.target_path),
+        source=endpoint_for(source, job.source_path),
+        target=endpoint_for(target, job.target_path),
         transfer_id=job.id.hex,
         attempt=job.attempt,
         mode=engine.Mode(job.mode),
@@ -59,13 +54,27 @@ def request_for(job: Job) -> engine.Request:
         ),
         streams=min(job.streams, limit),
         max_streams=limit,
+        bwlimit=bandwidth_share(job),
         resume=True,
+    )
+
+
+def _portals_of(job: Job) -> tuple[Portal, Portal]:
+    """Both portals, where they were when the job began."""
+    if not job.frozen:
+        return job.source_portal, job.target_portal
+    return (
+        thawed(job.source_portal, job.frozen["source"]),
+        thawed(job.target_portal, job.frozen["target"]),
     )
 
 
 @dataclass(frozen=True)
 class End:
-    """How a transfer ended, in the words of `job_move`."""
+    """How an attempt ended, in the words of `job_move`.
+
+    `advanced` says of one that is to be tried again whether anything arrived.
+    """
 
     status: Status
     code: str
@@ -73,13 +82,14 @@ class End:
     level: str = EventLevel.INFO
     data: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
+    advanced: bool = False
 
 
 def transfer(job: Job) -> End:
     """Run the engine for a claimed job and say how it ended.
 
-    Raises `engine.Replaced` when the job is no longer ours to end, and
-    whatever a bug raises.
+    Raises `engine.Replaced` when the job is no longer ours to end, `HandedBack`
+    when this worker was told to end, and whatever a bug raises.
     """
     observer = JobObserver(job)
     try:
@@ -88,34 +98,59 @@ def transfer(job: Job) -> End:
         end = end_of(engine.run(request_for(job), observer))
     except engine.Replaced:
         raise
+    except HandedBack:
+        observer.save()
+        raise
+    except Paused as stop:
+        end = End(Status.PAUSED, "PAUSED", str(stop))
     except engine.Cancelled as stop:
         end = End(Status.CANCELLED, "CANCELLED", str(stop))
     except (engine.EngineError, PortalError) as error:
-        end = failure(error.code, str(error))
-        if getattr(error, "kept", False):
-            _discard_kept(job, end)
+        end = _end_after(error, observer)
+        if getattr(error, "kept", False) and not _goes_on(end):
+            _discard(job, end)
+    if job.attempt > 1 and end.status in {Status.CANCELLED, Status.FAILED}:
+        _discard(job, end)  # It may have ended before it came to what earlier attempts left.
     observer.save()
     return end
 
 
-def _discard_kept(job: Job, end: End) -> None:
-    """Remove what a failed job has left at the target to go on from: it will not go on."""
-    try:
-        engine.discard(request_for(job))
-    except (engine.EngineError, PortalError) as error:
-        end.data["left"] = f"What had arrived stays in a hidden folder at the target: {error}"
+def _end_after(error: engine.EngineError | PortalError, observer: JobObserver) -> End:
+    """What comes after an error: another try, a person, or the end."""
+    if error.retry == TRANSIENT:
+        return End(Status.RETRY_WAIT, error.code, str(error), advanced=observer.advanced)
+    if error.retry == NEEDS_PERSON:
+        message = f"{error} {hint_for(error.code)}"
+        columns = {"error_code": error.code, "error_message": message}
+        return End(Status.NEEDS_ATTENTION, error.code, message, EventLevel.ERROR, columns=columns)
+    return failure(error.code, str(error))
 
 
-def _clear_away(job: Job) -> End:
-    """End a job that was cancelled after an attempt had died, leaving nothing of it."""
+def _goes_on(end: End) -> bool:
+    """Whether what has arrived is of use to a later attempt."""
+    if end.code == "NO_SPACE" and not settings.KETTER_KEEP_WHEN_FULL:
+        return False
+    return end.status in LIVE
+
+
+def _discard(job: Job, end: End) -> None:
+    """Remove what a job has left at the target to go on from: it will not go on from that."""
     try:
         engine.discard(request_for(job))
     except engine.Replaced:
         raise
     except (engine.EngineError, PortalError) as error:
-        message = f"Cancelled, but what an earlier attempt left at the target stays: {error}"
-        return End(Status.CANCELLED, "STAGING_LEFT", message, EventLevel.WARNING)
-    return End(Status.CANCELLED, "CANCELLED", "The job was cancelled after its worker was lost.")
+        end.data["left"] = f"What had arrived stays in a hidden folder at the target: {error}"
+
+
+def _clear_away(job: Job) -> End:
+    """End a job that was cancelled between two attempts, leaving nothing of it."""
+    end = End(Status.CANCELLED, "CANCELLED", "The job was cancelled; what had arrived is removed.")
+    _discard(job, end)
+    if "left" not in end.data:
+        return end
+    message = f"Cancelled. {end.data['left']}"
+    return End(Status.CANCELLED, "STAGING_LEFT", message, EventLevel.WARNING)
 
 
 def finish(job: Job, end: End) -> None:
@@ -123,34 +158,40 @@ def finish(job: Job, end: End) -> None:
     started = time.monotonic()
     while True:
         try:
-            job_move(
-                job,
-                end.status,
-                code=end.code,
-                message=end.message,
-                level=end.level,
-                data=end.data,
-                **end.columns,
-            )
+            _record(job, end)
             return
         except (OperationalError, InterfaceError) as error:
             put_up_with(error, job, since=started)
             time.sleep(LOOK_EVERY)
 
 
-def put_up_with(error: Exception, job: Job, *, since: float) -> None:
-    """Let a database error pass, unless it has lasted so long that the lease may be over."""
-    connection.close()
-    away = time.monotonic() - since
-    logger.warning("Job %s: the database has been away for %.1f s: %s", job.pk, away, error)
-    if away > settings.KETTER_LEASE_SECONDS * PATIENCE:
-        raise engine.Replaced("The database was away for as long as the lease.") from error
+def _record(job: Job, end: End) -> None:
+    if end.status is Status.RETRY_WAIT:
+        job_wait(job, code=end.code, message=end.message, advanced=end.advanced)
+        return
+    job_move(
+        job,
+        end.status,
+        code=end.code,
+        message=end.message,
+        level=end.level,
+        data=end.data,
+        **end.columns,
+    )
 
 
 def failure(code: str, message: str) -> End:
     """The end of a job that failed."""
     columns = {"error_code": code, "error_message": message}
     return End(Status.FAILED, code, message, EventLevel.ERROR, columns=columns)
+
+
+def end_of_bug(job: Job, bug: Exception) -> End:
+    """The end of a job that one of our own mistakes stopped."""
+    end = failure("INTERNAL", f"A bug stopped this job ({type(bug).__name__}: {bug}).")
+    if job.attempt > 1:
+        _discard(job, end)
+    return end
 
 
 def end_of(report: engine.Report) -> End:
@@ -188,85 +229,3 @@ def end_of(report: engine.Report) -> End:
     columns |= {"error_code": "PARTIAL", "error_message": why}
     message = f"{message} {why}"
     return End(Status.PARTIAL, "PARTIAL", message, EventLevel.WARNING, data, columns)
-
-
-class JobObserver:
-    """Watches over a transfer for its job: keeps the lease, carries cancellation, writes news.
-
-    News is kept until it is written, so that a database that is away for a
-    moment costs nothing. Away for longer than the lease, it ends the
-    transfer: by then another worker may have the job.
-    """
-
-    wants_manifests = True
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._parent = os.getppid()
-        self._progress = engine.Progress()
-        self._phase = ""
-        self._notes: list[Note] = []
-        self._parcels: dict[int, engine.ParcelReport] = {}
-        self._columns: dict[str, Any] = {}
-        self._renewed = time.monotonic()
-        self._looked = 0.0
-
-    def checkpoint(self) -> None:
-        """Renew the lease about once a second; stop when told to, or when nobody watches us."""
-        if os.getppid() != self._parent:
-            raise Orphaned("The worker's parent process is gone.")
-        if time.monotonic() - self._looked >= LOOK_EVERY:
-            self.save()
-            if self._asked_to_stop():
-                raise engine.Cancelled("The job was cancelled while it ran.")
-
-    def phase(self, phase: engine.Phase) -> None:
-        """Show the phase at once."""
-        self._phase = phase
-        self.save()
-
-    def progress(self, progress: engine.Progress) -> None:
-        """Keep the counters for the next look."""
-        self._progress = progress
-
-    def parcel(self, parcel: engine.ParcelReport) -> None:
-        """Keep a parcel's news for the next look; a manifest once seen is not forgotten."""
-        before = self._parcels.get(parcel.number)
-        if before and before.manifest is not None and parcel.manifest is None:
-            parcel = parcel._replace(manifest=before.manifest, digest=before.digest)
-        self._parcels[parcel.number] = parcel
-
-    def planned(self, plan: dict[str, Any]) -> None:
-        """Record the plan at once."""
-        self._columns["plan"] = storable(plan)
-        self.save()
-
-    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        """Record an event at once."""
-        self._notes.append(Note(code, message, level, data, timezone.now(), self._phase))
-        self.save()
-
-    def save(self) -> None:
-        """Write what is new and renew the lease; put up with an absent database for a while."""
-        started = self._looked = time.monotonic()
-        try:
-            attempt_record(
-                self._job,
-                progress=self._progress,
-                phase=self._phase,
-                notes=self._notes,
-                parcels=self._parcels.values(),
-                **self._columns,
-            )
-        except (OperationalError, InterfaceError) as error:
-            put_up_with(error, self._job, since=self._renewed)
-            return
-        self._renewed = started
-        self._notes, self._parcels, self._columns = [], {}, {}
-
-    def _asked_to_stop(self) -> bool:
-        try:
-            return cancel_requested(self._job)
-        except (OperationalError, InterfaceError) as error:
-            put_up_with(error, self._job, since=self._renewed)
-            return False

@@ -5,6 +5,9 @@ JobError                    code, status_code, extra
 ├── IdempotencyKeyReused    the same key came with another transfer
 ├── JobHasEnded             only a live job can be cancelled
 ├── JobNotEnded             only a job that has ended can be relaunched
+├── JobNotPartial           only of a partial job what failed can be tried again
+├── NotPausable             only a job that waits its turn or runs can be paused
+├── NotStartable            only a job that waits for a person or a time can be started
 ├── IllegalMove             no such move in the table of states: a bug
 └── StaleJob                somebody else moved the job first
 
@@ -19,7 +22,7 @@ from uuid import UUID
 
 from django.utils.translation import gettext as _
 
-from engine.errors import Replaced
+from engine.errors import Interrupted, Replaced
 
 
 class JobError(Exception):
@@ -86,6 +89,33 @@ class JobNotEnded(JobError):
         super().__init__(_("This job has not ended yet; cancel it before relaunching it."))
 
 
+class JobNotPartial(JobError):
+    """Only of a partial job what failed can be tried again."""
+
+    code = "JOB_NOT_PARTIAL"
+
+    def __init__(self) -> None:
+        super().__init__(_("Only a partial job has entries that can be tried again."))
+
+
+class NotPausable(JobError):
+    """Only a job that waits its turn or runs can be paused."""
+
+    code = "NOT_PAUSABLE"
+
+    def __init__(self) -> None:
+        super().__init__(_("Only a job that runs or waits for its turn can be paused."))
+
+
+class NotStartable(JobError):
+    """Only a job that waits for a person or a time can be started."""
+
+    code = "NOT_STARTABLE"
+
+    def __init__(self) -> None:
+        super().__init__(_("This job does not wait for anybody to start it."))
+
+
 class IllegalMove(JobError):
     """The table of states has no such move."""
 
@@ -106,3 +136,11 @@ class StaleJob(JobError):
 
 class Orphaned(Replaced):
     """The worker that started this run is gone, so nobody watches over it any more."""
+
+
+class HandedBack(Interrupted):
+    """The worker was told to end, so another one goes on with the job."""
+
+
+class Paused(Interrupted):
+    """Somebody paused the job while it ran."""

@@ -6,7 +6,11 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import (
+    UnfoldAdminSplitDateTimeWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldBooleanSwitchWidget,
+)
 
 from jobs.models import Job
 from jobs.orders import ORDER_FIELDS, problems_of, tidy_order
@@ -38,6 +42,19 @@ class JobForm(forms.ModelForm):
         label=_("Leave out"), required=False, help_text=_("Patterns such as .DS_Store, one a line.")
     )
 
+    start_at = forms.SplitDateTimeField(
+        label=_("Start at"),
+        required=False,
+        widget=UnfoldAdminSplitDateTimeWidget,
+        help_text=_("Wait for this moment; empty to start when it is its turn."),
+    )
+    draft = forms.BooleanField(
+        label=_("Only draft it"),
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        help_text=_("It waits until somebody starts it."),
+    )
+
     class Meta:
         model = Job
         fields: ClassVar = list(ORDER_FIELDS)
@@ -53,7 +70,7 @@ class JobForm(forms.ModelForm):
         """Ask the same judge as the API does; what it finds goes to the field it is about."""
         values = super().clean() or self.cleaned_data
         if {"source_portal", "target_portal", "source_path", "target_path"} <= values.keys():
-            order = Job(**values)
+            order = Job(**{name: values[name] for name in ORDER_FIELDS if name in values})
             tidy_order(order)
             for name, problem in problems_of(order).items():
                 if name in values:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from engine.types import Phase
-from jobs.states import LIVE, Status
+from jobs.states import LIVE, PAUSABLE, STARTABLE, Status
 from portals.models import Portal
 
 
@@ -53,13 +53,17 @@ class JobConflict(models.TextChoices):
 class JobQuerySet(models.QuerySet["Job"]):
     """Named reads over jobs."""
 
+    def at_portal(self, portal: Portal) -> JobQuerySet:
+        """Jobs that read from or write to a portal."""
+        return self.filter(Q(source_portal=portal) | Q(target_portal=portal))
+
     def live(self) -> JobQuerySet:
         """Jobs that have not ended."""
         return self.filter(status__in=LIVE)
 
 
 class Job(models.Model):
-    """One requested transfer. Only `jobs.services.job_move` writes `status`."""
+    """One requested transfer. Only `jobs.life.job_move` writes `status`."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     mode = models.CharField(_("mode"), max_length=8, choices=JobMode, default=JobMode.COPY)
@@ -97,6 +101,19 @@ class Job(models.Model):
     streams = models.PositiveSmallIntegerField(
         _("streams"), default=0, help_text=_("0 chooses by the round trip and the processors.")
     )
+    bandwidth_limit = models.BigIntegerField(
+        _("bandwidth limit"),
+        default=0,
+        help_text=_("Bytes per second over all streams; 0 for none but the portals'."),
+    )
+    priority = models.SmallIntegerField(
+        _("priority"), default=0, help_text=_("Higher ones begin first; among equals the oldest.")
+    )
+    max_tries = models.PositiveSmallIntegerField(
+        _("tries"),
+        default=50,
+        help_text=_("Failures in a row, without anything arriving, that may pass by themselves."),
+    )
 
     status = models.CharField(
         _("status"), max_length=16, choices=Status, default=Status.QUEUED, editable=False
@@ -109,11 +126,19 @@ class Job(models.Model):
     bytes_total = models.BigIntegerField(_("bytes"), default=0, editable=False)
     bytes_done = models.BigIntegerField(_("bytes done"), default=0, editable=False)
     plan = models.JSONField(_("plan"), null=True, blank=True, editable=False)
+    frozen = models.JSONField(_("portals as they were"), null=True, blank=True, editable=False)
 
     attempt = models.PositiveIntegerField(_("attempt"), default=0, editable=False)
     worker = models.CharField(_("worker"), max_length=255, blank=True, default="", editable=False)
     lease_until = models.DateTimeField(_("lease until"), null=True, blank=True, editable=False)
     heartbeat_at = models.DateTimeField(_("heartbeat"), null=True, blank=True, editable=False)
+    tries = models.PositiveIntegerField(_("failures in a row"), default=0, editable=False)
+    losses = models.PositiveIntegerField(_("lost workers in a row"), default=0, editable=False)
+    next_run_at = models.DateTimeField(_("next run"), null=True, blank=True, editable=False)
+    waits_for = models.TextField(_("waits for"), blank=True, default="", editable=False)
+    pause_requested_at = models.DateTimeField(
+        _("pause requested"), null=True, blank=True, editable=False
+    )
     cancel_requested_at = models.DateTimeField(
         _("cancel requested"), null=True, blank=True, editable=False
     )
@@ -171,6 +196,13 @@ class Job(models.Model):
             models.CheckConstraint(
                 name="job_streams_range", condition=Q(streams__gte=0) & Q(streams__lte=32)
             ),
+            models.CheckConstraint(
+                name="job_timed_has_time",
+                condition=~Q(status__in=["scheduled", "retry_wait"]) | Q(next_run_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="job_bandwidth_not_negative", condition=Q(bandwidth_limit__gte=0)
+            ),
             models.UniqueConstraint(
                 name="job_idempotency_key_once_per_user",
                 fields=["requested_by", "idempotency_key"],
@@ -180,8 +212,18 @@ class Job(models.Model):
         indexes: ClassVar = [
             # The reaper asks every few seconds: which leases ran out?
             models.Index(fields=["lease_until"], name="job_leases", condition=Q(status="running")),
-            # The reaper and the claim ask: what waits, oldest first?
+            # The reaper asks: what has been waiting for long?
             models.Index(fields=["queued_at"], name="job_waiting", condition=Q(status="queued")),
+            # The claim asks: whose turn is it?
+            models.Index(
+                fields=["-priority", "created_at"], name="job_turn", condition=Q(status="queued")
+            ),
+            # The reaper asks: whose time has come?
+            models.Index(
+                fields=["next_run_at"],
+                name="job_timed",
+                condition=Q(status__in=["scheduled", "retry_wait"]),
+            ),
             # The admin list and the API list: newest first, often by status.
             models.Index(fields=["status", "-created_at"], name="job_by_status"),
             models.Index(fields=["-created_at"], name="job_newest"),
@@ -194,6 +236,17 @@ class Job(models.Model):
     def is_live(self) -> bool:
         """Whether this job has not ended."""
         return self.status in LIVE
+
+    @property
+    def is_startable(self) -> bool:
+        """Whether somebody may let it begin or go on."""
+        return self.status in STARTABLE
+
+    @property
+    def is_pausable(self) -> bool:
+        """Whether somebody may hold it."""
+        asked = self.cancel_requested_at or self.pause_requested_at
+        return self.status in PAUSABLE and not asked
 
     @property
     def seconds(self) -> float:

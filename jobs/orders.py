@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db.models import TextChoices
 from django.utils.translation import gettext as _
 
 from engine import BadRequest, check_filters
 from jobs.errors import Problem
 from jobs.models import Job, JobConflict, JobMode, JobStrategy, JobVerify
-from jobs.places import overlap_problem, path_problem, tidy
+from jobs.places import overlap_problem, path_problem, place_of, tidy
+from jobs.states import Status
 from jobs.text import is_storable
+from jobs.turns import holder_of, target_of
 from portals.models import Portal, PortalState
 
 #: The columns a launcher decides; all others are the job's own.
@@ -27,6 +30,9 @@ ORDER_FIELDS = (
     "include",
     "exclude",
     "streams",
+    "bandwidth_limit",
+    "priority",
+    "max_tries",
 )
 
 _CHOICES: dict[str, type[TextChoices]] = {
@@ -36,6 +42,13 @@ _CHOICES: dict[str, type[TextChoices]] = {
     "on_conflict": JobConflict,
 }
 MAX_STREAMS, MAX_PATTERNS, MAX_PATTERN, MAX_KEY = 32, 200, 1024, 128
+#: From the least to the most that can be asked for.
+RANGES = {
+    "streams": (0, MAX_STREAMS),
+    "bandwidth_limit": (0, 1 << 50),
+    "priority": (-1000, 1000),
+    "max_tries": (1, 1000),
+}
 
 
 def tidy_order(order: Job) -> None:
@@ -54,11 +67,13 @@ def problems_of(order: Job) -> dict[str, Problem]:
         found[f"{side}_path"] = path_problem(getattr(order, f"{side}_path"))
     if not found["source_path"] and not found["target_path"]:
         found["target_path"] = overlap_problem(
-            (order.source_portal, order.source_path), (order.target_portal, order.target_path)
+            place_of(order.source_portal, order.source_path),
+            place_of(order.target_portal, order.target_path),
         )
     found["include"] = _patterns_problem(order.include)
     found["exclude"] = _patterns_problem(order.exclude)
-    found["streams"] = _streams_problem(order.streams)
+    for name in RANGES:
+        found[name] = _range_problem(name, getattr(order, name))
     found["idempotency_key"] = _key_problem(order.idempotency_key)
     return {name: problem for name, problem in found.items() if problem}
 
@@ -93,12 +108,22 @@ def _patterns_problem(patterns: Any) -> Problem | None:
     return None
 
 
-def _streams_problem(streams: Any) -> Problem | None:
-    if isinstance(streams, int) and 0 <= streams <= MAX_STREAMS:
+def busy_problem(order: Job) -> Problem | None:
+    """Why a job may not be launched beside those that are live, where they are to be refused."""
+    if settings.KETTER_BUSY_TARGET != "refuse" or order.status == Status.DRAFT:
         return None
-    return Problem(
-        "INVALID", _("The number of streams is between 0 (automatic) and %d.") % MAX_STREAMS
-    )
+    other = holder_of(target_of(order))
+    if other is None:
+        return None
+    return Problem("TARGET_BUSY", _("Job %s writes to the same place and has not ended.") % other)
+
+
+def _range_problem(name: str, value: Any) -> Problem | None:
+    least, most = RANGES[name]
+    if isinstance(value, int) and least <= value <= most:
+        return None
+    message = _("The value is between %(least)d and %(most)d.") % {"least": least, "most": most}
+    return Problem("INVALID", message)
 
 
 def _key_problem(key: str) -> Problem | None:

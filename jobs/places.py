@@ -7,7 +7,7 @@ refused here is what anybody can see from the words alone.
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from django.utils.translation import gettext as _
 
@@ -43,28 +43,42 @@ def path_problem(path: str) -> Problem | None:
     return None
 
 
-def overlap_problem(source: tuple[Portal, str], target: tuple[Portal, str]) -> Problem | None:
+class Place(NamedTuple):
+    """A path on a host; two portals may lead to the same one."""
+
+    host: tuple[str, str, int]
+    path: str
+
+    @classmethod
+    def of(cls, kind: str, host: str, port: int, root: str, path: str) -> Place:
+        """The place of a path below a portal's root."""
+        full = posixpath.normpath("/" + posixpath.join(root.strip("/"), path))
+        return cls((kind, host.lower(), port if host else 0), full)
+
+
+def place_of(portal: Portal, path: str) -> Place:
+    """The place of a path below a portal's root, by the portal as it is now."""
+    return Place.of(portal.kind, portal.host, portal.port, portal.root_path, path)
+
+
+def overlaps(one: Place, other: Place) -> bool:
+    """Whether two places are the same, or one lies inside the other."""
+    if one.host != other.host:
+        return False
+    return one.path == other.path or _inside(one.path, other.path) or _inside(other.path, one.path)
+
+
+def overlap_problem(source: Place, target: Place) -> Problem | None:
     """Why two places cannot be source and target of one job, if so."""
-    if _host(source[0]) != _host(target[0]):
+    if not overlaps(source, target):
         return None
-    here, there = _absolute(*source), _absolute(*target)
-    if here == there:
+    if source.path == target.path:
         message = _("Source and target are the same place.")
-    elif _inside(there, here):
+    elif _inside(target.path, source.path):
         message = _("The target lies inside the source.")
-    elif _inside(here, there):
-        message = _("The source lies inside the target.")
     else:
-        return None
+        message = _("The source lies inside the target.")
     return Problem("TARGET_OVERLAPS_SOURCE", message)
-
-
-def _host(portal: Portal) -> tuple[str, str, int]:
-    return (portal.kind, portal.host.lower(), portal.port if portal.host else 0)
-
-
-def _absolute(portal: Portal, path: str) -> str:
-    return posixpath.normpath("/" + posixpath.join(portal.root_path.strip("/"), path))
 
 
 def _inside(inner: str, outer: str) -> bool:

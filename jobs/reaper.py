@@ -17,10 +17,11 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django_rq import get_connection
 
+from jobs.attempts import job_lost, job_wake_one
 from jobs.models import Job
 from jobs.queue import QUEUE, ring_again
-from jobs.services import job_lost
 from jobs.states import Status
+from jobs.turns import in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -34,25 +35,28 @@ class Tick:
     """What one look of the reaper did."""
 
     taken_back: list[UUID]
+    woken: list[UUID]
     rung: list[UUID]
 
 
 def tick() -> Tick:
-    """Take jobs back from workers that are gone, and ring for those nobody was told of."""
+    """Take jobs back from workers that are gone, wake those whose time has come, ring for all."""
     taken_back: list[UUID] = []
     while len(taken_back) < BATCH and (job_id := _take_back_one()):
         taken_back.append(job_id)
+    woken: list[UUID] = []
+    while len(woken) < BATCH and (job := job_wake_one()):
+        woken.append(job.pk)
     rung = ring_again(_overlooked())
     get_connection(QUEUE).set(LAST_TICK, int(time.time()))
     for job_id in rung:
         logger.info("Job %s waited with no ring; rung again", job_id)
-    return Tick(taken_back, rung)
+    return Tick(taken_back, woken, rung)
 
 
-def give_back(job_id: str, *, worker: str, reason: str) -> None:
-    """Take a job back from a worker that is known to have lost it, not waiting for the lease."""
-    job = Job.objects.filter(pk=job_id, status=Status.RUNNING, worker=worker).first()
-    if job is not None:
+def give_back(*, worker: str, reason: str) -> None:
+    """Take back what a worker is known to have lost, not waiting for the lease."""
+    for job in Job.objects.filter(status=Status.RUNNING, worker=worker):
         job_lost(job, reason=reason)
 
 
@@ -80,7 +84,10 @@ def _take_back_one() -> UUID | None:
 
 
 def _overlooked() -> list[UUID]:
-    """Jobs that have been queued for a while, oldest first."""
-    before = Now() - timedelta(seconds=settings.KETTER_REAPER_SECONDS)
-    waiting = Job.objects.filter(status=Status.QUEUED, queued_at__lt=before)
-    return list(waiting.order_by("queued_at").values_list("pk", flat=True)[:BATCH])
+    """Jobs that have been queued for a while though they may begin, in their order."""
+    before = Job.objects.filter(
+        status=Status.QUEUED,
+        queued_at__lt=Now() - timedelta(seconds=settings.KETTER_REAPER_SECONDS),
+    )
+    late = set(before.order_by("queued_at").values_list("pk", flat=True)[:BATCH])
+    return [job.pk for job, why in in_turn() if not why and job.pk in late] if late else []

@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 
 import engine
-from jobs.bridge import failure, finish, transfer, worker_name
-from jobs.errors import Orphaned, StaleJob
-from jobs.services import job_claim, job_lost
+from jobs.attempts import job_claim, job_hand_back, job_lost
+from jobs.bridge import end_of_bug, finish, transfer, worker_name
+from jobs.errors import HandedBack, Orphaned, StaleJob
 
 logger = logging.getLogger(__name__)
 
 
-def run_job(job_id: str) -> None:
-    """Claim the job, run the engine, record how it ended."""
-    job = job_claim(job_id, worker=worker_name())
+def run_job(_rung_for: str) -> None:
+    """Claim the job whose turn it is, run the engine, record how it ended.
+
+    A ring says that a job waits; which one comes first, the database says.
+    """
+    job = job_claim(worker=worker_name())
     if job is None:
-        return  # Delivered twice, or cancelled while it waited.
+        return  # Delivered twice, cancelled meanwhile, or nothing may begin yet.
     try:
         finish(job, transfer(job))
+    except HandedBack:
+        job_hand_back(job)
     except Orphaned as stop:
         job_lost(job, reason=str(stop))
     except (engine.Replaced, StaleJob) as stop:
-        logger.warning("Job %s was given to another worker: %s", job_id, stop)
+        logger.warning("Job %s was given to another worker: %s", job.pk, stop)
     except Exception as bug:
-        finish(job, failure("INTERNAL", f"A bug stopped this job ({type(bug).__name__}: {bug})."))
+        finish(job, end_of_bug(job, bug))
         raise  # rq keeps the traceback.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from rq import Worker
 from rq.executions import Execution
 from rq.job import Job as RqJob
 
-from jobs import reaper
+from jobs import observer, reaper
 from jobs.errors import JobError
 from jobs.queue import TASK
 
@@ -76,7 +78,19 @@ class KetterWorker(Worker):
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)
         if job.func_name == TASK:
             why = f"its process ended with wait status {ret_val}"
-            self._guarded(partial(reaper.give_back, job.args[0], worker=self.name, reason=why))
+            self._guarded(partial(reaper.give_back, worker=self.name, reason=why))
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Told to end: have the run under way stop where it is and give its job back."""
+        super().handle_warm_shutdown_request()
+        if self.horse_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.horse_pid, signal.SIGTERM)
+
+    def setup_work_horse_signals(self) -> None:
+        """In the work-horse: SIGTERM asks the run to stop, it does not cut it off."""
+        super().setup_work_horse_signals()
+        signal.signal(signal.SIGTERM, observer.ask_to_hand_back)
 
     @property
     def _reaper_is_due(self) -> bool:

@@ -44,6 +44,14 @@ def positive(name: str, *, default: int) -> int:
     return int(text)
 
 
+def one_of(name: str, *words: str) -> str:
+    """The word in a variable, of those that there are; the first is the default."""
+    word: str = env.str(name, default=words[0]).strip()
+    if word not in words:
+        raise ImproperlyConfigured(f"{name} is {word!r}; it can be {' or '.join(words)}.")
+    return word
+
+
 def make_var_dir(folder: Path = VAR_DIR) -> Path:
     """Make the folder of all that Ketter writes for itself, closed to other users.
 

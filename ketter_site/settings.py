@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ketter_site import __version__
-from ketter_site.env import VAR_DIR, env, positive, required
+from ketter_site.env import VAR_DIR, env, one_of, positive, required
 from ketter_site.servers import database_config, redis_url
 
 # First of all: the wrong database is told before anything else that is missing.
@@ -76,13 +76,21 @@ RQ_QUEUES = {
         "SERIALIZER": "rq.serializers.JSONSerializer",
     }
 }
-# Jobs are enqueued by `transaction.on_commit` in jobs.services: one mechanism defers, not two.
+# Jobs are enqueued by `transaction.on_commit` in jobs.life: one mechanism defers, not two.
 RQ = {"COMMIT_MODE": "auto"}
 
 #: Seconds a worker may be silent before its job goes to another one.
 KETTER_LEASE_SECONDS = positive("KETTER_LEASE_SECONDS", default=60)
 #: Seconds between two looks of the reaper.
 KETTER_REAPER_SECONDS = positive("KETTER_REAPER_SECONDS", default=15)
+#: Seconds before the first new try after an error that may pass; each further failure doubles
+#: them, up to the most.
+KETTER_RETRY_SECONDS = positive("KETTER_RETRY_SECONDS", default=5)
+KETTER_RETRY_MAX_SECONDS = positive("KETTER_RETRY_MAX_SECONDS", default=600)
+#: What becomes of a job to a place that a live one writes to: it waits, or is refused.
+KETTER_BUSY_TARGET = one_of("KETTER_BUSY_TARGET", "wait", "refuse")
+#: Whether what has arrived stays at a target whose disk is full, to go on from.
+KETTER_KEEP_WHEN_FULL = env.bool("KETTER_KEEP_WHEN_FULL", default=True)
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Any
+
 from django.utils.translation import gettext as _
 
 from engine.types import Endpoint, SshAccess
@@ -18,6 +21,31 @@ def endpoint_for(portal: Portal, path: str) -> Endpoint:
     if portal.state == PortalState.DISABLED:
         raise PortalDisabled(_("The portal “%s” is disabled.") % portal.name)
     return _endpoint(portal, path)
+
+
+#: What says where a portal is; a job that has begun keeps to it.
+FROZEN = ("kind", "host", "port", "username", "root_path")
+_ADDRESS = ("kind", "host", "port")
+
+
+def freeze(portal: Portal) -> dict[str, Any]:
+    """Where a portal is at this moment, without any secret, to be kept with a job."""
+    return {name: getattr(portal, name) for name in (*FROZEN, "host_key")}
+
+
+def thawed(portal: Portal, frozen: dict[str, Any]) -> Portal:
+    """The portal as it was when a job began, with the credential that it has now.
+
+    A pin that was renewed for the same address counts, too: so a person can
+    mend what a job waits for. The copy must not be saved.
+    """
+    moved = any(getattr(portal, name) != frozen[name] for name in _ADDRESS)
+    then = copy(portal)
+    for name in FROZEN:
+        setattr(then, name, frozen[name])
+    if moved:
+        then.host_key = frozen["host_key"]
+    return then
 
 
 def endpoint_to_test(portal: Portal) -> Endpoint:

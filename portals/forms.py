@@ -41,6 +41,8 @@ class PortalForm(forms.ModelForm):
             "host_key",
             "root_path",
             "max_streams",
+            "max_jobs",
+            "bandwidth_limit",
             "state",
         )
         widgets: ClassVar = {"host_key": UnfoldAdminTextareaWidget(attrs={"rows": 3})}

@@ -164,6 +164,15 @@ class Portal(models.Model):
     max_streams = models.PositiveSmallIntegerField(
         _("streams at once"), default=4, validators=[MinValueValidator(1), MaxValueValidator(32)]
     )
+    max_jobs = models.PositiveSmallIntegerField(
+        _("jobs at once"), default=0, help_text=_("Of all workers together; 0 for no limit.")
+    )
+    bandwidth_limit = models.BigIntegerField(
+        _("bandwidth limit"),
+        default=0,
+        validators=[MinValueValidator(0)],
+        help_text=_("Bytes per second, shared by the jobs that run at a time; 0 for none."),
+    )
     state = models.CharField(
         _("state"), max_length=16, choices=PortalState, default=PortalState.ACTIVE
     )
@@ -217,6 +226,9 @@ class Portal(models.Model):
             models.CheckConstraint(
                 name="portal_streams_range",
                 condition=Q(max_streams__gte=1) & Q(max_streams__lte=32),
+            ),
+            models.CheckConstraint(
+                name="portal_bandwidth_not_negative", condition=Q(bandwidth_limit__gte=0)
             ),
             models.CheckConstraint(
                 name="portal_state_known", condition=Q(state__in=PortalState.values)

@@ -49,6 +49,8 @@ class PortalChanges(TypedDict, total=False):
     credential: Credential | None
     host_key: str
     max_streams: int
+    max_jobs: int
+    bandwidth_limit: int
     state: str
 
 
@@ -63,6 +65,8 @@ def portal_create(
     credential: Credential | None = None,
     host_key: str = "",
     max_streams: int = 4,
+    max_jobs: int = 0,
+    bandwidth_limit: int = 0,
     state: str = PortalState.ACTIVE,
 ) -> Portal:
     """Register a portal; nothing is connected to yet."""
@@ -76,6 +80,8 @@ def portal_create(
         credential=credential,
         host_key=host_key,
         max_streams=max_streams,
+        max_jobs=max_jobs,
+        bandwidth_limit=bandwidth_limit,
         state=state,
     )
     portal.full_clean()

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from jobs.models import Job, JobConflict, JobEvent, JobMode, JobStrategy, JobVerify
-from jobs.orders import MAX_STREAMS, ORDER_FIELDS
+from jobs.orders import ORDER_FIELDS, RANGES
 from jobs.text import is_storable
 from portals.models import Portal
 
@@ -44,6 +44,11 @@ class PatternsField(serializers.ListField):
     child = serializers.CharField(trim_whitespace=False)
 
 
+def _whole_number(name: str, *, default: int = 0) -> serializers.IntegerField:
+    least, most = RANGES[name]
+    return serializers.IntegerField(default=default, min_value=least, max_value=most)
+
+
 class JobOrderSerializer(serializers.Serializer):
     """What a launcher sends; `jobs.services.job_create` decides whether it can be done."""
 
@@ -57,7 +62,14 @@ class JobOrderSerializer(serializers.Serializer):
     on_conflict = serializers.ChoiceField(JobConflict.choices, default=JobConflict.FAIL)
     include = PatternsField(default=list)
     exclude = PatternsField(default=list)
-    streams = serializers.IntegerField(default=0, min_value=0, max_value=MAX_STREAMS)
+    streams = _whole_number("streams")
+    bandwidth_limit = _whole_number("bandwidth_limit")
+    priority = _whole_number("priority")
+    max_tries = _whole_number("max_tries", default=50)
+    start_at = serializers.DateTimeField(
+        default=None, allow_null=True, help_text=_("Wait for this moment.")
+    )
+    draft = serializers.BooleanField(default=False, help_text=_("Wait until somebody starts it."))
 
     def to_internal_value(self, data: Any) -> Any:
         """Refuse what is misspelt: with `exlude` passed over, all would be sent, or moved."""
@@ -95,8 +107,12 @@ class JobSerializer(serializers.ModelSerializer):
             "bytes_total",
             "bytes_done",
             "attempt",
+            "tries",
+            "next_run_at",
+            "waits_for",
             "worker",
             "heartbeat_at",
+            "pause_requested_at",
             "cancel_requested_at",
             "error_code",
             "error_message",

@@ -1,4 +1,4 @@
-"""`/api/jobs/`: launch, watch, cancel, relaunch."""
+"""`/api/jobs/`: launch, watch, pause, resume, cancel, relaunch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from jobs.api.serializers import (
 )
 from jobs.asker import asker
 from jobs.models import Job
-from jobs.services import job_cancel, job_create, job_relaunch
+from jobs.services import (
+    job_cancel,
+    job_create,
+    job_pause,
+    job_relaunch,
+    job_resume,
+    job_retry_failed,
+)
 from portals.api.permissions import ModelPermissions
 
 IDEMPOTENCY_KEY = OpenApiParameter(
@@ -38,7 +45,13 @@ class JobViewSet(ReadOnlyModelViewSet):
 
     queryset = Job.objects.select_related("source_portal", "target_portal", "requested_by")
     permission_classes = (ModelPermissions,)
-    action_permissions: ClassVar = {"cancel": "jobs.change_job", "relaunch": "jobs.add_job"}
+    action_permissions: ClassVar = {
+        "cancel": "jobs.change_job",
+        "pause": "jobs.change_job",
+        "resume": "jobs.change_job",
+        "relaunch": "jobs.add_job",
+        "retry_failed": "jobs.add_job",
+    }
     filterset_class = JobFilter
     ordering_fields: ClassVar = ["created_at", "started_at", "finished_at", "status"]
 
@@ -71,6 +84,27 @@ class JobViewSet(ReadOnlyModelViewSet):
         return self._answer(
             job_cancel(self.get_object(), by=asker(request)), status.HTTP_202_ACCEPTED
         )
+
+    @extend_schema(request=None, responses={202: JobDetailSerializer})
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, pk: str) -> Response:
+        """Hold a job: one that waits at once, one that runs when its worker sees it."""
+        job = job_pause(self.get_object(), by=asker(request))
+        return self._answer(job, status.HTTP_202_ACCEPTED)
+
+    @extend_schema(request=None, responses={202: JobDetailSerializer})
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, pk: str) -> Response:
+        """Let a job begin, or go on from where it stopped, as soon as it is its turn."""
+        job = job_resume(self.get_object(), by=asker(request))
+        return self._answer(job, status.HTTP_202_ACCEPTED)
+
+    @extend_schema(request=None, responses={201: JobDetailSerializer})
+    @action(detail=True, methods=["post"], url_path="retry-failed")
+    def retry_failed(self, request: Request, pk: str) -> Response:
+        """Launch a partial job again, as a new job, for what was not delivered."""
+        job = job_retry_failed(self.get_object(), by=asker(request))
+        return self._answer(job, status.HTTP_201_CREATED)
 
     @extend_schema(request=None, responses={201: JobDetailSerializer})
     @action(detail=True, methods=["post"])

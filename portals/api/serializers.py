@@ -35,6 +35,8 @@ class PortalSerializer(serializers.ModelSerializer[Portal]):
             "host_key",
             "fingerprint",
             "max_streams",
+            "max_jobs",
+            "bandwidth_limit",
             "state",
             "health",
             "health_message",

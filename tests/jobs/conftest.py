@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from jobs.models import Job, JobEvent
-from jobs.states import Status
+from jobs.states import TIMED, Status
 from jobs.trail import Note, append
 from portals.models import Portal
 from tests.factories import JobFactory, PortalFactory
@@ -34,6 +34,8 @@ def job_in(db: None) -> Callable[..., Job]:
             lease = now + timedelta(seconds=60)
             mine = {"attempt": 1, "worker": "w1", "lease_until": lease, "heartbeat_at": now}
             fields = {**mine, **fields}
+        if status in TIMED:
+            fields.setdefault("next_run_at", now + timedelta(hours=1))
         fields.setdefault("queued_at", now)
         return JobFactory.create(status=status, **fields)
 

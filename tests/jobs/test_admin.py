@@ -46,6 +46,9 @@ def form(lab: Portal, srvtrf: Portal) -> dict[str, Any]:
         "include": "*.mov\n\n *.wav ",
         "exclude": "",
         "streams": 2,
+        "bandwidth_limit": 0,
+        "priority": 0,
+        "max_tries": 50,
     }
 
 
@@ -71,7 +74,7 @@ def test_an_operator_launches_a_job_and_lands_on_its_page(
     [
         ({"source_path": "../etc"}, "source_path", "lead out"),
         ({"target_path": "/etc"}, "target_path", "leading slash"),
-        ({"streams": 33}, "streams", "between 0 (automatic) and 32"),
+        ({"streams": 33}, "streams", "between 0 and 32"),
         ({"mode": "teleport"}, "mode", "valid choice"),
         ({"source_portal": ""}, "source_portal", "required"),
         ({"exclude": "x" * 2000}, "exclude", "1 to 1024"),

@@ -13,17 +13,11 @@ from django.db.models.functions import Now
 
 from engine.errors import Replaced
 from engine.types import ParcelKind, ParcelReport, ParcelState, Phase, Progress
+from jobs.attempts import MAX_LOSSES, attempt_record, job_claim, job_lost, job_renew
 from jobs.errors import JobHasEnded
+from jobs.life import job_move
 from jobs.models import Job, JobEvent
-from jobs.services import (
-    MAX_ATTEMPTS,
-    attempt_record,
-    job_cancel,
-    job_claim,
-    job_lost,
-    job_move,
-    job_renew,
-)
+from jobs.services import job_cancel
 from jobs.states import FINAL, Status
 from jobs.trail import Note
 from tests.jobs.conftest import event_add
@@ -47,7 +41,8 @@ def in_threads(count: int, work: Callable[[], object]) -> list[object]:
 
 
 def test_it_claims_a_queued_job(job_in: Callable[..., Job]) -> None:
-    job = job_claim(job_in(Status.QUEUED).pk, worker="w1")
+    job_in(Status.QUEUED)
+    job = job_claim(worker="w1")
     assert job is not None
     assert (job.status, job.attempt, job.worker) == (Status.RUNNING, 1, "w1")
     assert job.lease_until
@@ -60,7 +55,8 @@ def test_it_claims_a_queued_job(job_in: Callable[..., Job]) -> None:
 
 @pytest.mark.parametrize("status", sorted(set(Status) - {Status.QUEUED}))
 def test_it_claims_nothing_that_is_not_queued(status: Status, job_in: Callable[..., Job]) -> None:
-    assert job_claim(job_in(status).pk, worker="w2") is None
+    job_in(status)
+    assert job_claim(worker="w2") is None
     assert not JobEvent.objects.exists()
 
 
@@ -72,7 +68,7 @@ def test_a_new_attempt_forgets_what_was_planned_but_not_what_was_proven(
     proven = ParcelReport(2, ParcelKind.ZIP, 3, 30, ParcelState.VERIFIED, "d" * 64, b"manifest")
     attempt_record(job, progress=Progress(), phase="", parcels=[planned, proven])
     job_lost(job, reason="killed")
-    job_claim(job.pk, worker="w2")
+    job_claim(worker="w2")
     assert list(job.parcels.values_list("number", "attempt")) == [(2, 1)]
 
     again = ParcelReport(2, ParcelKind.ZIP, 1, 10, ParcelState.VERIFIED, "e" * 64, b"other")
@@ -82,14 +78,10 @@ def test_a_new_attempt_forgets_what_was_planned_but_not_what_was_proven(
     assert list(digests) == [(1, "d" * 64), (2, "e" * 64)]
 
 
-def test_it_claims_nothing_that_is_gone(db: None) -> None:
-    assert job_claim("00000000-0000-0000-0000-000000000000", worker="w1") is None
-
-
 @pytest.mark.django_db(transaction=True)
 def test_it_lets_one_of_many_claims_win(job_in: Callable[..., Job]) -> None:
     job = job_in(Status.QUEUED)
-    claims = in_threads(8, lambda: job_claim(job.pk, worker="w"))
+    claims = in_threads(8, lambda: job_claim(worker="w"))
     assert len([claim for claim in claims if claim]) == 1
     assert Job.objects.get(pk=job.pk).attempt == 1
     assert job.events.count() == 1
@@ -186,7 +178,7 @@ def test_it_asks_the_worker_of_a_running_job_to_stop(
 
 def test_it_cancels_by_what_the_row_says_now(job_in: Callable[..., Job], oscar: User) -> None:
     stale = job_in(Status.QUEUED)
-    job_claim(stale.pk, worker="w1")
+    job_claim(worker="w1")
     assert job_cancel(stale, by=oscar).status == Status.RUNNING
     assert stale.cancel_requested_at is not None
 
@@ -212,7 +204,7 @@ def test_it_queues_a_lost_job_again_and_names_the_worker(job_in: Callable[..., J
     assert job.status == Status.QUEUED
     event = job.events.get()
     assert (event.code, event.level, event.data["worker"]) == ("WORKER_LOST", "warning", "lab.77")
-    again = job_claim(job.pk, worker="w2")
+    again = job_claim(worker="w2")
     assert again
     assert again.attempt == 2
 
@@ -226,5 +218,5 @@ def test_a_lost_job_that_is_cancelled_waits_for_an_attempt_to_clear_away(
 
 
 def test_it_gives_up_a_job_that_kills_its_workers(job_in: Callable[..., Job]) -> None:
-    job = job_lost(job_in(Status.RUNNING, attempt=MAX_ATTEMPTS), reason="killed")
+    job = job_lost(job_in(Status.RUNNING, losses=MAX_LOSSES - 1), reason="killed")
     assert (job.status, job.error_code) == (Status.FAILED, "WORKER_LOST")

@@ -15,6 +15,7 @@ from django.utils import timezone
 import engine
 from engine.types import ParcelKind, ParcelReport, ParcelState, Phase, Progress
 from jobs import bridge
+from jobs import observer as observing
 from jobs.bridge import JobObserver, request_for
 from jobs.errors import Orphaned
 from jobs.models import Job, JobEvent
@@ -129,32 +130,46 @@ def test_it_fails_when_the_target_holds_something_else(
     assert "TARGET_EXISTS" in str(last_event(job).data) + job.error_code
 
 
-def test_it_fails_when_a_portal_was_disabled_meanwhile(
+def test_it_waits_for_a_person_when_a_portal_was_disabled_meanwhile(
     oscar: User, order: dict[str, Any], lab: Portal
 ) -> None:
     job = job_create(by=oscar, **order)
     Portal.objects.filter(pk=lab.pk).update(state="disabled")
     run_job(str(job.pk))
     job.refresh_from_db()
-    assert (job.status, job.error_code) == (Status.FAILED, "PORTAL_DISABLED")
+    assert (job.status, job.error_code) == (Status.NEEDS_ATTENTION, "PORTAL_DISABLED")
+    assert "Enable the portal" in job.error_message
 
 
 @pytest.mark.parametrize(
-    ("portal", "code"),
+    ("portal", "status", "code"),
     [
-        ({"host": "127.0.0.1", "port": 1, "host_key": "ssh-ed25519 AAAA"}, "CONNECTION_REFUSED"),
-        ({"host": "no-such-host.invalid", "host_key": "ssh-ed25519 AAAA"}, "HOST_UNREACHABLE"),
-        ({"host": "127.0.0.1"}, "HOST_KEY_UNKNOWN"),
+        (
+            {"host": "127.0.0.1", "port": 1, "host_key": "ssh-ed25519 AAAA"},
+            Status.RETRY_WAIT,
+            "CONNECTION_REFUSED",
+        ),
+        (
+            {"host": "no-such-host.invalid", "host_key": "ssh-ed25519 AAAA"},
+            Status.RETRY_WAIT,
+            "HOST_UNREACHABLE",
+        ),
+        ({"host": "127.0.0.1"}, Status.NEEDS_ATTENTION, "HOST_KEY_UNKNOWN"),
     ],
 )
-def test_it_fails_when_the_host_cannot_be_used(
-    portal: dict[str, Any], code: str, launched: Callable[..., Job], srvtrf: Portal
+def test_it_waits_for_the_host_or_a_person_when_the_host_cannot_be_used(
+    portal: dict[str, Any],
+    status: Status,
+    code: str,
+    launched: Callable[..., Job],
+    srvtrf: Portal,
 ) -> None:
     Portal.objects.filter(pk=srvtrf.pk).update(kind="ssh", username="nobody", **portal)
     srvtrf.refresh_from_db()
     job = launched(target_portal=srvtrf)
-    assert (job.status, job.error_code) == (Status.FAILED, code)
-    assert last_event(job).message == job.error_message != ""
+    assert (job.status, job.error_code) == (status, code)
+    assert last_event(job).message.startswith(job.error_message)
+    assert (job.next_run_at is not None) == (status is Status.RETRY_WAIT)
 
 
 def test_it_ends_partial_and_names_what_was_not_delivered(
@@ -296,11 +311,13 @@ def test_it_keeps_news_while_the_database_is_away_for_a_moment(
     job = job_in(Status.RUNNING)
     observer = JobObserver(job)
     with monkeypatch.context() as away:
-        away.setattr(bridge, "attempt_record", _away)
+        away.setattr(observing, "attempt_record", _away)
         away.setattr(connection, "close", lambda: None)
         observer.event("info", "FIRST", "While the database was away.", {})
         observer.progress(Progress(files_total=2, files_done=1))
+        observer.save()
     observer.event("info", "SECOND", "It is back.", {})
+    observer.save()
     job.refresh_from_db()
     assert codes(job) == ["FIRST", "SECOND"]
     assert job.files_done == 1
@@ -311,7 +328,7 @@ def test_it_stops_when_the_database_is_away_for_as_long_as_the_lease(
 ) -> None:
     settings.KETTER_LEASE_SECONDS = 0
     observer = JobObserver(job_in(Status.RUNNING))
-    monkeypatch.setattr(bridge, "attempt_record", _away)
+    monkeypatch.setattr(observing, "attempt_record", _away)
     monkeypatch.setattr(connection, "close", lambda: None)
     with pytest.raises(engine.Replaced):
         observer.checkpoint()

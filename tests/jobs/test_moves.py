@@ -7,16 +7,33 @@ from itertools import product
 
 import pytest
 from django.db import IntegrityError
+from django.utils import timezone
 
 from jobs.errors import IllegalMove, StaleJob
 from jobs.models import Job, JobEvent
-from jobs.services import job_move
-from jobs.states import FINAL, LIVE, TRANSITIONS, Status
+from jobs.life import job_move
+from jobs.states import FINAL, LIVE, TIMED, TRANSITIONS, Status
 
 MOVES = {
+    ("draft", "scheduled"),
+    ("draft", "queued"),
+    ("draft", "cancelled"),
+    ("scheduled", "queued"),
+    ("scheduled", "cancelled"),
     ("queued", "running"),
+    ("queued", "paused"),
     ("queued", "cancelled"),
     ("running", "queued"),
+    ("running", "retry_wait"),
+    ("running", "paused"),
+    ("running", "needs_attention"),
+    ("retry_wait", "queued"),
+    ("retry_wait", "paused"),
+    ("retry_wait", "cancelled"),
+    ("paused", "queued"),
+    ("paused", "cancelled"),
+    ("needs_attention", "queued"),
+    ("needs_attention", "cancelled"),
     ("running", "done"),
     ("running", "partial"),
     ("running", "failed"),
@@ -37,7 +54,8 @@ def test_it_makes_exactly_the_moves_of_the_table(
 ) -> None:
     job = job_in(before)
     if (before, after) in MOVES:
-        job_move(job, after, code="TEST", message="Moved.")
+        when = {"next_run_at": timezone.now()} if after in TIMED else {}
+        job_move(job, after, code="TEST", message="Moved.", **when)
         assert Job.objects.get(pk=job.pk).status == after == job.status
         assert [(e.seq, e.code) for e in job.events.all()] == [(1, "TEST")]
     else:

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from jobs import reaper
 from jobs.models import Job
 from jobs.queue import ring
-from jobs.services import job_move
+from jobs.life import job_move
 from jobs.states import Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,7 +49,7 @@ def test_it_takes_back_a_job_whose_lease_ran_out(job_in: Callable[..., Job]) -> 
 def test_it_never_touches_a_healthy_job(job_in: Callable[..., Job]) -> None:
     jobs = [job_in(status) for status in Status]
     before = list(Job.objects.order_by("pk").values())
-    assert reaper.tick() == reaper.Tick([], [])
+    assert reaper.tick() == reaper.Tick([], [], [])
     assert list(Job.objects.order_by("pk").values()) == before
     assert not any(job.events.exists() for job in jobs)
     assert rings() == []
@@ -72,7 +72,7 @@ def test_it_leaves_a_lease_alone_that_is_being_renewed(job_in: Callable[..., Job
     finally:
         connection.rollback()
         connection.set_autocommit(True)
-    assert found == [reaper.Tick([], [])]
+    assert found == [reaper.Tick([], [], [])]
 
 
 def test_it_shares_the_work_between_reapers_that_look_at_once(job_in: Callable[..., Job]) -> None:
@@ -130,10 +130,10 @@ def test_it_rings_for_all_after_redis_lost_its_memory(job_in: Callable[..., Job]
 
 def test_it_gives_back_only_what_that_worker_runs(job_in: Callable[..., Job]) -> None:
     job = job_in(Status.RUNNING, worker="w1")
-    reaper.give_back(str(job.pk), worker="w2", reason="died")
+    reaper.give_back(worker="w2", reason="died")
     job.refresh_from_db()
     assert job.status == Status.RUNNING
-    reaper.give_back(str(job.pk), worker="w1", reason="died")
+    reaper.give_back(worker="w1", reason="died")
     job.refresh_from_db()
     assert job.status == Status.QUEUED
 

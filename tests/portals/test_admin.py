@@ -24,6 +24,8 @@ FORM = {
     "credential": "",
     "root_path": "/srv/",
     "max_streams": "4",
+    "max_jobs": "0",
+    "bandwidth_limit": "0",
     "state": "active",
     "host_key": "",
 }

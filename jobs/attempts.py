@@ -1,0 +1,256 @@
+"""The writes of workers and the reaper: taking a job, keeping it, handing it on.
+
+A write by a running attempt says `WHERE attempt = mine`, so an attempt that
+was replaced can change nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from engine.errors import Replaced
+from engine.types import ParcelReport, Phase, Progress
+from jobs.life import job_move, lease
+from jobs.models import EventLevel, Job, JobParcel
+from jobs.states import TIMED, Status
+from jobs.trail import Note, append
+from jobs.turns import in_turn
+from portals.endpoints import freeze
+
+#: How often in a row a job may lose its worker before it is taken for the cause.
+MAX_LOSSES = 20
+#: The advisory lock under which a worker looks whose turn it is: "KETTER" in ASCII.
+_CLAIM_LOCK = 0x4B4554544552
+
+# --- Taking a job ------------------------------------------------------------
+
+
+@transaction.atomic
+def job_claim(*, worker: str) -> Job | None:
+    """Take the queued job whose turn it is for this worker; None if there is none.
+
+    Workers look one after the other (an advisory lock of the database), so
+    that neither two jobs with one target begin nor more than a portal allows.
+    A job that has to wait says what for.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
+    for job, why in in_turn():
+        if why:
+            if job.waits_for != why:
+                Job.objects.filter(pk=job.pk, status=Status.QUEUED).update(waits_for=why)
+            continue
+        if _lock_queued(job):
+            return _begin(job, worker)
+    return None
+
+
+def _lock_queued(job: Job) -> bool:
+    """Hold the row; False if it is not queued any more, or somebody else holds it."""
+    rows = Job.objects.select_for_update(no_key=True, skip_locked=True)
+    return rows.filter(pk=job.pk, status=Status.QUEUED, attempt=job.attempt).exists()
+
+
+def _begin(waiting: Job, worker: str) -> Job:
+    job = Job.objects.select_related(
+        "source_portal__credential", "target_portal__credential", "requested_by"
+    ).get(pk=waiting.pk)
+    frozen = job.frozen or {
+        "source": freeze(job.source_portal),
+        "target": freeze(job.target_portal),
+    }
+    message = f"Attempt {job.attempt + 1} started on worker {worker}."
+    job_move(job, Status.RUNNING, code="STARTED", message=message, worker=worker, frozen=frozen)
+    # What an earlier attempt planned is void; what it proved stays on record.
+    job.parcels.filter(manifest=None).delete()
+    return job
+
+
+# --- Handing it on -----------------------------------------------------------
+
+
+def job_lost(job: Job, *, reason: str) -> Job:
+    """Take a running job from a worker that is gone, and let another one have it.
+
+    It ends here only if it has lost so many workers in a row that it must be
+    what kills them. A job that somebody cancelled meanwhile is queued, too: the
+    next attempt clears away what this one left, and ends it.
+    """
+    lost = f"Worker {job.worker} was lost in attempt {job.attempt} ({reason})"
+    data = {"worker": job.worker, "reason": reason}
+    losses = job.losses + 1
+    if losses >= MAX_LOSSES:
+        message = f"{lost}; no further attempt after {losses} lost workers in a row."
+        return job_move(
+            job,
+            Status.FAILED,
+            code="WORKER_LOST",
+            message=message,
+            level=EventLevel.ERROR,
+            data=data,
+            error_code="WORKER_LOST",
+            error_message=message,
+        )
+    pauses = job.pause_requested_at and not job.cancel_requested_at
+    return job_move(
+        job,
+        Status.PAUSED if pauses else Status.QUEUED,
+        code="WORKER_LOST",
+        message=f"{lost}; the job is {'paused, as asked' if pauses else 'queued again'}.",
+        level=EventLevel.WARNING,
+        data=data,
+        losses=losses,
+    )
+
+
+def job_hand_back(job: Job) -> Job:
+    """Queue a running job again because its worker was told to end."""
+    message = f"Worker {job.worker} was told to end; the job goes on with the next one."
+    return job_move(job, Status.QUEUED, code="HANDED_BACK", message=message, losses=0)
+
+
+def job_wait(job: Job, *, code: str, message: str, advanced: bool) -> Job:
+    """Let a running job try again later, after an error that may pass by itself.
+
+    The wait doubles with each failure in a row; a job that got on meanwhile
+    (`advanced`) begins to count anew. After `max_tries` it needs a person.
+    """
+    tries = 1 if advanced else job.tries + 1
+    columns: dict[str, Any] = {"error_code": code, "error_message": message}
+    columns |= {"tries": tries, "losses": 0}
+    if tries >= job.max_tries:
+        return job_move(
+            job,
+            Status.NEEDS_ATTENTION,
+            code=code,
+            message=f"{message} It failed {tries} times in a row: look into it, then resume.",
+            level=EventLevel.ERROR,
+            **columns,
+        )
+    wait = retry_seconds(tries)
+    return job_move(
+        job,
+        Status.RETRY_WAIT,
+        code=code,
+        message=f"{message} Failure {tries} of {job.max_tries}; next try in {wait:.0f} s.",
+        level=EventLevel.WARNING,
+        data={"tries": tries, "wait_seconds": round(wait, 1)},
+        next_run_at=Now() + timedelta(seconds=wait),
+        **columns,
+    )
+
+
+def retry_seconds(tries: int) -> float:
+    """How long to wait after so many failures in a row: doubling, bounded, with jitter."""
+    longest: float = settings.KETTER_RETRY_MAX_SECONDS
+    wait = min(longest, settings.KETTER_RETRY_SECONDS * 2.0 ** min(tries - 1, 32))
+    return wait * random.uniform(0.5, 1.0)  # noqa: S311 - to spread load, not to keep a secret
+
+
+@transaction.atomic
+def job_wake_one() -> Job | None:
+    """Queue one job whose time has come, scheduled or to be tried again; None if there is none."""
+    due = Job.objects.filter(status__in=TIMED, next_run_at__lte=Now())
+    job = due.select_for_update(skip_locked=True, no_key=True).order_by("next_run_at").first()
+    if job is None:
+        return None
+    again = job.status == Status.RETRY_WAIT
+    message = "It is time to try again." if again else "The time it was scheduled for has come."
+    return job_move(job, Status.QUEUED, code="RETRIED" if again else "DUE", message=message)
+
+
+# --- Writes of a running attempt ---------------------------------------------
+
+
+def _mine(job: Job) -> QuerySet[Job]:
+    return Job.objects.filter(pk=job.pk, attempt=job.attempt, status=Status.RUNNING)
+
+
+def job_renew(job: Job, *, progress: Progress, phase: Phase | str = "", **columns: Any) -> None:
+    """Renew the lease and write the counters, in one UPDATE.
+
+    Raises `engine.Replaced` when this attempt does not run the job any more.
+    """
+    renewed = _mine(job).update(
+        lease_until=lease(),
+        heartbeat_at=Now(),
+        phase=phase,
+        **progress._asdict(),
+        **columns,
+    )
+    if not renewed:
+        raise Replaced(f"Attempt {job.attempt} of job {job.pk} does not run it any more.")
+
+
+def stop_requested(job: Job) -> Status | None:
+    """What somebody asked this running job to become: CANCELLED, PAUSED, or nothing."""
+    asked = Job.objects.values_list("cancel_requested_at", "pause_requested_at").get(pk=job.pk)
+    return Status.CANCELLED if asked[0] else Status.PAUSED if asked[1] else None
+
+
+def bandwidth_share(job: Job) -> int:
+    """The bytes per second this running job may use now, 0 for no limit.
+
+    A portal's limit is shared evenly by the jobs that run there at the moment.
+    """
+    limits = [job.bandwidth_limit] if job.bandwidth_limit else []
+    for portal in {job.source_portal, job.target_portal}:
+        if portal.bandwidth_limit:
+            running = Job.objects.at_portal(portal).filter(status=Status.RUNNING).count()
+            limits.append(max(1, portal.bandwidth_limit // max(1, running)))
+    return min(limits, default=0)
+
+
+@transaction.atomic
+def attempt_record(
+    job: Job,
+    *,
+    progress: Progress,
+    phase: Phase | str,
+    notes: Sequence[Note] = (),
+    parcels: Iterable[ParcelReport] = (),
+    **columns: Any,
+) -> None:
+    """Write all the news of a running attempt at once: lease, counters, events, parcels.
+
+    Raises `engine.Replaced`, and writes nothing, when the attempt was replaced.
+    """
+    job_renew(job, progress=progress, phase=phase, **columns)
+    append(job, *notes)
+    _upsert(job, list(parcels))
+
+
+def _upsert(job: Job, reports: list[ParcelReport]) -> None:
+    """Record how far parcels have come; one statement for all with a manifest, one for the rest."""
+    for with_manifest in (True, False):
+        rows = [
+            JobParcel(
+                job=job,
+                number=report.number,
+                kind=report.kind,
+                files=report.files,
+                bytes=report.bytes,
+                state=report.state,
+                digest=report.digest,
+                manifest=report.manifest,
+                attempt=job.attempt,
+            )
+            for report in reports
+            if (report.manifest is not None) == with_manifest
+        ]
+        known = ["kind", "files", "bytes", "state"]
+        JobParcel.objects.bulk_create(
+            rows,
+            batch_size=1000,
+            update_conflicts=True,
+            unique_fields=["job", "attempt", "number"],
+            update_fields=[*known, "digest", "manifest"] if with_manifest else known,
+        )

@@ -1,0 +1,152 @@
+"""Watching over a transfer for its job: the lease, the counters, and who wants it to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection
+from django.utils import timezone
+
+import engine
+from jobs.attempts import attempt_record, bandwidth_share, stop_requested
+from jobs.errors import HandedBack, Orphaned, Paused
+from jobs.models import Job
+from jobs.states import Status
+from jobs.text import storable
+from jobs.trail import Note
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the row while a transfer runs.
+LOOK_EVERY = 1.0
+#: The part of the lease for which an unreachable database is put up with. What
+#: is left is for the engine to stop before somebody else may start.
+PATIENCE = 0.8
+
+#: Set in this process, once, when it was told to end.
+_told_to_end = False
+
+
+def ask_to_hand_back(_signal: int, _frame: Any) -> None:
+    """Have the run in this process give its job back at its next checkpoint; a signal handler."""
+    global _told_to_end
+    _told_to_end = True
+
+
+def put_up_with(error: Exception, job: Job, *, since: float) -> None:
+    """Let a database error pass, unless it has lasted so long that the lease may be over."""
+    connection.close()
+    away = time.monotonic() - since
+    logger.warning("Job %s: the database has been away for %.1f s: %s", job.pk, away, error)
+    if away > settings.KETTER_LEASE_SECONDS * PATIENCE:
+        raise engine.Replaced("The database was away for as long as the lease.") from error
+
+
+class JobObserver:
+    """Watches over a transfer for its job: keeps the lease, carries cancellation, writes news.
+
+    News is kept until it is written, so that a database that is away for a
+    moment costs nothing. Away for longer than the lease, it ends the
+    transfer: by then another worker may have the job.
+    """
+
+    wants_manifests = True
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._parent = os.getppid()
+        self._progress = engine.Progress()
+        self._phase = ""
+        self._notes: list[Note] = []
+        self._parcels: dict[int, engine.ParcelReport] = {}
+        self._columns: dict[str, Any] = {}
+        self._renewed = time.monotonic()
+        self._looked = 0.0
+        self._rate = bandwidth_share(job)
+        #: Bytes that were there when the transfer began: an earlier attempt's.
+        self._held: int | None = None
+
+    @property
+    def advanced(self) -> bool:
+        """Whether this attempt brought anything that counts."""
+        return self._held is not None and self._progress.bytes_done > self._held
+
+    def checkpoint(self) -> None:
+        """Renew the lease about once a second; stop when told to, or when nobody watches us."""
+        if os.getppid() != self._parent:
+            raise Orphaned("The worker's parent process is gone.")
+        if _told_to_end:
+            raise HandedBack("The worker was told to end.")
+        if self._is_due:
+            self.save()
+            self._look()
+
+    def bandwidth(self, asked: int) -> int:
+        """What this job may use at the moment, as of the last look."""
+        return self._rate
+
+    def phase(self, phase: engine.Phase) -> None:
+        """Show the phase at the next look; have all proofs on record before a source goes."""
+        self._phase = phase
+        if phase is engine.Phase.REMOVE_SOURCE or self._is_due:
+            self.save()
+
+    def progress(self, progress: engine.Progress) -> None:
+        """Keep the counters for the next look."""
+        if self._held is None and self._phase == engine.Phase.SCAN:
+            self._held = progress.bytes_done
+        self._progress = progress
+
+    def parcel(self, parcel: engine.ParcelReport) -> None:
+        """Keep a parcel's news for the next look; a manifest once seen is not forgotten."""
+        before = self._parcels.get(parcel.number)
+        if before and before.manifest is not None and parcel.manifest is None:
+            parcel = parcel._replace(manifest=before.manifest, digest=before.digest)
+        self._parcels[parcel.number] = parcel
+
+    def planned(self, plan: dict[str, Any]) -> None:
+        """Keep the plan for the next look."""
+        self._columns["plan"] = storable(plan)
+
+    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
+        """Keep an event for the next look."""
+        self._notes.append(Note(code, message, level, data, timezone.now(), self._phase))
+
+    def save(self) -> None:
+        """Write what is new and renew the lease; put up with an absent database for a while."""
+        started = self._looked = time.monotonic()
+        try:
+            attempt_record(
+                self._job,
+                progress=self._progress,
+                phase=self._phase,
+                notes=self._notes,
+                parcels=self._parcels.values(),
+                **self._columns,
+            )
+        except (OperationalError, InterfaceError) as error:
+            put_up_with(error, self._job, since=self._renewed)
+            return
+        self._renewed = started
+        self._notes, self._parcels, self._columns = [], {}, {}
+
+    @property
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._looked >= LOOK_EVERY
+
+    def _look(self) -> None:
+        """See whether somebody wants the transfer to stop, and how fast it may be."""
+        try:
+            asked = stop_requested(self._job)
+            self._rate = bandwidth_share(self._job)
+        except (OperationalError, InterfaceError) as error:
+            put_up_with(error, self._job, since=self._renewed)
+            return
+        if asked is Status.CANCELLED:
+            raise engine.Cancelled("The job was cancelled while it ran.")
+        if asked is Status.PAUSED:
+            raise Paused("The job was paused while it ran; what has arrived stays, to go on from.")

@@ -1,0 +1,418 @@
+"""`manage.py prune`: what ended long ago goes whole, and what is kept stays whole."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from threading import Barrier, Thread
+from uuid import UUID
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
+
+from jobs import retention
+from jobs.models import Job, JobEvent, JobParcel
+from jobs.retention import Pruned, jobs_prune
+from jobs.states import FINAL, LIVE, Status
+from jobs.trail import lock
+from tests.factories import JobFactory, PortalFactory, UserFactory
+from tests.jobs.conftest import event_add
+
+DAYS_90 = timedelta(days=90)
+
+EndedJob = Callable[..., Job]
+
+
+@pytest.fixture
+def ended(db: None) -> EndedJob:
+    """Make an ended job, 91 days old by the database's clock, with two events and a parcel."""
+    portals = [PortalFactory.create(), PortalFactory.create()]
+    user = UserFactory.create()
+
+    def make(status: Status = Status.DONE, days: float = 91, **fields: object) -> Job:
+        job = JobFactory.create(
+            source_portal=portals[0],
+            target_portal=portals[1],
+            requested_by=user,
+            status=status,
+            finished_at=Now() - timedelta(days=days),
+            **fields,
+        )
+        event_add(job, code="TEST", message="One.")
+        event_add(job, code="TEST", message="Two.")
+        JobParcel.objects.create(
+            job=job, number=1, kind="zip", files=1, bytes=1, state="published", attempt=1,
+            manifest=b"manifest",
+        )  # fmt: skip
+        return job
+
+    return make
+
+
+@pytest.fixture
+def chain(ended: EndedJob) -> Callable[..., list[Job]]:
+    """Make jobs of which each was relaunched from the one before."""
+
+    def make(*days: float) -> list[Job]:
+        jobs: list[Job] = []
+        for age in days:
+            jobs.append(ended(days=age, relaunched_from=jobs[-1] if jobs else None))
+        return jobs
+
+    return make
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Do something in a thread with a connection of its own, while this one's row locks last."""
+
+    def run(work: Callable[[], object]) -> None:
+        def and_close() -> None:
+            work()
+            connection.close()
+
+        thread = Thread(target=and_close)
+        thread.start()
+        thread.join()
+
+    connection.set_autocommit(False)
+    try:
+        yield run
+    finally:
+        connection.rollback()
+        connection.set_autocommit(True)
+
+
+def counts(pruned: Pruned) -> tuple[int, int, int, int]:
+    """Jobs, events, parcels, left alone."""
+    return pruned.jobs, pruned.events, pruned.parcels, pruned.left
+
+
+def rows() -> tuple[int, int, int]:
+    """How many jobs, events and parcels there are."""
+    return Job.objects.count(), JobEvent.objects.count(), JobParcel.objects.count()
+
+
+def kept() -> set[UUID]:
+    """The jobs on record."""
+    return set(Job.objects.values_list("pk", flat=True))
+
+
+def prune(*arguments: str) -> str:
+    """What the command prints."""
+    out = io.StringIO()
+    call_command("prune", *arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("status", sorted(FINAL))
+def test_it_removes_an_old_ended_job_with_all_that_is_its_own(
+    status: Status, ended: EndedJob
+) -> None:
+    ended(status)
+    assert counts(jobs_prune(older_than=DAYS_90)) == (1, 2, 1, 0)
+    assert rows() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("status", sorted(LIVE))
+def test_it_never_removes_a_live_job(status: Status, job_in: Callable[..., Job]) -> None:
+    ages_ago = Now() - timedelta(days=9999)
+    times = ("created_at", "queued_at", "next_run_at", "finished_at")
+    job = job_in(status, **dict.fromkeys(times, ages_ago))
+    event_add(job, code="TEST", message="One.")
+    for dry_run in (True, False):
+        assert counts(jobs_prune(older_than=DAYS_90, dry_run=dry_run)) == (0, 0, 0, 0)
+    assert rows() == (1, 1, 0)
+
+
+def test_it_keeps_young_jobs_and_those_of_unknown_age(
+    ended: EndedJob, job_in: Callable[..., Job]
+) -> None:
+    young, unknown = ended(days=89.99), job_in(Status.DONE)
+    old = ended(days=90.01)
+    assert jobs_prune(older_than=DAYS_90).jobs == 1
+    assert kept() == {young.pk, unknown.pk}
+    assert not JobEvent.objects.filter(job_id=old.pk).exists()
+    assert young.events.count() == 2
+
+
+def test_it_goes_by_the_databases_clock(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django.utils.timezone.now", lambda: None)
+    before = jobs_prune(older_than=DAYS_90).before
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT STATEMENT_TIMESTAMP() - %s", [before])
+        (age,) = cursor.fetchone()
+    assert DAYS_90 <= age < DAYS_90 + timedelta(minutes=1)
+
+
+# --- Chains of relaunches ----------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 500])
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_a_chain_goes_when_all_of_it_is_old(
+    length: int, batch: int, chain: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", batch)
+    chain(*range(91 + length, 91, -1))
+    assert counts(jobs_prune(older_than=DAYS_90)) == (length, 2 * length, length, 0)
+    assert rows() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("batch", [1, 500])
+def test_a_chain_stays_as_long_as_its_latest_job(
+    batch: int,
+    chain: Callable[..., list[Job]],
+    ended: EndedJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", batch)
+    jobs = chain(400, 300, 200, 1)
+    beside = ended(relaunched_from=jobs[1])
+    forecast = jobs_prune(older_than=DAYS_90, dry_run=True)
+    assert counts(jobs_prune(older_than=DAYS_90)) == counts(forecast) == (1, 2, 1, 0)
+    assert kept() == {job.pk for job in jobs}
+    assert beside.pk not in kept()
+    assert all(job.events.count() == 2 and job.parcels.count() == 1 for job in jobs)
+
+
+def test_a_job_stays_for_a_relaunch_that_is_live(
+    ended: EndedJob, job_in: Callable[..., Job]
+) -> None:
+    old = ended()
+    again = job_in(Status.QUEUED, relaunched_from=old)
+    assert jobs_prune(older_than=DAYS_90).jobs == 0
+    assert kept() == {old.pk, again.pk}
+
+
+def test_a_job_goes_once_its_last_relaunch_has_gone(
+    ended: EndedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 1)
+    old = ended(days=300)
+    for days in (120, 110, 100):
+        ended(days=days, relaunched_from=old)
+    assert jobs_prune(older_than=DAYS_90).jobs == 4
+    assert rows() == (0, 0, 0)
+
+
+def test_it_removes_what_can_go_of_a_chain_whose_middle_is_young(
+    chain: Callable[..., list[Job]],
+) -> None:
+    first, middle, last = chain(300, 10, 200)
+    forecast = jobs_prune(older_than=DAYS_90, dry_run=True)
+    assert counts(jobs_prune(older_than=DAYS_90)) == counts(forecast) == (1, 2, 1, 0)
+    assert kept() == {first.pk, middle.pk}
+    assert last.pk not in kept()
+
+
+# --- Batches -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jobs", [0, 2, 3, 4, 6, 7])
+def test_it_removes_all_however_many_batches_it_takes(
+    jobs: int, ended: EndedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 3)
+    for number in range(jobs):
+        ended(days=100 + number)
+    young = ended(days=1)
+    assert counts(jobs_prune(older_than=DAYS_90)) == (jobs, 2 * jobs, jobs, 0)
+    assert kept() == {young.pk}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_removes_the_oldest_first_and_keeps_to_what_it_did_when_it_breaks(
+    ended: EndedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    jobs = [ended(days=days) for days in (120, 150, 110, 140, 130)]
+    remove, batches = retention._remove, []
+
+    def break_at_the_second(*arguments: object) -> object:
+        batches.append(arguments)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return remove(*arguments)
+
+    monkeypatch.setattr(retention, "_remove", break_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        jobs_prune(older_than=DAYS_90)
+    assert kept() == {jobs[0].pk, jobs[2].pk, jobs[4].pk}
+    assert rows() == (3, 6, 3)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_asks_the_database_as_often_however_many_jobs_a_batch_has(
+    ended: EndedJob,
+) -> None:
+    def queries(count: int) -> int:
+        for _ in range(count):
+            ended()
+        with CaptureQueriesContext(connection) as asked:
+            assert jobs_prune(older_than=DAYS_90).jobs == count
+        return len(asked)
+
+    assert queries(1) == queries(40)
+
+
+# --- Others at work ----------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_passes_over_a_job_that_is_being_relaunched_and_says_so(
+    ended: EndedJob,
+    elsewhere: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    busy, other = ended(), ended()
+    connection.commit()
+    lock(busy)
+    found: list[Pruned] = []
+    elsewhere(lambda: found.append(jobs_prune(older_than=DAYS_90)))
+    assert [counts(pruned) for pruned in found] == [(1, 2, 1, 1)]
+    assert f"Job {busy.pk} stays" in caplog.text
+    assert other.pk not in kept()
+
+    again = ended(days=0, relaunched_from=busy)
+    connection.commit()
+    elsewhere(lambda: found.append(jobs_prune(older_than=DAYS_90)))
+    assert counts(found[-1]) == (0, 0, 0, 0)
+    assert kept() == {busy.pk, again.pk}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_keeps_a_job_that_was_relaunched_after_it_was_found(
+    ended: EndedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 1)
+    ended(days=200)
+    late = ended(days=100)
+    remove = retention._remove
+
+    def relaunch_first(*arguments: object) -> object:
+        if not late.relaunches.exists():
+            ended(days=0, relaunched_from=late)
+        return remove(*arguments)
+
+    monkeypatch.setattr(retention, "_remove", relaunch_first)
+    assert counts(jobs_prune(older_than=DAYS_90)) == (1, 2, 1, 0)
+    assert kept() == {late.pk, late.relaunches.get().pk}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_that_prune_at_once_remove_each_job_once(
+    ended: EndedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 3)
+    for _ in range(20):
+        ended()
+    together, found = Barrier(2), list[Pruned]()
+
+    def run() -> None:
+        together.wait()
+        found.append(jobs_prune(older_than=DAYS_90))
+        connection.close()
+
+    threads = [Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [sum(column) for column in zip(*map(counts, found), strict=True)][:3] == [20, 40, 20]
+    assert rows() == (0, 0, 0)
+
+
+@pytest.fixture
+def foreign_table(transactional_db: None) -> Iterator[Callable[[Job], None]]:
+    """Have something that Django knows nothing of refer to a job."""
+
+    def refer(job: Job) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO invoice VALUES (%s)", [job.pk])
+
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE invoice (job uuid REFERENCES jobs DEFERRABLE)")
+    yield refer
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE invoice")
+
+
+def test_it_leaves_a_job_that_something_else_needs_and_removes_the_others(
+    foreign_table: Callable[[Job], None],
+    chain: Callable[..., list[Job]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chain(300, 200)
+    before, needed, after = chain(300, 250, 200)
+    foreign_table(needed)
+    assert counts(jobs_prune(older_than=DAYS_90)) == (3, 6, 3, 1)
+    assert kept() == {before.pk, needed.pk}
+    assert after.pk not in kept()
+    assert needed.events.count() == 2
+    assert f"Job {needed.pk} stays" in caplog.text
+
+
+# --- The command -------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(
+    ended: EndedJob, chain: Callable[..., list[Job]]
+) -> None:
+    ended(days=1)
+    chain(300, 200)
+    before = rows()
+    with transaction.atomic():
+        said = prune("--older-than", "90d", "--dry-run")
+    assert rows() == before == (3, 6, 3)
+    assert said.startswith("Would remove what ended before ")
+    assert said.endswith(" UTC: jobs 2, events 4, parcels 2.\n")
+
+
+def test_it_prints_one_line_and_leaves_a_trace_in_the_log(
+    ended: EndedJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended()
+    with caplog.at_level(logging.INFO, "jobs.retention"):
+        said = prune("--older-than", "90d")
+    assert said.startswith("Removed what ended before ")
+    assert said.endswith(" UTC: jobs 1, events 2, parcels 1.\n")
+    (trace,) = caplog.messages
+    assert trace.startswith("Pruned 1 jobs that had ended before ")
+    assert trace.endswith(", with 2 events and 1 parcels")
+
+
+@pytest.mark.parametrize(
+    ("age", "hours"), [("1h", 1), ("12h", 12), ("90d", 90 * 24), ("2w", 14 * 24)]
+)
+def test_it_takes_hours_days_and_weeks(age: str, hours: int, ended: EndedJob) -> None:
+    ended(days=(hours + 0.1) / 24)
+    young = ended(days=(hours - 0.1) / 24)
+    prune("--older-than", age)
+    assert kept() == {young.pk}
+
+
+def test_it_reaches_as_far_back_as_can_be_asked_for(db: None) -> None:
+    assert "jobs 0," in prune("--older-than", "99999w")
+
+
+@pytest.mark.parametrize(
+    "age",
+    ["", "90", "d", "0d", "-1d", "+1d", "1.5d", "1m", "1y", "90 d", "90d ", "90d\n", "1D", "1w2d",
+     "100000d", "٣d", "all"],
+)  # fmt: skip
+def test_it_refuses_any_other_age(age: str, ended: EndedJob) -> None:
+    ended(days=9999)
+    with pytest.raises(CommandError, match="--older-than takes a number from 1 to 99999"):
+        prune(f"--older-than={age}")
+    assert rows() == (1, 2, 1)
+
+
+def test_it_asks_for_an_age(db: None) -> None:
+    with pytest.raises(CommandError, match="--older-than"):
+        prune()
