@@ -238,7 +238,9 @@ def watch(api: Api, job: dict[str, Any]) -> dict[str, Any]:
         elif line != last:
             print(line, flush=True)
         last = line
-        if not job["is_live"]:
+        # Nobody is here to act, and with both portals on this machine no waiting would help.
+        stuck = job["status"] in ("retry_wait", "needs_attention", "paused")
+        if stuck or not job["is_live"]:
             if live:
                 print()
             return job

@@ -43,8 +43,7 @@ _NOISE = 8192
 #: Commands whose answers nobody waits for: they may come late.
 _UNASKED = ("rate", "relay", "expect", "discard")
 #: Codes that no agent may name, and those that only a target may.
-_OURS = ("CANCELLED", "INTERRUPTED")
-_OF_A_TARGET = ("REPLACED", "TARGET_BUSY")
+_OURS, _OF_A_TARGET = ("CANCELLED", "INTERRUPTED"), ("REPLACED", "TARGET_BUSY")
 
 
 class Hub:
@@ -108,13 +107,12 @@ class Hub:
     def close(self, done: bool = False) -> None:
         """End every agent, all at the same time, and wait for them.
 
-        With `done` they have nothing to do any more, so that no ssh need wait for the far
-        end's goodbye: that would take a round trip.
+        With `done` no ssh waits for its far end's goodbye: that takes a round trip.
         """
         for link in self.links:
             link.hang_up()
-            if done and link.is_far:
-                link.send_signal(signal.SIGTERM)
+            if done:
+                link.cut_short()
         for how in (None, signal.SIGTERM, signal.SIGKILL):
             until = time.monotonic() + ENDING_SECONDS
             for link in self.links:
@@ -276,10 +274,9 @@ class Link:
         """Count its silence from now on: it was us who did not listen."""
         self._heard = time.monotonic()
 
-    @property
-    def is_far(self) -> bool:
-        """Whether it is behind ssh."""
-        return self._ssh is not None
+    def cut_short(self) -> None:
+        """End an ssh process, and let its far end notice by itself."""
+        self.send_signal(signal.SIGTERM if self._ssh else None)
 
     def innocence(self) -> int:
         """How little likely its end is the cause of others': lines break, agents are killed."""

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from engine.types import Progress
 from jobs.errors import IllegalMove, StaleJob
 from jobs.models import EventLevel, Job
-from jobs.queue import ring
+from jobs.queue import is_silent, ring
 from jobs.states import FINAL, TRANSITIONS, Status
 from jobs.trail import Note, append
 from jobs.turns import next_in_turn
@@ -41,10 +41,11 @@ def job_move(
         raise IllegalMove(before, to)
     columns = {"status": to, **_columns_of(to), **columns}
     believed = Job.objects.filter(pk=job.pk, status=before, attempt=job.attempt)
+    phase = believed.values_list("phase", flat=True).first() or ""
     if not believed.update(**columns):
         raise StaleJob(job.pk)
     job.refresh_from_db(fields=list(columns))
-    append(job, Note(code, message, level, data or {}, phase=job.phase))
+    append(job, Note(code, message, level, data or {}, phase=phase))
     if to is Status.QUEUED:
         ring_on_commit(job)
     elif to is not Status.RUNNING and job.attempt:
@@ -68,7 +69,8 @@ def lease() -> Combinable:
 
 
 def _ring_the_next() -> None:
-    if job := next_in_turn():
+    # Where rings wait, a worker will come and look whose turn it is anyway.
+    if is_silent() and (job := next_in_turn()):
         ring(job.pk)
 
 

@@ -35,6 +35,11 @@ def ring(job_id: UUID) -> None:
     )
 
 
+def is_silent() -> bool:
+    """Whether no ring waits for a worker."""
+    return bool(get_queue(QUEUE).is_empty())
+
+
 def ring_again(job_ids: Iterable[UUID]) -> list[UUID]:
     """Ring for those jobs that have no ring waiting, and say which.
 

@@ -20,6 +20,9 @@ from jobs.models import Job
 from jobs.services import job_create
 from jobs.states import FINAL, Status
 
+#: The states that a smoke job is not waited for to leave: between two folders of this machine
+#: no later try would help.
+SETTLED = FINAL | {Status.RETRY_WAIT, Status.NEEDS_ATTENTION}
 POLL_SECONDS = 0.1
 MEGABYTE = 1_000_000
 SHOWN = 10
@@ -73,17 +76,17 @@ def _transfer(stage: Arena, case: Case, timeout: float) -> Finding:
         mode=case.mode.value,
     )
     _wait(job, timeout)
-    if job.status not in FINAL:
+    if job.status not in SETTLED:
         return _late(job, timeout)
     if job.status != Status.DONE:
-        return _fault(job, f"The job ended {job.status}: {job.error_code}: {job.error_message}")
+        return _fault(job, f"The job is {job.status}: {job.error_code}: {job.error_message}")
     return _compare(stage, case, job, sent)
 
 
 def _wait(job: Job, timeout: float) -> None:
-    """Wait until the job has ended or the time is up."""
+    """Wait until the job has ended, is stuck, or the time is up."""
     give_up = time.monotonic() + timeout
-    while job.status not in FINAL and time.monotonic() < give_up:
+    while job.status not in SETTLED and time.monotonic() < give_up:
         time.sleep(POLL_SECONDS)
         job.refresh_from_db()
 

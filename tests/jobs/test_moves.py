@@ -10,8 +10,8 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from jobs.errors import IllegalMove, StaleJob
-from jobs.models import Job, JobEvent
 from jobs.life import job_move
+from jobs.models import Job, JobEvent
 from jobs.states import FINAL, LIVE, TIMED, TRANSITIONS, Status
 
 MOVES = {

@@ -13,9 +13,9 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from jobs import reaper
+from jobs.life import job_move
 from jobs.models import Job
 from jobs.queue import ring
-from jobs.life import job_move
 from jobs.states import Status
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -167,7 +167,7 @@ def test_its_example_names_every_setting():
     """An example that leaves one out hides it: nobody reads the source for settings."""
     rooms = [PROJECT / room for room in ("ketter_site", "portals", "jobs", "dku")]
     source = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
-    read = set(re.findall(r'\b(?:env\.\w+|required|positive)\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'\b(?:env\.\w+|required|positive|one_of)\(\s*"([A-Z_]+)"', source))
     example = (PROJECT / "deploy" / "env.example").read_text()
     named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
     assert read == named
