@@ -5,6 +5,7 @@ JobError                    code, status_code, extra
 ├── IdempotencyKeyReused    the same key came with another transfer
 ├── JobHasEnded             only a live job can be cancelled
 ├── JobNotEnded             only a job that has ended can be relaunched
+├── JobIsGone               it was pruned meanwhile
 ├── JobNotPartial           only of a partial job what failed can be tried again
 ├── NotPausable             only a job that waits its turn or runs can be paused
 ├── NotStartable            only a job that waits for a person or a time can be started
@@ -87,6 +88,16 @@ class JobNotEnded(JobError):
 
     def __init__(self) -> None:
         super().__init__(_("This job has not ended yet; cancel it before relaunching it."))
+
+
+class JobIsGone(JobError):
+    """The job was pruned meanwhile."""
+
+    code = "JOB_IS_GONE"
+    status_code = 404
+
+    def __init__(self) -> None:
+        super().__init__(_("This job is not on record any more: it was pruned."))
 
 
 class JobNotPartial(JobError):

@@ -17,6 +17,7 @@ from jobs.errors import (
     IdempotencyKeyReused,
     InvalidJob,
     JobHasEnded,
+    JobIsGone,
     JobNotEnded,
     JobNotPartial,
     NotPausable,
@@ -125,6 +126,8 @@ def _launch(order: Job) -> Job:
 
 
 def _record(order: Job) -> Job:
+    if order.relaunched_from is not None:
+        _hold(order.relaunched_from)
     queued = order.status == Status.QUEUED
     order.queued_at = Now() if queued else None
     order.save(force_insert=True)
@@ -142,6 +145,14 @@ def _record(order: Job) -> Job:
     if queued:
         ring_on_commit(order)
     return order
+
+
+def _hold(origin: Job) -> None:
+    """Keep the job that is relaunched from being pruned meanwhile."""
+    try:
+        lock(origin)
+    except Job.DoesNotExist:
+        raise JobIsGone from None
 
 
 def _same_key(order: Job) -> Job | None:

@@ -79,6 +79,18 @@ RQ_QUEUES = {
 # Jobs are enqueued by `transaction.on_commit` in jobs.life: one mechanism defers, not two.
 RQ = {"COMMIT_MODE": "auto"}
 
+#: What our own code has to say, from INFO on, goes to stderr as warnings of others do.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        name: {"handlers": ["stderr"], "level": "INFO"}
+        for name in ("dku", "engine", "jobs", "ketter_site", "portals")
+    },
+}
+
 #: Seconds a worker may be silent before its job goes to another one.
 KETTER_LEASE_SECONDS = positive("KETTER_LEASE_SECONDS", default=60)
 #: Seconds between two looks of the reaper.

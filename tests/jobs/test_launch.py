@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from rq.serializers import JSONSerializer
 
-from jobs.errors import IdempotencyKeyReused, InvalidJob, JobNotEnded
+from jobs.errors import IdempotencyKeyReused, InvalidJob, JobIsGone, JobNotEnded
 from jobs.models import Job
 from jobs.services import job_cancel, job_create, job_relaunch
 from jobs.states import Status
@@ -178,6 +178,15 @@ def test_it_relaunches_an_ended_job_as_a_new_one(oscar: User, order: dict[str, A
     assert new.relaunched_from == old
     assert (new.status, new.mode, new.exclude, new.streams) == ("queued", "move", ["*.tmp"], 3)
     assert Job.objects.get(pk=old.pk).status == Status.CANCELLED
+
+
+def test_it_does_not_relaunch_a_job_that_was_pruned_meanwhile(
+    oscar: User, order: dict[str, Any]
+) -> None:
+    old = job_cancel(job_create(by=oscar, **order), by=oscar)
+    Job.objects.filter(pk=old.pk).delete()
+    with pytest.raises(JobIsGone):
+        job_relaunch(old, by=oscar)
 
 
 def test_it_does_not_relaunch_a_live_job(oscar: User, order: dict[str, Any]) -> None:

@@ -67,25 +67,21 @@ def chain(ended: EndedJob) -> Callable[..., list[Job]]:
     return make
 
 
-@pytest.fixture
-def elsewhere() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Do something in a thread with a connection of its own, while this one's row locks last."""
+def prune_elsewhere(times: int = 1) -> list[Pruned]:
+    """Prune on other connections, all at once, while what this one has locked stays locked."""
+    together, found = Barrier(times), list[Pruned]()
 
-    def run(work: Callable[[], object]) -> None:
-        def and_close() -> None:
-            work()
-            connection.close()
+    def run() -> None:
+        together.wait()
+        found.append(jobs_prune(older_than=DAYS_90))
+        connection.close()
 
-        thread = Thread(target=and_close)
+    threads = [Thread(target=run) for _ in range(times)]
+    for thread in threads:
         thread.start()
+    for thread in threads:
         thread.join()
-
-    connection.set_autocommit(False)
-    try:
-        yield run
-    finally:
-        connection.rollback()
-        connection.set_autocommit(True)
+    return found
 
 
 def counts(pruned: Pruned) -> tuple[int, int, int, int]:
@@ -181,12 +177,14 @@ def test_a_chain_stays_as_long_as_its_latest_job(
     assert all(job.events.count() == 2 and job.parcels.count() == 1 for job in jobs)
 
 
-def test_a_job_stays_for_a_relaunch_that_is_live(
-    ended: EndedJob, job_in: Callable[..., Job]
+@pytest.mark.parametrize("status", sorted(Status))
+def test_a_job_stays_for_a_relaunch_that_has_no_end_on_record(
+    status: Status, ended: EndedJob, job_in: Callable[..., Job]
 ) -> None:
     old = ended()
-    again = job_in(Status.QUEUED, relaunched_from=old)
-    assert jobs_prune(older_than=DAYS_90).jobs == 0
+    again = job_in(status, relaunched_from=old, next_run_at=Now())
+    for dry_run in (True, False):
+        assert counts(jobs_prune(older_than=DAYS_90, dry_run=dry_run)) == (0, 0, 0, 0)
     assert kept() == {old.pk, again.pk}
 
 
@@ -199,16 +197,6 @@ def test_a_job_goes_once_its_last_relaunch_has_gone(
         ended(days=days, relaunched_from=old)
     assert jobs_prune(older_than=DAYS_90).jobs == 4
     assert rows() == (0, 0, 0)
-
-
-def test_it_removes_what_can_go_of_a_chain_whose_middle_is_young(
-    chain: Callable[..., list[Job]],
-) -> None:
-    first, middle, last = chain(300, 10, 200)
-    forecast = jobs_prune(older_than=DAYS_90, dry_run=True)
-    assert counts(jobs_prune(older_than=DAYS_90)) == counts(forecast) == (1, 2, 1, 0)
-    assert kept() == {first.pk, middle.pk}
-    assert last.pk not in kept()
 
 
 # --- Batches -----------------------------------------------------------------
@@ -265,25 +253,26 @@ def test_it_asks_the_database_as_often_however_many_jobs_a_batch_has(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_passes_over_a_job_that_is_being_relaunched_and_says_so(
-    ended: EndedJob,
-    elsewhere: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+def test_it_passes_over_a_job_that_somebody_holds_and_says_so(
+    ended: EndedJob, caplog: pytest.LogCaptureFixture
 ) -> None:
-    busy, other = ended(), ended()
-    connection.commit()
-    lock(busy)
-    found: list[Pruned] = []
-    elsewhere(lambda: found.append(jobs_prune(older_than=DAYS_90)))
-    assert [counts(pruned) for pruned in found] == [(1, 2, 1, 1)]
+    busy, _other = ended(), ended()
+    with transaction.atomic():
+        lock(busy)
+        assert [counts(pruned) for pruned in prune_elsewhere()] == [(1, 2, 1, 1)]
     assert f"Job {busy.pk} stays" in caplog.text
-    assert other.pk not in kept()
+    assert kept() == {busy.pk}
 
-    again = ended(days=0, relaunched_from=busy)
-    connection.commit()
-    elsewhere(lambda: found.append(jobs_prune(older_than=DAYS_90)))
-    assert counts(found[-1]) == (0, 0, 0, 0)
-    assert kept() == {busy.pk, again.pk}
+
+@pytest.mark.django_db(transaction=True)
+def test_it_passes_over_a_job_whose_relaunch_is_being_committed(ended: EndedJob) -> None:
+    old = ended()
+    with transaction.atomic():
+        again = ended(days=0, relaunched_from=old)
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # As a commit does first.
+        assert [counts(pruned) for pruned in prune_elsewhere()] == [(0, 0, 0, 1)]
+    assert kept() == {old.pk, again.pk}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -312,19 +301,8 @@ def test_two_that_prune_at_once_remove_each_job_once(
     monkeypatch.setattr(retention, "BATCH", 3)
     for _ in range(20):
         ended()
-    together, found = Barrier(2), list[Pruned]()
-
-    def run() -> None:
-        together.wait()
-        found.append(jobs_prune(older_than=DAYS_90))
-        connection.close()
-
-    threads = [Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [sum(column) for column in zip(*map(counts, found), strict=True)][:3] == [20, 40, 20]
+    found = zip(*map(counts, prune_elsewhere(times=2)), strict=True)
+    assert [sum(column) for column in found][:3] == [20, 40, 20]
     assert rows() == (0, 0, 0)
 
 
@@ -348,10 +326,10 @@ def test_it_leaves_a_job_that_something_else_needs_and_removes_the_others(
     chain: Callable[..., list[Job]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    chain(300, 200)
+    chain(400, 300, 200)
     before, needed, after = chain(300, 250, 200)
     foreign_table(needed)
-    assert counts(jobs_prune(older_than=DAYS_90)) == (3, 6, 3, 1)
+    assert counts(jobs_prune(older_than=DAYS_90)) == (4, 8, 4, 1)
     assert kept() == {before.pk, needed.pk}
     assert after.pk not in kept()
     assert needed.events.count() == 2
