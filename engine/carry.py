@@ -314,9 +314,9 @@ class Carrier:
         self._loads[lane].remove(load)
         self._bytes += load.settled_bytes
         whole = (load.parcel.files, load.parcel.bytes)
-        for entries, digests in load.proven:
+        for entries, digests in load.all_that_is_proven():
             # A file that had begun to arrive has more bytes than its parcel.
-            known = entries is load.blob and not load.parcel.start
+            known = entries is load.blob and load.tries == 1 and not load.parcel.start
             files, size = whole if known else count_entries(entries)
             self._files += files
             self._watcher.verified(load.parcel, entries, digests, (files, size))

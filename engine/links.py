@@ -107,7 +107,7 @@ class Hub:
     def close(self, done: bool = False) -> None:
         """End every agent, all at the same time, and wait for them.
 
-        With `done` no ssh waits for its far end's goodbye: that takes a round trip.
+        With `done` no source and no ssh is waited for: a goodbye takes a round trip.
         """
         for link in self.links:
             link.hang_up()
@@ -275,8 +275,8 @@ class Link:
         self._heard = time.monotonic()
 
     def cut_short(self) -> None:
-        """End an ssh process, and let its far end notice by itself."""
-        self.send_signal(signal.SIGTERM if self._ssh else None)
+        """End an ssh process, and let its far end notice by itself; or a source, at once."""
+        self.send_signal(signal.SIGTERM if self._ssh or not self.is_target else None)
 
     def innocence(self) -> int:
         """How little likely its end is the cause of others': lines break, agents are killed."""

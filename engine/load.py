@@ -46,8 +46,17 @@ class Load:
         if len(ours) != DIGEST * int.from_bytes(self.blob[:4], "little"):
             return False  # As many digests as the list says that it has entries.
         self.proven.append((self.blob, ours))
-        self.settled_bytes += self.parcel.bytes
+        # Sent again is only what was not proven the first time.
+        all_of_it = self.tries == 1 or self.parcel.start
+        self.settled_bytes += self.parcel.bytes if all_of_it else count_entries(self.blob)[1]
         return True
+
+    def all_that_is_proven(self) -> list[tuple[bytes, bytes]]:
+        """The entries that are proven and their digests, as one list whatever was sent again."""
+        if len(self.proven) < 2:
+            return self.proven
+        entries = [entry for blob, _ in self.proven for entry in unpack_entries(blob)]
+        return [(pack_entries(entries), b"".join(digests for _, digests in self.proven))]
 
     def sort(self, sent: Message, received: Message) -> Sorted:
         """Take what is proven, and sort the rest; what is to be sent again is what is left."""

@@ -141,6 +141,8 @@ class Transfer:
 
     def _abandon(self, error: BaseException) -> None:
         """Leave nothing of ours at the target, unless it is of use, or somebody else's by now."""
+        if isinstance(error, errors.Cancelled):
+            self._session.close(done=True)  # Somebody waits for it.
         if not self._session.staged or isinstance(error, errors.Replaced | errors.TargetBusy):
             return
         if isinstance(error, errors.EngineError) and self._keeps_after(error):

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -21,7 +22,7 @@ from engine.types import ParcelReport, Phase, Progress
 from jobs.life import job_move, lease
 from jobs.models import EventLevel, Job, JobParcel
 from jobs.states import TIMED, Status
-from jobs.trail import Note, append
+from jobs.trail import Note, append, lock
 from jobs.turns import in_turn
 from portals.endpoints import freeze
 
@@ -44,13 +45,25 @@ def job_claim(*, worker: str) -> Job | None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
     for job, why in in_turn():
-        if why:
-            if job.waits_for != why:
-                Job.objects.filter(pk=job.pk, status=Status.QUEUED).update(waits_for=why)
-            continue
-        if _lock_queued(job):
+        _say(job, why)
+        if not why and _lock_queued(job):
             return _begin(job, worker)
     return None
+
+
+def jobs_free() -> list[UUID]:
+    """The queued jobs that may begin, in their order; all others say what they wait for."""
+    free = []
+    for job, why in in_turn():
+        _say(job, why)
+        if not why:
+            free.append(job.pk)
+    return free
+
+
+def _say(job: Job, why: str) -> None:
+    if job.waits_for != why:
+        Job.objects.filter(pk=job.pk, status=Status.QUEUED).update(waits_for=why)
 
 
 def _lock_queued(job: Job) -> bool:
@@ -77,6 +90,7 @@ def _begin(waiting: Job, worker: str) -> Job:
 # --- Handing it on -----------------------------------------------------------
 
 
+@transaction.atomic
 def job_lost(job: Job, *, reason: str) -> Job:
     """Take a running job from a worker that is gone, and let another one have it.
 
@@ -99,7 +113,8 @@ def job_lost(job: Job, *, reason: str) -> Job:
             error_code="WORKER_LOST",
             error_message=message,
         )
-    pauses = job.pause_requested_at and not job.cancel_requested_at
+    lock(job)
+    pauses = stop_requested(job) is Status.PAUSED
     return job_move(
         job,
         Status.PAUSED if pauses else Status.QUEUED,
@@ -111,10 +126,15 @@ def job_lost(job: Job, *, reason: str) -> Job:
     )
 
 
+@transaction.atomic
 def job_hand_back(job: Job) -> Job:
-    """Queue a running job again because its worker was told to end."""
-    message = f"Worker {job.worker} was told to end; the job goes on with the next one."
-    return job_move(job, Status.QUEUED, code="HANDED_BACK", message=message, losses=0)
+    """Queue a running job again because its worker was told to end; or pause it, if asked to."""
+    lock(job)
+    pauses = stop_requested(job) is Status.PAUSED
+    to = Status.PAUSED if pauses else Status.QUEUED
+    then = "it is paused, as asked" if pauses else "the job goes on with the next one"
+    message = f"Worker {job.worker} was told to end; {then}."
+    return job_move(job, to, code="HANDED_BACK", message=message, losses=0)
 
 
 def job_wait(job: Job, *, code: str, message: str, advanced: bool) -> Job:
@@ -124,15 +144,16 @@ def job_wait(job: Job, *, code: str, message: str, advanced: bool) -> Job:
     (`advanced`) begins to count anew. After `max_tries` it needs a person.
     """
     tries = 1 if advanced else job.tries + 1
-    columns: dict[str, Any] = {"error_code": code, "error_message": message}
-    columns |= {"tries": tries, "losses": 0}
+    columns: dict[str, Any] = {"error_code": code, "tries": tries, "losses": 0}
     if tries >= job.max_tries:
+        message = f"{message} It failed {tries} times in a row: look into it, then resume the job."
         return job_move(
             job,
             Status.NEEDS_ATTENTION,
             code=code,
-            message=f"{message} It failed {tries} times in a row: look into it, then resume.",
+            message=message,
             level=EventLevel.ERROR,
+            error_message=message,
             **columns,
         )
     wait = retry_seconds(tries)
@@ -144,6 +165,7 @@ def job_wait(job: Job, *, code: str, message: str, advanced: bool) -> Job:
         level=EventLevel.WARNING,
         data={"tries": tries, "wait_seconds": round(wait, 1)},
         next_run_at=Now() + timedelta(seconds=wait),
+        error_message=message,
         **columns,
     )
 

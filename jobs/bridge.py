@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -9,21 +10,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, transaction
 from django.template.defaultfilters import filesizeformat
 
 import engine
 from engine.errors import NEEDS_PERSON, TRANSIENT
-from jobs.attempts import bandwidth_share, job_wait
+from jobs.attempts import bandwidth_share, job_wait, stop_requested
 from jobs.errors import HandedBack, Paused
 from jobs.hints import hint_for
 from jobs.life import job_move
 from jobs.models import EventLevel, Job
 from jobs.observer import LOOK_EVERY, JobObserver, put_up_with
-from jobs.states import LIVE, Status
+from jobs.states import FINAL, LIVE, Status
+from jobs.trail import lock
 from portals.endpoints import endpoint_for, thawed
 from portals.errors import PortalError
 from portals.models import Portal
+
+logger = logging.getLogger(__name__)
 
 #: As many failures are named in the last event; the total is always given.
 FAILURES_NAMED = 100
@@ -99,19 +103,23 @@ def transfer(job: Job) -> End:
     except engine.Replaced:
         raise
     except HandedBack:
-        observer.save()
+        observer.settle()
         raise
     except Paused as stop:
         end = End(Status.PAUSED, "PAUSED", str(stop))
     except engine.Cancelled as stop:
         end = End(Status.CANCELLED, "CANCELLED", str(stop))
     except (engine.EngineError, PortalError) as error:
+        if observer.told_to_end and error.retry == TRANSIENT:
+            # Whoever ends all processes at once ends the agents, too.
+            observer.save()
+            raise HandedBack("The worker was told to end, and its agents with it.") from error
         end = _end_after(error, observer)
         if getattr(error, "kept", False) and not _goes_on(end):
             _discard(job, end)
     if job.attempt > 1 and end.status in {Status.CANCELLED, Status.FAILED}:
         _discard(job, end)  # It may have ended before it came to what earlier attempts left.
-    observer.save()
+    observer.settle()
     return end
 
 
@@ -136,7 +144,9 @@ def _goes_on(end: End) -> bool:
 def _discard(job: Job, end: End) -> None:
     """Remove what a job has left at the target to go on from: it will not go on from that."""
     try:
-        engine.discard(request_for(job))
+        # Of the target alone: that the source cannot be used must not keep us from it.
+        place = endpoint_for(_portals_of(job)[1], job.target_path)
+        engine.discard(engine.Request(place, place, job.id.hex, job.attempt))
     except engine.Replaced:
         raise
     except (engine.EngineError, PortalError) as error:
@@ -153,6 +163,19 @@ def _clear_away(job: Job) -> End:
     return End(Status.CANCELLED, "STAGING_LEFT", message, EventLevel.WARNING)
 
 
+def clear_after_end(job: Job) -> None:
+    """Remove what a replaced attempt made at the target after a newer one had ended the job.
+
+    A worker that was frozen begins where it stopped; until it hears that it was
+    replaced, it may have made its staging folder again.
+    """
+    try:
+        if Job.objects.filter(pk=job.pk, status__in=FINAL).exists():
+            engine.discard(request_for(job))
+    except (engine.EngineError, PortalError, OperationalError, InterfaceError) as error:
+        logger.warning("Job %s: the replaced attempt may have left something: %s", job.pk, error)
+
+
 def finish(job: Job, end: End) -> None:
     """Record how a job ended; an absent database gets as much time as the lease leaves."""
     started = time.monotonic()
@@ -165,7 +188,10 @@ def finish(job: Job, end: End) -> None:
             time.sleep(LOOK_EVERY)
 
 
+@transaction.atomic
 def _record(job: Job, end: End) -> None:
+    lock(job)
+    end = _as_asked(job, end)
     if end.status is Status.RETRY_WAIT:
         job_wait(job, code=end.code, message=end.message, advanced=end.advanced)
         return
@@ -180,6 +206,17 @@ def _record(job: Job, end: End) -> None:
     )
 
 
+def _as_asked(job: Job, end: End) -> End:
+    """The end that also does what somebody asked for while the attempt was ending otherwise."""
+    asked = stop_requested(job) if end.status in LIVE else None
+    if asked is Status.CANCELLED:
+        message = f"{end.message} It was cancelled: a worker will clear away what has arrived."
+        return End(Status.QUEUED, end.code, message)
+    if asked is Status.PAUSED and end.status is Status.RETRY_WAIT:
+        return End(Status.PAUSED, "PAUSED", f"{end.message} The job was paused meanwhile.")
+    return end
+
+
 def failure(code: str, message: str) -> End:
     """The end of a job that failed."""
     columns = {"error_code": code, "error_message": message}
@@ -189,8 +226,7 @@ def failure(code: str, message: str) -> End:
 def end_of_bug(job: Job, bug: Exception) -> End:
     """The end of a job that one of our own mistakes stopped."""
     end = failure("INTERNAL", f"A bug stopped this job ({type(bug).__name__}: {bug}).")
-    if job.attempt > 1:
-        _discard(job, end)
+    _discard(job, end)
     return end
 
 

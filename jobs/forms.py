@@ -13,7 +13,7 @@ from unfold.widgets import (
 )
 
 from jobs.models import Job
-from jobs.orders import ORDER_FIELDS, problems_of, tidy_order
+from jobs.orders import ORDER_FIELDS, busy_problem, problems_of, tidy_order
 from portals.models import Portal, PortalState
 
 
@@ -72,7 +72,10 @@ class JobForm(forms.ModelForm):
         if {"source_portal", "target_portal", "source_path", "target_path"} <= values.keys():
             order = Job(**{name: values[name] for name in ORDER_FIELDS if name in values})
             tidy_order(order)
-            for name, problem in problems_of(order).items():
+            problems = problems_of(order)
+            if not problems and not values.get("draft") and (busy := busy_problem(order)):
+                problems["target_path"] = busy
+            for name, problem in problems.items():
                 if name in values:
                     self.add_error(name, forms.ValidationError(problem.message, problem.code))
         return values

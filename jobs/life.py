@@ -84,6 +84,8 @@ def _columns_of(to: Status) -> dict[str, Any]:
             "heartbeat_at": Now(),
             "lease_until": lease(),
             "phase": "",
+            "error_code": "",
+            "error_message": "",
             **Progress()._asdict(),
         }
     if to is Status.QUEUED:

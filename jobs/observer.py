@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -21,8 +23,10 @@ from jobs.trail import Note
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the row while a transfer runs.
+#: Seconds between two writes of what is new while a transfer runs.
 LOOK_EVERY = 1.0
+#: Seconds between two looks whether somebody wants it to stop.
+ASK_EVERY = 0.25
 #: The part of the lease for which an unreachable database is put up with. What
 #: is left is for the engine to stop before somebody else may start.
 PATIENCE = 0.8
@@ -65,15 +69,25 @@ class JobObserver:
         self._parcels: dict[int, engine.ParcelReport] = {}
         self._columns: dict[str, Any] = {}
         self._renewed = time.monotonic()
-        self._looked = 0.0
+        self._looked = self._asked = 0.0
         self._rate = bandwidth_share(job)
-        #: Bytes that were there when the transfer began: an earlier attempt's.
+        #: Bytes that were there when the transfer began, and when the attempt before this did.
         self._held: int | None = None
+        self._held_before: int = (job.plan or {}).get("bytes_resumed", -1)
 
     @property
     def advanced(self) -> bool:
-        """Whether this attempt brought anything that counts."""
-        return self._held is not None and self._progress.bytes_done > self._held
+        """Whether this attempt brought anything, and what the one before brought has stayed.
+
+        On a line that always breaks before anything is durable, nothing counts.
+        """
+        held = self._held
+        return held is not None and held > self._held_before and self._progress.bytes_done > held
+
+    @property
+    def told_to_end(self) -> bool:
+        """Whether this process is to give its job back."""
+        return _told_to_end
 
     def checkpoint(self) -> None:
         """Renew the lease about once a second; stop when told to, or when nobody watches us."""
@@ -83,7 +97,9 @@ class JobObserver:
             raise HandedBack("The worker was told to end.")
         if self._is_due:
             self.save()
-            self._look()
+            self._share()
+        if time.monotonic() - self._asked >= ASK_EVERY:
+            self._ask()
 
     def bandwidth(self, asked: int) -> int:
         """What this job may use at the moment, as of the last look."""
@@ -92,7 +108,9 @@ class JobObserver:
     def phase(self, phase: engine.Phase) -> None:
         """Show the phase at the next look; have all proofs on record before a source goes."""
         self._phase = phase
-        if phase is engine.Phase.REMOVE_SOURCE or self._is_due:
+        if phase is engine.Phase.REMOVE_SOURCE:
+            self.settle()
+        elif self._is_due:
             self.save()
 
     def progress(self, progress: engine.Progress) -> None:
@@ -116,8 +134,13 @@ class JobObserver:
         """Keep an event for the next look."""
         self._notes.append(Note(code, message, level, data, timezone.now(), self._phase))
 
-    def save(self) -> None:
-        """Write what is new and renew the lease; put up with an absent database for a while."""
+    def settle(self) -> None:
+        """Write what is new, and wait for an absent database as long as the lease allows."""
+        while not self.save():
+            time.sleep(LOOK_EVERY)
+
+    def save(self) -> bool:
+        """Write what is new and renew the lease; False if the database is away for now."""
         started = self._looked = time.monotonic()
         try:
             attempt_record(
@@ -130,23 +153,34 @@ class JobObserver:
             )
         except (OperationalError, InterfaceError) as error:
             put_up_with(error, self._job, since=self._renewed)
-            return
+            return False
         self._renewed = started
         self._notes, self._parcels, self._columns = [], {}, {}
+        return True
 
     @property
     def _is_due(self) -> bool:
         return time.monotonic() - self._looked >= LOOK_EVERY
 
-    def _look(self) -> None:
-        """See whether somebody wants the transfer to stop, and how fast it may be."""
-        try:
-            asked = stop_requested(self._job)
+    def _share(self) -> None:
+        """See how fast the transfer may be now."""
+        with self._patience():
             self._rate = bandwidth_share(self._job)
-        except (OperationalError, InterfaceError) as error:
-            put_up_with(error, self._job, since=self._renewed)
-            return
+
+    def _ask(self) -> None:
+        """See whether somebody wants the transfer to stop."""
+        self._asked, asked = time.monotonic(), None
+        with self._patience():
+            asked = stop_requested(self._job)
         if asked is Status.CANCELLED:
             raise engine.Cancelled("The job was cancelled while it ran.")
         if asked is Status.PAUSED:
             raise Paused("The job was paused while it ran; what has arrived stays, to go on from.")
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Put up with an absent database for a while."""
+        try:
+            yield
+        except (OperationalError, InterfaceError) as error:
+            put_up_with(error, self._job, since=self._renewed)

@@ -12,7 +12,6 @@ from engine import BadRequest, check_filters
 from jobs.errors import Problem
 from jobs.models import Job, JobConflict, JobMode, JobStrategy, JobVerify
 from jobs.places import overlap_problem, path_problem, place_of, tidy
-from jobs.states import Status
 from jobs.text import is_storable
 from jobs.turns import holder_of, target_of
 from portals.models import Portal, PortalState
@@ -110,7 +109,7 @@ def _patterns_problem(patterns: Any) -> Problem | None:
 
 def busy_problem(order: Job) -> Problem | None:
     """Why a job may not be launched beside those that are live, where they are to be refused."""
-    if settings.KETTER_BUSY_TARGET != "refuse" or order.status == Status.DRAFT:
+    if settings.KETTER_BUSY_TARGET != "refuse":
         return None
     other = holder_of(target_of(order))
     if other is None:

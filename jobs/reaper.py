@@ -17,11 +17,10 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django_rq import get_connection
 
-from jobs.attempts import job_lost, job_wake_one
+from jobs.attempts import job_lost, job_wake_one, jobs_free
 from jobs.models import Job
 from jobs.queue import QUEUE, ring_again
 from jobs.states import Status
-from jobs.turns import in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -89,5 +88,5 @@ def _overlooked() -> list[UUID]:
         status=Status.QUEUED,
         queued_at__lt=Now() - timedelta(seconds=settings.KETTER_REAPER_SECONDS),
     )
-    late = set(before.order_by("queued_at").values_list("pk", flat=True)[:BATCH])
-    return [job.pk for job, why in in_turn() if not why and job.pk in late] if late else []
+    late = set(before.values_list("pk", flat=True))
+    return [job_id for job_id in jobs_free() if job_id in late][:BATCH]

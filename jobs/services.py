@@ -12,6 +12,7 @@ from datetime import datetime
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from jobs.errors import (
     IdempotencyKeyReused,
@@ -56,8 +57,8 @@ def job_create(
 ) -> Job:
     """Record a transfer and ring for a worker once it is committed.
 
-    With `start_at` it waits for that moment, as a `draft` for somebody to start
-    it. A repeated idempotency key of the same user returns the job it made the
+    With `start_at` it waits for that moment, as a `draft` first for somebody to
+    start it. A repeated idempotency key of the same user returns the job it made the
     first time. Raises `InvalidJob` or `IdempotencyKeyReused`.
     """
     order = Job(
@@ -76,7 +77,7 @@ def job_create(
         bandwidth_limit=bandwidth_limit,
         priority=priority,
         max_tries=max_tries,
-        next_run_at=None if draft else start_at,
+        next_run_at=start_at,
         idempotency_key=idempotency_key,
     )
     order.status = Status.DRAFT if draft else Status.SCHEDULED if start_at else Status.QUEUED
@@ -111,7 +112,7 @@ def _launch(order: Job) -> Job:
     problems = problems_of(order)
     if "idempotency_key" not in problems and (earlier := _same_key(order)):
         return earlier
-    if not problems and (busy := busy_problem(order)):
+    if not problems and order.status != Status.DRAFT and (busy := busy_problem(order)):
         problems["target_path"] = busy
     if problems:
         raise InvalidJob(problems)
@@ -224,11 +225,18 @@ def job_resume(job: Job, *, by: User) -> Job:
     """Let a job begin, or go on from where it stopped, as soon as it is its turn.
 
     For one that was drafted, scheduled or paused, waits to try again, or needed
-    a person. Failures are counted anew.
+    a person. Failures are counted anew. A draft with a time still waits for it;
+    where busy targets are refused, it is, too.
     """
     _lock_afresh(job)
     if job.status not in STARTABLE:
         raise NotStartable
+    if job.status == Status.DRAFT and (busy := busy_problem(job)):
+        raise InvalidJob({"target_path": busy})
+    if job.status == Status.DRAFT and job.next_run_at and job.next_run_at > timezone.now():
+        message = f"{by.get_username()} submitted this job; it waits for its time."
+        when = job.next_run_at
+        return job_move(job, Status.SCHEDULED, code="SUBMITTED", message=message, next_run_at=when)
     message = f"{by.get_username()} {'resumed' if job.attempt else 'started'} this job."
     return job_move(
         job,

@@ -6,8 +6,9 @@ import logging
 
 import engine
 from jobs.attempts import job_claim, job_hand_back, job_lost
-from jobs.bridge import end_of_bug, finish, transfer, worker_name
+from jobs.bridge import clear_after_end, end_of_bug, finish, transfer, worker_name
 from jobs.errors import HandedBack, Orphaned, StaleJob
+from jobs.models import Job
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +22,22 @@ def run_job(_rung_for: str) -> None:
     if job is None:
         return  # Delivered twice, cancelled meanwhile, or nothing may begin yet.
     try:
+        _attempt(job)
+    except (engine.Replaced, StaleJob) as stop:
+        logger.warning("Job %s was given to another worker: %s", job.pk, stop)
+        clear_after_end(job)
+
+
+def _attempt(job: Job) -> None:
+    """Run one attempt; raises `Replaced` or `StaleJob` when it is not ours to end any more."""
+    try:
         finish(job, transfer(job))
     except HandedBack:
         job_hand_back(job)
     except Orphaned as stop:
         job_lost(job, reason=str(stop))
-    except (engine.Replaced, StaleJob) as stop:
-        logger.warning("Job %s was given to another worker: %s", job.pk, stop)
+    except (engine.Replaced, StaleJob):
+        raise
     except Exception as bug:
         finish(job, end_of_bug(job, bug))
         raise  # rq keeps the traceback.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from jobs.models import Job
@@ -31,9 +31,10 @@ class Busy(NamedTuple):
 
 
 def waiting() -> QuerySet[Job]:
-    """The queued jobs, those to begin first at the top."""
+    """The queued jobs, those to begin first at the top; what is cancelled is soon done with."""
     queued = Job.objects.filter(status=Status.QUEUED)
-    return queued.order_by("-priority", "created_at", "pk").select_related(
+    first = F("cancel_requested_at").asc(nulls_last=True)
+    return queued.order_by(first, "-priority", "created_at", "pk").select_related(
         "source_portal", "target_portal"
     )
 

@@ -21,11 +21,16 @@ from rq import Worker
 from rq.executions import Execution
 from rq.job import Job as RqJob
 
-from jobs import observer, reaper
+from engine import bundle, phases
+from jobs import observer, reaper, tasks
 from jobs.errors import JobError
 from jobs.queue import TASK
 
 logger = logging.getLogger(__name__)
+
+#: Loaded here, once, and not in each work-horse: that saves a tenth of a small job's time, and
+#: a worker that is at work while a new version is installed goes on with the one it has.
+PRELOADED = (tasks, phases)
 
 
 class KetterWorker(Worker):
@@ -42,6 +47,8 @@ class KetterWorker(Worker):
         kwargs["name"] = kwargs.get("name") or unique
         kwargs["job_monitoring_interval"] = self._interval
         super().__init__(*args, **kwargs)
+        bundle.program(here=True)
+        bundle.program(here=False)
         self._reaped = 0.0
 
     @property
@@ -70,6 +77,8 @@ class KetterWorker(Worker):
             super().maintain_heartbeats(job, execution)
         except RedisError as error:
             logger.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
+        if self._stop_requested:
+            self._tell_horse()  # It was perhaps just being forked.
         if self._reaper_is_due:
             self._reap()
 
@@ -83,6 +92,9 @@ class KetterWorker(Worker):
     def handle_warm_shutdown_request(self) -> None:
         """Told to end: have the run under way stop where it is and give its job back."""
         super().handle_warm_shutdown_request()
+        self._tell_horse()
+
+    def _tell_horse(self) -> None:
         if self.horse_pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.horse_pid, signal.SIGTERM)
@@ -91,6 +103,8 @@ class KetterWorker(Worker):
         """In the work-horse: SIGTERM asks the run to stop, it does not cut it off."""
         super().setup_work_horse_signals()
         signal.signal(signal.SIGTERM, observer.ask_to_hand_back)
+        if self._stop_requested:
+            observer.ask_to_hand_back(signal.SIGTERM, None)
 
     @property
     def _reaper_is_due(self) -> bool:

@@ -24,27 +24,27 @@ def endpoint_for(portal: Portal, path: str) -> Endpoint:
 
 
 #: What says where a portal is; a job that has begun keeps to it.
-FROZEN = ("kind", "host", "port", "username", "root_path")
+FROZEN = ("kind", "host", "port", "root_path")
 _ADDRESS = ("kind", "host", "port")
+#: What belongs to that address.
+_THERE = ("username", "host_key")
 
 
 def freeze(portal: Portal) -> dict[str, Any]:
     """Where a portal is at this moment, without any secret, to be kept with a job."""
-    return {name: getattr(portal, name) for name in (*FROZEN, "host_key")}
+    return {name: getattr(portal, name) for name in (*FROZEN, *_THERE)}
 
 
 def thawed(portal: Portal, frozen: dict[str, Any]) -> Portal:
     """The portal as it was when a job began, with the credential that it has now.
 
-    A pin that was renewed for the same address counts, too: so a person can
-    mend what a job waits for. The copy must not be saved.
+    For the same address a user name and a pin that were changed count, too: so a
+    person can mend what a job waits for. The copy must not be saved.
     """
     moved = any(getattr(portal, name) != frozen[name] for name in _ADDRESS)
     then = copy(portal)
-    for name in FROZEN:
+    for name in (*FROZEN, *_THERE) if moved else FROZEN:
         setattr(then, name, frozen[name])
-    if moved:
-        then.host_key = frozen["host_key"]
     return then
 
 

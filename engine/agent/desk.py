@@ -23,6 +23,8 @@ class Desk:
         self._tree: Tree | None = None
         #: Takes in a command while another one is at work; set by the agent.
         self.listen: Callable[[], None] = lambda: None
+        #: Says, from another thread, whether what this agent is at is not wanted any more.
+        self.is_over: Callable[[], bool] = lambda: False
 
     def say(self, body: dict[str, Any], blob: bytes = b"") -> None:
         """Send one answer."""

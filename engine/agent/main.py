@@ -19,6 +19,8 @@ from engine.agent.wire import HEAD, JSON, MAGIC, AgentError, EndOfStream, Seal, 
 
 #: Seconds between two signs of life.
 BEAT_SECONDS = 3.0
+#: Seconds between two looks whether another agent has taken our place.
+LOOK_SECONDS = 0.2
 _PIPE_BYTES = 1 << 20
 _OF_A_SOURCE = ("scan", "send", "rate", "relay", "remove", "remove_folders")
 _OF_BOTH = ("look", "open", "stat", "hash", "sync")
@@ -108,7 +110,11 @@ class Agent:
     def _start_beating(self) -> None:
         def beat() -> None:
             while True:
-                time.sleep(BEAT_SECONDS)
+                until = time.monotonic() + BEAT_SECONDS
+                while time.monotonic() < until:
+                    time.sleep(LOOK_SECONDS)
+                    if self._desk.is_over():
+                        os._exit(1)
                 try:
                     self._desk.say({"beat": 1})
                 except OSError:

@@ -6,7 +6,9 @@ At the top of the target folder, so that publishing is a rename:
         gate                locked while anybody publishes, cleans or raises the fence
         fence               the number of the highest attempt so far
         made                JSON: the folders that were made to get here
+        times               JSON: the target folder's time before this folder was made, and after
         a<attempt>.lock     locked by the live agents of that attempt
+        a<attempt>.end      tells them to end: what is still on its way to them is not wanted
         a<attempt>/         the tree as it came in
         journal             what of it was proven; see `journal`
 """
@@ -17,7 +19,7 @@ import fcntl
 import json
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Iterator
 
 from engine.agent.journal import Journal
@@ -56,8 +58,11 @@ class Staging:
         died, and whether something was left.
         """
         try:
+            before = os.fstat(self._target).st_mtime_ns
             os.mkdir(self.name, 0o700, dir_fd=self._target)
+            times = [before, os.fstat(self._target).st_mtime_ns]
             _write(self._open(), "made", json.dumps(made))
+            _write(self._fd, "times", json.dumps(times))
         except FileExistsError:
             self._open()
         self._lock_attempt(DYING_SECONDS if resume else 0.0)
@@ -89,6 +94,21 @@ class Staging:
         self.tree = Tree(os.open(f"a{self._attempt}", _FOLDER, dir_fd=self._fd))
         self.journal = Journal(self._fd, self._machine)
 
+    def is_over(self) -> bool:
+        """Whether another agent wants our place: a slow line may go on feeding us for long."""
+        try:
+            os.stat(f"a{self._attempt}.end", dir_fd=self._fd)
+        except OSError:
+            return False
+        return True
+
+    def _tell_to_end(self, last: int) -> None:
+        """Have the agents of all attempts up to one end."""
+        for name in os.listdir(self._fd):
+            number, _, ending = name[1:].partition(".")
+            if ending == "lock" and number.isdigit() and int(number) <= last:
+                _write(self._fd, f"a{number}.end", "")
+
     def _take_over(self) -> bool:
         """Make the last attempt's tree ours; False if there is none, or it is still written to."""
         names = os.listdir(self._fd)
@@ -98,6 +118,7 @@ class Staging:
         last = max(numbers)
         if last != self._attempt:
             lock = self._open_lock(last)
+            self._tell_to_end(last)
             try:
                 if not _lock(lock, DYING_SECONDS):
                     return False
@@ -121,14 +142,21 @@ class Staging:
         except FileNotFoundError:
             return []
         if self._own_lock < 0:
+            self._tell_to_end(self._attempt)
             self._lock_attempt(DYING_SECONDS)
         with self._gate():
             if self._fence() > self._attempt:
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
             made = self._made()
+            times = json.loads(_read(self._fd, "times") or "[]")
             if self.tree:
                 self.tree.forget()
+            found = os.fstat(self._target)
             remove_tree(self._target, self.name)
+            if found.st_mtime_ns in times[1:]:
+                # Nothing but this folder came and went: that need not show.
+                with suppress(OSError):
+                    os.utime(self._target, ns=(found.st_atime_ns, times[0]))
         return made
 
     def _open(self) -> int:

@@ -89,6 +89,7 @@ class Target:
             self._staging.attach()
         else:
             made, left = self._staging.prepare(made, resume)
+        self._desk.is_over = self._staging.is_over
         tree, journal = self._staged()
         self._ways = self._ways._replace(made_as=made_as(tree.fd))
         if left:

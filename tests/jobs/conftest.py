@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from jobs.models import Job, JobEvent
 from jobs.states import TIMED, Status
 from jobs.trail import Note, append
 from portals.models import Portal
+from portals.services import credential_create, portal_create
 from tests.factories import JobFactory, PortalFactory
+from tests.jobs.helpers import MEGABYTE
+from tests.rig.relay import Relay
+from tests.rig.sshd import Sshd
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +61,32 @@ def srvtrf(db: None, tmp_path: Path) -> Portal:
 def _portal(name: str, root: Path) -> Portal:
     root.mkdir()
     return PortalFactory.create(name=name, root_path=str(root))
+
+
+@pytest.fixture
+def line(sshd: Sshd) -> Iterator[Relay]:
+    """The way to the far host: slow, until a test makes it fast."""
+    with Relay(sshd.host, sshd.port) as relay:
+        relay.rate = 2 * MEGABYTE
+        yield relay
+
+
+@pytest.fixture
+def far(db: None, sshd: Sshd, line: Relay, tmp_path: Path) -> Portal:
+    """A portal behind that line."""
+    key = credential_create(name="rig", kind="private_key", secret=sshd.identity_file.read_text())
+    root = tmp_path / "far"
+    root.mkdir()
+    return portal_create(
+        name="far",
+        kind="ssh",
+        host=line.host,
+        port=line.port,
+        username=sshd.username,
+        root_path=str(root),
+        host_key=sshd.host_key,
+        credential=key,
+    )
 
 
 @pytest.fixture

@@ -186,6 +186,9 @@ def test_it_lets_viewers_look_and_no_more(
         (JOBS, body),
         (f"{JOBS}{job.pk}/cancel/", {}),
         (f"{JOBS}{job.pk}/relaunch/", {}),
+        (f"{JOBS}{job.pk}/pause/", {}),
+        (f"{JOBS}{job.pk}/resume/", {}),
+        (f"{JOBS}{job.pk}/retry-failed/", {}),
     ):
         answer = client.post(url, sent, "json")
         assert (answer.status_code, answer.json()["code"]) == (403, "PERMISSION_DENIED")

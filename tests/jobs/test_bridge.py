@@ -16,9 +16,10 @@ import engine
 from engine.types import ParcelKind, ParcelReport, ParcelState, Phase, Progress
 from jobs import bridge
 from jobs import observer as observing
-from jobs.bridge import JobObserver, request_for
+from jobs.bridge import request_for
 from jobs.errors import Orphaned
 from jobs.models import Job, JobEvent
+from jobs.observer import JobObserver
 from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from jobs.tasks import run_job
@@ -215,7 +216,7 @@ class Meddler(JobObserver):
         super().phase(phase)
         if phase is Phase.SCAN:
             self._meddle(Job.objects.get(pk=self._job.pk))
-            self._looked = float("-inf")
+            self._looked = self._asked = float("-inf")
             self.checkpoint()
 
 

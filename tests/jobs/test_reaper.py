@@ -47,7 +47,7 @@ def test_it_takes_back_a_job_whose_lease_ran_out(job_in: Callable[..., Job]) -> 
 
 
 def test_it_never_touches_a_healthy_job(job_in: Callable[..., Job]) -> None:
-    jobs = [job_in(status) for status in Status]
+    jobs = [job_in(status, target_path=status) for status in Status]
     before = list(Job.objects.order_by("pk").values())
     assert reaper.tick() == reaper.Tick([], [], [])
     assert list(Job.objects.order_by("pk").values()) == before

@@ -93,11 +93,12 @@ def snapshot(root: Path) -> dict[bytes, Entry]:
     for folder, folders, files in os.walk(base):
         for name in folders + files:
             path = os.path.join(folder, name)
-            found[os.path.relpath(path, base)] = _entry(path)
+            found[os.path.relpath(path, base)] = entry_of(path)
     return found
 
 
-def _entry(path: bytes) -> Entry:
+def entry_of(path: bytes) -> Entry:
+    """One entry as it is; a link is not followed."""
     info = os.lstat(path)
     mode = stat.S_IMODE(info.st_mode)
     if stat.S_ISLNK(info.st_mode):

@@ -1,0 +1,131 @@
+"""The stage of every fault: real workers, two portals, an sshd, and what must stay as it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from django.contrib.auth.models import User
+
+from jobs import bridge
+from portals.models import Portal
+from portals.services import credential_create, portal_create
+from tests.engine.conftest import plant
+from tests.engine.test_hostile_hosts import lie
+from tests.faults import killpoints
+from tests.faults.crew import Crew, Stage
+from tests.faults.here import Here
+from tests.faults.oracle import Surroundings
+from tests.rig.sshd import Sshd
+
+if TYPE_CHECKING:
+    import redis
+
+__all__ = ["lie", "plant"]  # Fixtures of the engine's tests: hosts that behave oddly, or lie.
+
+MakeStage = Callable[..., Stage]
+
+
+@pytest.fixture
+def crew(worker_env: dict[str, str], tmp_path: Path) -> Iterator[Crew]:
+    """Workers that are not started yet; whatever of theirs is left is ended afterwards."""
+    crew = Crew(worker_env, tmp_path)
+    yield crew
+    crew.close()
+
+
+@pytest.fixture
+def make_stage(crew: Crew, oscar: User, tmp_path: Path) -> MakeStage:
+    """Set the stage: a portal on this machine and one behind an sshd, or behind a line to it."""
+
+    def make(sshd: Sshd, port: int = 0) -> Stage:
+        quiet = [tmp_path / "canary"]
+        for name in ("lab", "srvtrf"):
+            quiet.append(tmp_path / name / "bystander")
+        for folder in quiet:
+            folder.mkdir(parents=True)
+            (folder / "file").write_bytes(b"somebody's")
+        secret = sshd.identity_file.read_text()
+        near = portal_create(name="lab", kind="local", root_path=str(tmp_path / "lab"))
+        far = ssh_portal("srvtrf", sshd, tmp_path / "srvtrf", port)
+        lines = [line for line in secret.splitlines() if not line.startswith("---")]
+        secrets = [*lines, os.environ["KETTER_FIELD_KEYS"], os.environ["KETTER_SECRET_KEY"]]
+        return Stage(near, far, oscar, crew, sshd, quiet, secrets)
+
+    return make
+
+
+def ssh_portal(name: str, sshd: Sshd, root: Path, port: int = 0) -> Portal:
+    """A portal behind an sshd."""
+    key = credential_create(name=name, kind="private_key", secret=sshd.identity_file.read_text())
+    return portal_create(
+        name=name,
+        kind="ssh",
+        host=sshd.host,
+        port=port or sshd.port,
+        username=sshd.username,
+        root_path=str(root),
+        host_key=sshd.host_key,
+        credential=key,
+    )
+
+
+@pytest.fixture
+def stage(make_stage: MakeStage, sshd: Sshd) -> Stage:
+    """The stage with the run's sshd, which must not be changed."""
+    return make_stage(sshd)
+
+
+@pytest.fixture
+def here(
+    db: None,
+    clean_redis: redis.Redis,
+    oscar: User,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Here]:
+    """The same stage for jobs that are run in this process, between two local portals."""
+    name, value = "KETTER_FAULTS", uuid.uuid4().hex
+    monkeypatch.setenv(name, value)
+    quiet = [tmp_path / "canary", tmp_path / "lab/bystander", tmp_path / "srvtrf/bystander"]
+    for folder in quiet:
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"somebody's")
+    portals = [
+        portal_create(name=name, kind="local", root_path=str(tmp_path / name))
+        for name in ("lab", "srvtrf")
+    ]
+    roots = [Path(portal.root_path) for portal in portals]
+    surroundings = Surroundings(roots, quiet, mark=f"{name}={value}")
+    with (
+        mock.patch.object(bridge, "JobObserver", killpoints.StruckObserver),
+        mock.patch.dict(killpoints.DEEDS),
+    ):
+        yield Here(*portals, oscar, surroundings)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mount a small tmpfs: `small_disk("srvtrf", size="1m", nr_inodes=50)`."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    mounted: list[Path] = []
+
+    def mount(name: str, **options: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = ",".join(f"{key}={value}" for key, value in options.items())
+        command = ["mount", "-t", "tmpfs", "-o", asked, "ketter-faults", str(folder)]
+        subprocess.run(command, check=True, timeout=10)
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True, timeout=10)

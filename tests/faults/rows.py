@@ -1,0 +1,37 @@
+"""The faults that Ketter must survive; each has a test that bears its number and its sentence."""
+
+from __future__ import annotations
+
+ROWS: dict[int | str, str] = {
+    1: "worker SIGKILL mid large file",
+    2: "worker SIGKILL while packing or unpacking",
+    3: "SIGKILL between rename and database commit",
+    4: "SIGKILL between verify and source delete (move)",
+    5: "SIGTERM, as in a deployment",
+    6: "Redis restart or flush",
+    7: "Postgres restart mid-job",
+    8: "same job delivered twice by RQ",
+    9: "zombie worker returns after takeover",
+    10: "two jobs to the same or nested target",
+    11: "job whose source is its target, or target inside source",
+    12: "sshd killed",
+    13: "network blackhole, no RST",
+    14: "authentication failure, host key changed",
+    15: "credential expires mid-job",
+    16: "disk full at the destination, before",
+    17: "disk full during",
+    18: "scratch disk full on the packing side",
+    19: "file grows or changes while read",
+    20: "file vanishes between scan and read",
+    21: "permission denied on one of many",
+    22: "symlink in source pointing outside root, or a loop",
+    23: "symlink planted in target",
+    24: "zip-slip entry, absolute, dot-dot, duplicate entry, zip bomb",
+    25: "newline, tab, invalid UTF-8, leading dash, quotes in names",
+    26: "255-byte name, path over 4096",
+    27: "case twins and NFC/NFD twins on a folding target",
+    28: "bit flip in transit, in the destination, or unpacked wrong",
+    29: "sparse, empty, over 4 GiB, over 65,535 files, empty folders, odd times",
+    30: "clock skew or clock stepped backwards",
+    "+": "cancel in each phase; version skew; portal edited or deleted while its job runs",
+}

@@ -1,0 +1,46 @@
+"""A move as one archive that is killed while it removes its source, and begins again."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import engine
+from engine import Endpoint, Mode, OnConflict, Request, Strategy
+
+FILES = 30
+
+
+@pytest.fixture
+def delivered(tmp_path: Path) -> Request:
+    """A second attempt, where the first had delivered the archive and removed some files."""
+    folder = tmp_path / "day1"
+    folder.mkdir()
+    for number in range(FILES):
+        (folder / f"f{number:02}").write_text(f"content {number}")
+    request = Request(
+        Endpoint(str(tmp_path), "day1"),
+        Endpoint(str(tmp_path), "in"),
+        "again",
+        resume=True,
+        strategy=Strategy.ARCHIVE,
+    )
+    engine.run(request)
+    for number in range(10):
+        (folder / f"f{number:02}").unlink()
+    return request._replace(attempt=2, mode=Mode.MOVE)
+
+
+@pytest.mark.xfail(strict=True, reason="a later attempt does not know its own archive")
+@pytest.mark.parametrize("policy", list(OnConflict))
+def test_the_first_attempts_archive_stays_and_the_move_is_completed(
+    policy: OnConflict, delivered: Request, tmp_path: Path
+) -> None:
+    report = engine.run(delivered._replace(on_conflict=policy))
+    assert report.status == "done"
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["day1.zip"]
+    with zipfile.ZipFile(tmp_path / "in" / "day1.zip") as archive:
+        assert len([name for name in archive.namelist() if not name.endswith("/")]) == FILES
+    assert list((tmp_path / "day1").iterdir()) == []

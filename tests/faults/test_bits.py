@@ -1,0 +1,89 @@
+"""Bits that flip: while packed, while unpacked, and at the target between write and proof."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.states import Status
+from tests.engine.test_hostile_hosts import Lie
+from tests.faults.here import Here
+from tests.rig.trees import build_small
+
+pytestmark = pytest.mark.django_db
+
+#: A byte of one file changes after it was written; ONCE, or each time.
+AT_REST = """
+_read_back = Receiver._read_back
+def _rot(self):
+    for entry in self._entries:
+        if entry.path.endswith("000007.dpx") and not (ONCE and os.path.exists(FLAG)):
+            open(FLAG, "w").close()
+            folder, name = self._staging.parent(entry.path)
+            fd = os.open(name, os.O_RDWR, dir_fd=folder)
+            byte = os.pread(fd, 1, 3)
+            os.pwrite(fd, bytes([byte[0] ^ 1]), 3)
+            os.close(fd)
+    _read_back(self)
+Receiver._read_back = _rot
+"""
+#: The archive holds other bytes than were read, with a checksum that fits them.
+PACKED = """
+import zlib
+_real_add = ZipWriter.add
+def _add(self, entry, crc, data):
+    if entry.path.endswith("000007.dpx") and not (ONCE and os.path.exists(FLAG)):
+        open(FLAG, "w").close()
+        data = bytes([data[0] ^ 1]) + bytes(data[1:])
+        crc = zlib.crc32(data)
+    _real_add(self, entry, crc, data)
+ZipWriter.add = _add
+"""
+ROTS = {"at rest": ("receiver", AT_REST), "packed": ("zipstream", "import os\n" + PACKED)}
+
+
+@pytest.mark.fault(28)
+@pytest.mark.parametrize("mode", ["copy", "move"])
+@pytest.mark.parametrize("strategy", ["zip", "files"])
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("where", ROTS)
+def test_a_bit_flips(
+    here: Here, lie: Lie, where: str, once: bool, strategy: str, mode: str
+) -> None:
+    """Fault 28: bit flip in transit, in the destination, or unpacked wrong."""
+    if where == "packed" and strategy == "files":
+        pytest.skip("nothing is packed")
+    build_small(here.source, 30)
+    spoilt = next(here.source.rglob("*000007.dpx"))
+    spoilt.write_bytes(b"FRAMES of some length")
+    flag = str(here.source.parent.parent / "flag")
+    module, text = ROTS[where]
+    lie(**{module: text.replace("ONCE", str(once)).replace("FLAG", repr(flag))})
+
+    job = here.run(mode=mode, strategy=strategy, verify="readback")
+
+    if once or where == "packed":  # What is sent again is not packed.
+        here.judge(job)
+        return
+    assert (job.status, job.error_code) == (Status.FAILED, "CHECKSUM_MISMATCH")
+    assert spoilt.name in job.error_message
+    here.judge(job, status=Status.FAILED)
+    assert here.oracles[job].trees()[0] == here.oracles[job].before
+    assert not here.target.exists()
+
+
+@pytest.mark.fault(28)
+@pytest.mark.parametrize("mode", ["copy", "move"])
+@pytest.mark.parametrize("point", ["verify", "publish"])
+def test_a_staged_file_is_cut_off_after_its_proof(here: Here, point: str, mode: str) -> None:
+    """Fault 28: bit flip in transit, in the destination, or unpacked wrong."""
+    build_small(here.source, 30)
+
+    def lose() -> None:
+        staged = here.target.glob(".ketter-*.part/a1")
+        next(path for tree in staged for path in tree.rglob("*.dpx")).unlink()
+
+    job = here.run(at=point, meddle=lose, mode=mode)
+
+    assert (job.status, job.error_code) == (Status.FAILED, "CHECKSUM_MISMATCH")
+    here.judge(job, status=Status.FAILED)
+    assert here.oracles[job].trees()[0] == here.oracles[job].before

@@ -1,0 +1,192 @@
+"""Lines that break, fall silent, close half-way, crawl, or change a byte."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jobs.models import Job
+from jobs.states import Status
+from tests.engine.interrupted import build_large, staged
+from tests.faults.conftest import MakeStage
+from tests.faults.crew import Stage
+from tests.faults.test_workers import MARKED, MIB, codes, in_state
+from tests.rig.relay import Relay, Way
+from tests.rig.sshd import Sshd
+from tests.rig.trees import build_small
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+#: An agent that says nothing for so long is taken for lost.
+IMPATIENT = {**MARKED, "engine.links.SILENCE_SECONDS": 3.0}
+
+
+@pytest.fixture
+def line(sshd: Sshd) -> Iterator[Relay]:
+    """The way to the far host."""
+    with Relay(sshd.host, sshd.port) as relay:
+        yield relay
+
+
+@pytest.fixture
+def far_stage(make_stage: MakeStage, sshd: Sshd, line: Relay) -> Stage:
+    """The stage, its far portal at the end of that line."""
+    return make_stage(sshd, line.port)
+
+
+def under_way(stage: Stage, back: bool = False, **order: object) -> Job:
+    """A job with a large file, some of which has arrived."""
+    job = stage.launch(
+        "large",
+        lambda root: build_large(root / "large.mov", 12 * MIB),
+        bandwidth_limit=6 * MIB,
+        back=back,
+        **order,
+    )
+    stage.crew.start(1, IMPATIENT)
+    stage.watch(lambda: staged(stage.oracles[job].target) >= 5 * MIB)
+    return job
+
+
+@pytest.mark.fault(12)
+def test_sshd_is_killed(make_stage: MakeStage, fresh_sshd: Sshd) -> None:
+    """Fault 12: sshd killed."""
+    stage = make_stage(fresh_sshd)
+    job = under_way(stage)
+
+    fresh_sshd._end()
+
+    stage.watch(in_state(job, Status.RETRY_WAIT))
+    waiting = Job.objects.get(pk=job.pk)
+    assert waiting.error_code in {"CONNECTION_LOST", "CONNECTION_REFUSED"}
+    assert waiting.next_run_at is not None
+    fresh_sshd._listen()
+    stage.wait()
+    stage.oracles[job].judge(job)
+    assert job.plan["bytes_resumed"] >= 3 * MIB
+
+
+@pytest.mark.fault(12)
+def test_a_session_is_killed(stage: Stage) -> None:
+    """Fault 12: sshd killed."""
+    job = under_way(stage)
+
+    for pid in stage.sshd.sessions():
+        os.kill(pid, signal.SIGKILL)
+
+    stage.wait()
+    stage.oracles[job].judge(job)
+    assert codes(job)[2] in {"CONNECTION_LOST", "CONNECTION_REFUSED"}
+    assert job.plan["bytes_resumed"] >= 3 * MIB
+
+
+def drop(line: Relay) -> None:
+    """Reset every connection."""
+    line.drop()
+
+
+def half_close(line: Relay) -> None:
+    """Say to the far host that nothing more will come, and to us nothing."""
+    line.half_close(Way.UP)
+
+
+def flip(line: Relay) -> None:
+    """Change a byte of what is still to come, once."""
+    line.flip(Way.UP, line.passed[Way.UP] + 100_000)
+    while line.passed[Way.UP] < line.flips[Way.UP] + 200_000 and line.flips:
+        time.sleep(0.05)
+        if line.passed[Way.UP] > line.flips[Way.UP]:
+            line.flips.clear()
+            return
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("spoil", [drop, half_close])
+@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
+def test_a_line_breaks(
+    far_stage: Stage, line: Relay, spoil: Callable[[Relay], None], back: bool
+) -> None:
+    """Fault 12: sshd killed."""
+    job = under_way(far_stage, back)
+
+    spoil(line)
+
+    far_stage.wait()
+    far_stage.oracles[job].judge(job)
+    assert "RETRIED" in codes(job)
+    assert job.plan["bytes_resumed"] >= 3 * MIB
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
+def test_a_line_falls_silent(far_stage: Stage, line: Relay, back: bool) -> None:
+    """Fault 13: network blackhole, no RST."""
+    job = under_way(far_stage, back)
+    began = time.monotonic()
+
+    line.stalled = True
+
+    far_stage.watch(in_state(job, Status.RETRY_WAIT), seconds=20)
+    assert time.monotonic() - began < 15
+    waiting = Job.objects.get(pk=job.pk)
+    assert waiting.error_code == "STALLED", waiting.error_message
+    line.drop()
+    line.stalled = False
+    far_stage.wait()
+    far_stage.oracles[job].judge(job)
+    assert job.plan["bytes_resumed"] >= 3 * MIB
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("point", ["preflight", "publish", "cleanup"])
+def test_a_line_falls_silent_at_the_beginning_or_the_end(
+    far_stage: Stage, line: Relay, point: str
+) -> None:
+    """Fault 13: network blackhole, no RST."""
+    job = far_stage.launch("day1", lambda root: build_small(root, 40), failpoint=f"{point}:wait")
+    gate = far_stage.crew.temp / "gate"
+    far_stage.crew.start(
+        1, {**IMPATIENT, "engine.links.HELLO_SECONDS": 3.0}, KETTER_FAULTS_GATE=gate
+    )
+    far_stage.watch(lambda: gate.with_suffix(".there").exists())
+    line.stalled = True
+    gate.touch()
+
+    began = time.monotonic()
+    far_stage.watch(in_state(job, Status.RETRY_WAIT, Status.DONE), seconds=20)
+    assert time.monotonic() - began < 15
+    line.drop()
+    line.stalled = False
+    far_stage.wait()
+    for path in (gate, gate.with_suffix(".there")):
+        path.unlink()
+    far_stage.oracles[job].judge(job)
+
+
+@pytest.mark.fault(28)
+def test_a_byte_changes_on_the_line(far_stage: Stage, line: Relay) -> None:
+    """Fault 28: bit flip in transit, in the destination, or unpacked wrong."""
+    job = under_way(far_stage)
+
+    flip(line)
+
+    far_stage.wait()
+    far_stage.oracles[job].judge(job)
+    assert "CONNECTION_LOST" in codes(job)
+
+
+@pytest.mark.fault(12)
+def test_a_slow_line_is_no_fault(far_stage: Stage, line: Relay) -> None:
+    """Fault 12: sshd killed."""
+    line.rate, line.delay = MIB, 0.05
+    job = far_stage.launch("day1", lambda root: build_small(root, 400))
+    far_stage.crew.start(1, IMPATIENT)
+
+    far_stage.wait()
+
+    far_stage.oracles[job].judge(job)
+    assert job.attempt == 1

@@ -1,0 +1,114 @@
+"""What a database that is away for a moment, or a bug of ours, may not cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import OperationalError
+
+import engine
+from engine import Phase
+from jobs import bridge, observer
+from jobs.models import Job, JobParcel
+from jobs.observer import JobObserver
+from jobs.services import job_create
+from jobs.states import Status
+from jobs.tasks import run_job
+from tests.factories import PortalFactory
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+FILES = 30
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with some files."""
+    folder = tmp_path / "lab" / "day1"
+    folder.mkdir(parents=True)
+    for number in range(FILES):
+        (folder / f"f{number:02}").write_text(f"content {number}")
+    return folder
+
+
+@pytest.fixture
+def launch(oscar: User, source: Path, tmp_path: Path) -> Callable[..., Job]:
+    """Launch a job that moves that folder."""
+    (tmp_path / "srvtrf").mkdir()
+    lab, srvtrf = (
+        PortalFactory.create(name=name, root_path=str(tmp_path / name))
+        for name in ("lab", "srvtrf")
+    )
+
+    def launch(**order: Any) -> Job:
+        places = {"source_path": "day1", "target_path": "in"}
+        return job_create(by=oscar, source_portal=lab, target_portal=srvtrf, **places, **order)
+
+    return launch
+
+
+class Away:
+    """A database that is away for the first few writes of a phase."""
+
+    def __init__(self, phase: Phase | str, writes: int, look: Callable[[], object]) -> None:
+        self._phase, self._left, self._look = phase, writes, look
+        self._record = observer.attempt_record
+        self.seen: list[object] = []
+
+    def __call__(self, job: Job, **news: Any) -> None:
+        if news["phase"] == self._phase and self._left:
+            self._left -= 1
+            self.seen.append(self._look())
+            raise OperationalError("the database is away")
+        self._record(job, **news)
+
+
+def test_no_source_goes_before_its_proof_is_on_record(
+    launch: Callable[..., Job], source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Away(Phase.REMOVE_SOURCE, 2, lambda: len(list(source.iterdir())))
+    monkeypatch.setattr(observer, "attempt_record", away)
+    monkeypatch.setattr(observer, "LOOK_EVERY", 0.05)
+    job = launch(mode="move")
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert (job.status, away.seen) == (Status.DONE, [FILES, FILES])
+    assert list(source.iterdir()) == []
+    (parcel,) = JobParcel.objects.filter(job=job)
+    assert (parcel.state, bool(parcel.manifest)) == ("source_removed", True)
+
+
+def test_the_last_news_waits_for_the_database_too(
+    launch: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = launch()
+    monkeypatch.setattr(observer, "attempt_record", Away(Phase.CLEANUP, 2, lambda: None))
+    monkeypatch.setattr(observer, "LOOK_EVERY", 0.05)
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    (parcel,) = JobParcel.objects.filter(job=job)
+    assert (job.status, parcel.state) == (Status.DONE, "published")
+
+
+def test_a_bug_after_a_broken_line_leaves_nothing_at_the_target(
+    launch: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: JobObserver, phase: Phase) -> None:
+        if phase is Phase.PUBLISH:
+            raise engine.ConnectionLost("the line broke, and what has arrived stays")
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    job = launch()
+    monkeypatch.setattr(JobObserver, "phase", breaks)
+    monkeypatch.setattr(bridge, "_end_after", broken)
+    with pytest.raises(ZeroDivisionError):
+        run_job(str(job.pk))
+    job.refresh_from_db()
+    assert (job.status, job.error_code) == (Status.FAILED, "INTERNAL")
+    assert list((tmp_path / "srvtrf").iterdir()) == []

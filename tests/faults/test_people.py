@@ -1,0 +1,131 @@
+"""What people do while a job runs: cancel it, edit its portals, delete them, upgrade workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.db.models import ProtectedError
+
+from jobs.states import Status
+from portals.errors import PortalInUse
+from portals.services import portal_delete, portal_update
+from tests.faults.crew import Stage
+from tests.faults.here import Here
+from tests.faults.killpoints import POINTS, lose_an_agent
+from tests.rig.trees import build_small
+
+pytestmark = pytest.mark.django_db
+
+#: What is asked for when all is being put into place may come too late: then the transfer counts.
+TOO_LATE = ("publish", "cleanup", "remove_source")
+
+
+@pytest.mark.fault("+")
+@pytest.mark.django_db(transaction=True)
+def test_cancelled_during_each_phase(stage: Stage) -> None:
+    """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
+    jobs = {
+        (mode, point): stage.launch(
+            f"{mode}-{point}",
+            lambda root: build_small(root, 60),
+            mode=mode,
+            failpoint=f"{point}:cancel",
+        )
+        for mode in ("copy", "move")
+        for point in POINTS
+        if mode == "move" or point != "remove_source"
+    }
+    stage.crew.start(3)
+
+    stage.wait()
+
+    for (_, point), job in jobs.items():
+        job.refresh_from_db()
+        oracle = stage.oracles[job]
+        if job.status == Status.DONE:
+            assert point in TOO_LATE, point
+            oracle.judge(job)
+            continue
+        oracle.judge(job, status=Status.CANCELLED)
+        if point not in TOO_LATE:
+            assert not oracle.target.exists(), point
+            assert oracle.trees()[0] == oracle.before
+
+
+@pytest.mark.fault("+")
+def test_a_portal_is_edited_while_its_job_runs(here: Here, tmp_path: Path) -> None:
+    """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
+    build_small(here.source, 40)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    target = here.target
+
+    def edit() -> None:
+        portal_update(here.srvtrf, root_path=str(elsewhere))
+        portal_update(here.lab, root_path=str(elsewhere))
+
+    job = here.run(at="transfer", meddle=edit, mode="move")
+
+    assert job.status == Status.DONE, job.error_message
+    here.oracles[job].judge(job)
+    assert len(list(target.rglob("*.dpx"))) == 40
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.fault("+")
+def test_a_portal_is_edited_between_two_attempts(here: Here, tmp_path: Path) -> None:
+    """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
+    build_small(here.source, 40)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    target = here.target
+
+    job = here.launch(at="verify", meddle=lose_an_agent, mode="move")
+    job = here.attempt(job)
+    assert job.status == Status.RETRY_WAIT, job.error_message
+    portal_update(here.srvtrf, root_path=str(elsewhere))
+
+    job = here.attempt(job)
+
+    assert job.status == Status.DONE, job.error_message
+    assert len(list(target.rglob("*.dpx"))) == 40
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.fault("+")
+def test_a_portal_of_a_job_is_not_deleted(here: Here) -> None:
+    """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
+    build_small(here.source, 40)
+    refused = []
+
+    def delete() -> None:
+        for portal in (here.lab, here.srvtrf):
+            try:
+                portal_delete(portal)
+            except (PortalInUse, ProtectedError):
+                refused.append(portal.name)
+
+    job = here.run(at="transfer", meddle=delete)
+
+    assert refused == ["lab", "srvtrf"]
+    here.judge(job)
+
+
+@pytest.mark.fault("+")
+@pytest.mark.parametrize("name", ["journal", "fence", "times"])
+def test_another_version_left_something_that_we_cannot_read(here: Here, name: str) -> None:
+    """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
+    build_small(here.source, 40)
+    job = here.launch(at="verify", meddle=lose_an_agent)
+    job = here.attempt(job)
+    assert job.status == Status.RETRY_WAIT, job.error_message
+    (left,) = here.target.glob(".ketter-*.part")
+    if name == "journal":
+        (left / name).write_bytes(b"KETTER 9\n\0\xff of another version")
+    else:
+        (left / name).unlink()
+
+    job = here.attempt(job)
+
+    here.judge(job)

@@ -1,0 +1,130 @@
+"""The soak in small, and its oracle: that it sees what must not be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.db import transaction
+
+from jobs.models import Job
+from jobs.states import Status
+from jobs.trail import Note, append
+from tests.factories import JobFactory
+from tests.faults import soak_jobs, soak_oracle
+from tests.faults.soak_jobs import Case
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+SEED, MINUTES = 7, 2.0
+
+
+@pytest.mark.slow
+def test_two_minutes_of_faults_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:
+    report = tmp_path / "soak.json"
+    command = [sys.executable, "-m", "tests.faults.soak", "--json", str(report)]
+    command += ["--minutes", str(MINUTES), "--seed", str(SEED)]
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    tally = json.loads(report.read_text())
+    assert ended.returncode == 0, ended.stderr[-8000:]
+    assert [tally[kind] for kind in ("lost", "corrupt", "debris")] == [0, 0, 0]
+    assert tally["jobs"] > 10
+    assert tally["faults_total"] > 20
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    """A moved tree, as it is after success."""
+    roots = {"lab": tmp_path / "lab"}
+    number = next(n for n in range(1, 500) if _is_plain_move(soak_jobs.make(1, n, roots)))
+    shutil.rmtree(tmp_path / "lab")
+    case = soak_jobs.make(1, number, roots)
+    case.target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(case.source, case.target, symlinks=True)
+    shutil.rmtree(case.source)
+    case.source.mkdir()
+    return case
+
+
+def _is_plain_move(case: Case) -> bool:
+    return case.kind == "mixed" and case.is_move and not (case.there or case.is_archive)
+
+
+@pytest.fixture
+def ended(db: None) -> Callable[..., Job]:
+    """Make a job that has ended, with its trail."""
+
+    def make(status: Status = Status.DONE, *codes: str) -> Job:
+        job = JobFactory.create(status=status)
+        with transaction.atomic():
+            for code in ("CREATED", "STARTED", *(codes or (status.upper(),))):
+                append(job, Note(code, "So it was."))
+        return job
+
+    return make
+
+
+def kinds(case: Case, job: Job) -> set[str]:
+    """What the oracle says is wrong."""
+    return {found.kind for found in soak_oracle.judge(case, [job])}
+
+
+def any_file(root: Path) -> Path:
+    """Some file with content."""
+    return next(path for path in sorted(root.rglob("f0*")) if path.stat().st_size)
+
+
+def test_the_oracle_is_content_with_what_arrived(case: Case, ended: Callable[..., Job]) -> None:
+    assert soak_oracle.judge(case, [ended()]) == []
+
+
+@pytest.mark.parametrize("status", [Status.DONE, Status.CANCELLED])
+def test_the_oracle_sees_a_lost_file(status: Status, case: Case, ended: Callable[..., Job]) -> None:
+    any_file(case.target).unlink()
+    assert "lost" in kinds(case, ended(status))
+
+
+def test_the_oracle_sees_a_byte(case: Case, ended: Callable[..., Job]) -> None:
+    file = any_file(case.target)
+    info = file.stat()
+    content = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    file.chmod(info.st_mode)
+    os.utime(file, ns=(info.st_mtime_ns, info.st_mtime_ns))
+    assert {"corrupt", "lost"} == kinds(case, ended())
+
+
+def test_the_oracle_sees_what_was_left(case: Case, ended: Callable[..., Job]) -> None:
+    (case.target / ".ketter-0123.part").mkdir()
+    assert "debris" in kinds(case, ended())
+
+
+def test_the_oracle_sees_a_source_that_was_not_removed(
+    case: Case, ended: Callable[..., Job]
+) -> None:
+    shutil.rmtree(case.source)
+    shutil.copytree(case.target, case.source, symlinks=True)
+    assert "unexpected" in kinds(case, ended())
+
+
+@pytest.mark.parametrize(
+    ("status", "codes", "kind"),
+    [
+        (Status.DONE, ("DONE", "DONE"), "trail"),
+        (Status.DONE, ("DONE", "WORKER_LOST"), "trail"),
+        (Status.CANCELLED, ("DONE",), "trail"),
+        (Status.FAILED, ("TARGET_EXISTS",), "unexpected"),
+        (Status.PARTIAL, ("PARTIAL",), "unexpected"),
+        (Status.QUEUED, ("RETRIED",), "lost"),
+    ],
+)
+def test_the_oracle_reads_the_trail(
+    status: Status, codes: tuple[str, ...], kind: str, case: Case, ended: Callable[..., Job]
+) -> None:
+    assert kind in kinds(case, ended(status, *codes))

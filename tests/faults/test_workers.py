@@ -1,0 +1,208 @@
+"""Workers that are killed, told to end, frozen, or told a job twice; clocks that are wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from django_rq import get_queue
+
+from jobs.models import Job
+from jobs.queue import ring
+from jobs.services import job_cancel
+from jobs.states import Status
+from tests.engine.interrupted import build_large, staged
+from tests.faults.crew import SMALL, Stage
+from tests.faults.oracle import debris
+from tests.rig.trees import build_small
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MIB = 1 << 20
+#: A file of some MiB travels alone, and what of it was proven is put down for each MiB.
+MARKED = {
+    **SMALL,
+    "engine.plan.LARGE": MIB,
+    "agents": [["MARK_BYTES = 16 << 20", "MARK_BYTES = 1 << 20"]],
+}
+
+
+def codes(job: Job) -> list[str]:
+    """The codes of a job's events, in order."""
+    return list(job.events.order_by("seq").values_list("code", flat=True))
+
+
+def worker_of(job: Job) -> int:
+    """The process of the worker that has a job."""
+    job.refresh_from_db()
+    return int(job.worker.split(".")[-2])
+
+
+def in_state(job: Job, *wanted: Status) -> Callable[[], bool]:
+    """Whether a job is in one of those states."""
+    return lambda: Job.objects.filter(pk=job.pk, status__in=wanted).exists()
+
+
+def kill_with_horse(stage: Stage, worker: int) -> None:
+    """Kill a worker and what it runs, as when a machine dies."""
+    for pid in (worker, *stage.crew.horses(worker)):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.fault(1)
+def test_worker_killed_mid_large_file(stage: Stage) -> None:
+    """Fault 1: worker SIGKILL mid large file."""
+    job = stage.launch(
+        "large", lambda root: build_large(root / "large.mov", 12 * MIB), bandwidth_limit=6 * MIB
+    )
+    target = stage.oracles[job].target
+    stage.crew.start(2, MARKED)
+    stage.watch(lambda: staged(target) >= 6 * MIB)
+
+    kill_with_horse(stage, worker_of(job))
+
+    assert not (target / "large.mov").exists()
+    stage.wait()
+    stage.oracles[job].judge(job)
+    assert (job.attempt, codes(job).count("WORKER_LOST")) == (2, 1)
+    assert job.plan["bytes_resumed"] >= 4 * MIB
+
+
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("back", [False, True], ids=["packing", "unpacking"])
+def test_worker_killed_while_packing_or_unpacking(stage: Stage, back: bool) -> None:
+    """Fault 2: worker SIGKILL while packing or unpacking."""
+    jobs = [
+        stage.launch(name, build_small, back=back, strategy="zip", failpoint="verify:worker")
+        for name in ("finished", "given-up")
+    ]
+    stage.crew.start(1, KETTER_LEASE_SECONDS=4)
+    stage.watch(lambda: any("WORKER_LOST" in codes(job) for job in jobs))
+    roots = stage.surroundings.roots
+    assert any(debris(root) for root in roots)
+
+    job_cancel(jobs[1], by=stage.by)
+
+    stage.wait()
+    stage.oracles[jobs[0]].judge(jobs[0])
+    stage.oracles[jobs[1]].judge(jobs[1], status=Status.CANCELLED)
+
+
+@pytest.mark.fault(3)
+def test_killed_between_rename_and_database_commit(stage: Stage) -> None:
+    """Fault 3: SIGKILL between rename and database commit."""
+    job = stage.launch("day1", build_small, failpoint="finish:worker")
+    target = stage.oracles[job].target
+    stage.crew.start(1)
+    stage.watch(lambda: target.exists() and (target / "reel_00").exists())
+    published = {path: path.stat().st_ino for path in target.rglob("*.dpx")}
+
+    stage.wait()
+
+    stage.oracles[job].judge(job)
+    assert {path: path.stat().st_ino for path in target.rglob("*.dpx")} == published
+    assert (job.attempt, job.files_skipped, job.files_done) == (2, 200, 0)
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_killed_between_verify_and_source_delete(stage: Stage, spoilt: bool) -> None:
+    """Fault 4: SIGKILL between verify and source delete (move)."""
+    job = stage.launch("day1", build_small, mode="move", failpoint="remove_source:worker")
+    oracle = stage.oracles[job]
+    before = oracle.before.copy()
+    stage.crew.start(1, KETTER_LEASE_SECONDS=5)
+    stage.watch(lambda: (oracle.target / "reel_00").exists() and not debris(oracle.target))
+    if not spoilt:
+        stage.wait()
+        oracle.judge(job)
+        return
+
+    rotten = next(path for path in oracle.target.rglob("*.dpx") if path.stat().st_size)
+    times = rotten.stat()
+    with rotten.open("r+b") as file:
+        first = file.read(1)
+        file.seek(0)
+        file.write(bytes([first[0] ^ 0xFF]))
+    os.utime(rotten, ns=(times.st_atime_ns, times.st_mtime_ns))
+    stage.oracles.clear()  # What is at the target is not what was sent: so it must be.
+    stage.watch(lambda: not Job.objects.get(pk=job.pk).is_live)
+
+    job.refresh_from_db()
+    path = os.fsencode(rotten.relative_to(oracle.target))
+    assert (job.status, job.error_code) == (Status.FAILED, "TARGET_EXISTS")
+    assert oracle.source.joinpath(os.fsdecode(path)).exists()
+    assert oracle.trees()[0] == before
+
+
+@pytest.mark.fault(5)
+def test_told_to_end(stage: Stage) -> None:
+    """Fault 5: SIGTERM, as in a deployment."""
+    job = stage.launch(
+        "large", lambda root: build_large(root / "large.mov", 12 * MIB), bandwidth_limit=6 * MIB
+    )
+    stage.crew.start(1, MARKED, KETTER_LEASE_SECONDS=300)
+    stage.watch(lambda: staged(stage.oracles[job].target) >= 4 * MIB)
+    worker = worker_of(job)
+
+    os.kill(worker, signal.SIGTERM)
+
+    stage.watch(lambda: worker not in stage.crew.workers(), seconds=10)
+    stage.wait()
+    stage.oracles[job].judge(job)
+    assert codes(job)[1:5] == ["STARTED", "HANDED_BACK", "STARTED", "DONE"]
+    assert job.plan["bytes_resumed"] >= 2 * MIB
+
+
+@pytest.mark.fault(8)
+def test_delivered_twice(stage: Stage) -> None:
+    """Fault 8: same job delivered twice by RQ."""
+    job = stage.launch("day1", build_small)
+    for _ in range(4):
+        ring(job.pk)
+    stage.crew.start(3)
+
+    stage.wait()
+
+    stage.watch(lambda: not get_queue().job_ids)
+    stage.oracles[job].judge(job)
+    assert codes(job) == ["CREATED", "STARTED", "DONE"]
+
+
+@pytest.mark.fault(9)
+@pytest.mark.parametrize("point", ["transfer", "publish", "remove_source", "finish"])
+def test_zombie_returns_after_takeover(stage: Stage, point: str) -> None:
+    """Fault 9: zombie worker returns after takeover."""
+    job = stage.launch("day1", build_small, mode="move", failpoint=f"{point}:freeze")
+    oracle = stage.oracles[job]
+    stage.crew.start(2)
+    stage.watch(lambda: Job.objects.filter(pk=job.pk, attempt=1).exists())
+    worker = worker_of(job)
+    horses = stage.crew.horses(worker)
+    stage.wait()
+    after = (oracle.trees(), codes(job), Job.objects.filter(pk=job.pk).values().get())
+    assert after[1].count("STARTED") == 2
+
+    for pid in (*horses, worker):
+        os.kill(pid, signal.SIGCONT)
+
+    stage.watch(lambda: not oracle.leftovers())
+    oracle.judge(job)
+    assert (oracle.trees(), codes(job), Job.objects.filter(pk=job.pk).values().get()) == after
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize("skew", [-86400, 86400])
+def test_clock_that_is_a_day_wrong(stage: Stage, skew: int) -> None:
+    """Fault 30: clock skew or clock stepped backwards."""
+    job = stage.launch(
+        "large", lambda root: build_large(root / "large.mov", 12 * MIB), bandwidth_limit=3 * MIB
+    )
+    stage.crew.start(2, {**MARKED, "clock": skew})
+
+    stage.wait()
+
+    stage.oracles[job].judge(job)
+    assert codes(job) == ["CREATED", "STARTED", "DONE"]

@@ -1,0 +1,120 @@
+"""A worker that is told to end gives its job back, and the next one goes on with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+
+from jobs.models import Job
+from jobs.services import job_create
+from jobs.states import Status
+from portals.models import Portal
+from tests.jobs.helpers import MEGABYTE, codes, ours, tree, wait_for_bytes, wait_for_status
+from tests.rig.relay import Relay, Way
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+StartWorker = Callable[..., subprocess.Popen[bytes]]
+SIZE = 24 * MEGABYTE
+#: Long, so that only a job that was handed back goes on in time.
+LONG = {"KETTER_LEASE_SECONDS": 300, "KETTER_REAPER_SECONDS": 60}
+#: What is promised, in seconds.
+IN_TIME = 10.0
+
+
+@pytest.fixture
+def launched(oscar: User, lab: Portal, far: Portal) -> Callable[..., Job]:
+    """Launch a job over a tree of so many files, of so many bytes together, to the far portal."""
+
+    def launch(files: int, size: int = SIZE) -> Job:
+        folder = Path(lab.root_path) / "day1"
+        folder.mkdir()
+        for number in range(files):
+            (folder / f"{number}.mov").write_bytes(os.urandom(size // files))
+        places = {"source_portal": lab, "source_path": "day1", "target_portal": far}
+        return job_create(by=oscar, target_path="in", streams=1, **places)
+
+    return launch
+
+
+def told_to_end(worker: subprocess.Popen[bytes]) -> float:
+    """Tell a worker to end; returns how long it took."""
+    began = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(("files", "size"), [(1, 80 * MEGABYTE), (12, SIZE), (2400, SIZE)])
+def test_the_next_worker_goes_on_from_there(
+    files: int,
+    size: int,
+    worker: StartWorker,
+    launched: Callable[..., Job],
+    lab: Portal,
+    far: Portal,
+    line: Relay,
+) -> None:
+    line.rate = size // 6
+    first = worker(**LONG)
+    job = launched(files, size)
+    wait_for_bytes(job, size * 2 // 3)
+    assert told_to_end(first) < IN_TIME
+    job.refresh_from_db()
+    assert (job.status, job.worker, job.lease_until) == (Status.QUEUED, "", None)
+    assert codes(job)[-1] == "HANDED_BACK"
+    assert (job.tries, job.losses, job.error_code) == (0, 0, "")
+    had, sent = job.bytes_done, line.passed[Way.UP]
+    # Two parcels, or what has come of a file since the last mark.
+    under_way = max(10 * MEGABYTE, size // 3)
+
+    line.rate = 0
+    worker(**LONG)
+    wait_for_status(job, Status.DONE)
+    assert job.attempt == 2
+    assert tree(Path(far.root_path) / "in") == tree(Path(lab.root_path) / "day1")
+    assert ours(Path(far.root_path)) == []
+    assert job.plan["bytes_resumed"] >= had - under_way
+    again = line.passed[Way.UP] - sent
+    assert again < size - had + under_way + MEGABYTE
+
+
+def test_it_is_in_time_on_a_line_that_is_slow_and_full(
+    worker: StartWorker, launched: Callable[..., Job], far: Portal, line: Relay
+) -> None:
+    """What is still on its way to the far host must not keep the next worker from the rest."""
+    line.rate = 4 * MEGABYTE
+    first = worker(**LONG)
+    job = launched(2400)
+    wait_for_bytes(job, SIZE // 2)
+    line.rate = MEGABYTE // 10
+    time.sleep(2)
+    assert told_to_end(first) < IN_TIME
+    line.rate = 0
+    worker(**LONG)
+    wait_for_status(job, Status.DONE)
+    assert job.plan["bytes_resumed"] > SIZE // 4
+    assert "WORKER_LOST" not in codes(job)
+
+
+def test_it_is_in_time_while_it_waits_for_a_host_that_says_nothing(
+    worker: StartWorker, launched: Callable[..., Job], line: Relay
+) -> None:
+    line.stalled = True
+    first = worker(**LONG)
+    job = launched(1)
+    wait_for_status(job, Status.RUNNING)
+    assert told_to_end(first) < IN_TIME
+    job.refresh_from_db()
+    assert (job.status, codes(job)[-1]) == (Status.QUEUED, "HANDED_BACK")
+
+
+def test_an_idle_worker_ends_at_once(worker: StartWorker) -> None:
+    assert told_to_end(worker(**LONG)) < IN_TIME

@@ -1,0 +1,306 @@
+"""Whose turn it is: targets that are held, places at a portal, priority and age."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import django_rq
+import pytest
+from django.contrib.auth.models import User
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from jobs import reaper
+from jobs.attempts import job_claim, job_lost, job_wait
+from jobs.errors import InvalidJob
+from jobs.life import job_move
+from jobs.models import Job
+from jobs.services import job_cancel, job_create, job_pause, job_resume
+from jobs.states import FINAL, LIVE, Status
+from portals.models import Portal
+from portals.services import portal_update
+from tests.factories import PortalFactory
+from tests.jobs.test_attempts import in_threads
+
+JobIn = Callable[..., Job]
+
+
+@pytest.fixture
+def place(db: None) -> Callable[..., dict[str, Any]]:
+    """Make the columns of a job that writes to a place on a host, through a portal of its own."""
+
+    def make(host: str, root: str, path: str) -> dict[str, Any]:
+        kind = "ssh" if host else "local"
+        portal = PortalFactory.create(kind=kind, host=host, root_path=root)
+        return {"target_portal": portal, "target_path": path}
+
+    return make
+
+
+SAME_PLACE = [
+    (("", "/a", "x"), ("", "/a", "x")),
+    (("", "/a", "x"), ("", "/a", "x/")),
+    (("", "/a", "x"), ("", "/a", "x/deeper/still")),
+    (("", "/a", "x/deeper"), ("", "/a", "x")),
+    (("", "/a", "b/x"), ("", "/a/b", "x")),
+    (("", "/", "a/x"), ("", "/a", "")),
+    (("srv", "/a", "x"), ("SRV", "/a", "x")),
+    (("", "/a", ""), ("", "/a/b/c", "")),
+]
+OTHER_PLACE = [
+    (("", "/a", "x"), ("", "/a", "xy")),
+    (("", "/a", "x/b"), ("", "/a", "x/c")),
+    (("", "/a", "x"), ("srv", "/a", "x")),
+    (("srv", "/a", "x"), ("srv2", "/a", "x")),
+    (("", "/a", "x"), ("", "/A", "x")),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME_PLACE)
+def test_a_second_job_waits_for_the_one_that_writes_there(
+    one: Any, other: Any, place: Callable[..., Any], job_in: JobIn
+) -> None:
+    holder = job_in(Status.RUNNING, **place(*one))
+    second = job_in(Status.QUEUED, **place(*other))
+    assert job_claim(worker="w2") is None
+    second.refresh_from_db()
+    assert second.waits_for == f"Waits for job {holder}, which writes to the same place."
+    job_move(holder, Status.DONE, code="DONE", message="Copied.")
+    claimed = job_claim(worker="w2")
+    assert claimed == second
+    assert claimed.waits_for == ""
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER_PLACE)
+def test_a_job_to_another_place_does_not_wait(
+    one: Any, other: Any, place: Callable[..., Any], job_in: JobIn
+) -> None:
+    job_in(Status.RUNNING, **place(*one))
+    second = job_in(Status.QUEUED, **place(*other))
+    assert job_claim(worker="w2") == second
+
+
+@pytest.mark.parametrize("status", sorted(LIVE - {Status.DRAFT, Status.SCHEDULED}))
+def test_what_has_begun_holds_its_target_until_it_has_ended(
+    status: Status, place: Callable[..., Any], job_in: JobIn
+) -> None:
+    where = place("", "/a", "x")
+    job_in(status, attempt=1, created_at=timezone.now() + timedelta(hours=1), **where)
+    second = job_in(Status.QUEUED, **where)
+    claimed = job_claim(worker="w2")
+    assert claimed != second  # One that is queued again goes first, though it is younger.
+    assert (claimed is not None) == (status is Status.QUEUED)
+
+
+@pytest.mark.parametrize("status", sorted(FINAL | {Status.DRAFT, Status.SCHEDULED}))
+def test_what_has_not_begun_or_has_ended_holds_nothing(
+    status: Status, place: Callable[..., Any], job_in: JobIn
+) -> None:
+    where = place("", "/a", "x")
+    job_in(status, attempt=int(status in FINAL), **where)
+    second = job_in(Status.QUEUED, **where)
+    assert job_claim(worker="w2") == second
+
+
+def test_a_job_holds_the_place_where_it_began_though_its_portal_moved(
+    place: Callable[..., Any], job_in: JobIn
+) -> None:
+    there, elsewhere = place("", "/a", "x"), place("", "/b", "x")
+    job_in(Status.QUEUED, **there)
+    running = job_claim(worker="w1")
+    portal_update(there["target_portal"], root_path="/b")
+    job_in(Status.QUEUED, target_portal=PortalFactory.create(root_path="/a"), target_path="x")
+    assert job_claim(worker="w2") is None
+    there_now = job_in(Status.QUEUED, **elsewhere)
+    assert job_claim(worker="w2") == there_now
+    assert running.frozen["target"]["root_path"] == "/a"
+
+
+def test_a_cancelled_holder_is_cleared_away_first(
+    place: Callable[..., Any], job_in: JobIn, oscar: User
+) -> None:
+    where = place("", "/a", "x")
+    holder = job_in(Status.PAUSED, attempt=1, **where)
+    urgent = job_in(Status.QUEUED, priority=9)
+    second = job_in(Status.QUEUED, **where)
+    job_cancel(holder, by=oscar)
+    assert job_claim(worker="w2") == holder
+    assert job_claim(worker="w3") == urgent
+    assert job_claim(worker="w4") is None
+    holder.refresh_from_db()
+    job_move(holder, Status.CANCELLED, code="CANCELLED", message="Cleared away.")
+    assert job_claim(worker="w5") == second
+
+
+# --- Places at a portal -------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["source_portal", "target_portal"])
+def test_a_portal_has_no_more_jobs_at_once_than_it_may(side: str, job_in: JobIn) -> None:
+    portal = PortalFactory.create(name="lab", max_jobs=2)
+    jobs = [job_in(Status.QUEUED, **{side: portal}, target_path=f"to{n}") for n in range(3)]
+    first, second = job_claim(worker="w1"), job_claim(worker="w2")
+    assert [first, second] == jobs[:2]
+    assert job_claim(worker="w3") is None
+    jobs[2].refresh_from_db()
+    assert jobs[2].waits_for == "Waits for a free place at portal lab (2 at once)."
+    job_wait(first, code="CONNECTION_LOST", message="The line broke.", advanced=False)
+    assert job_claim(worker="w3") == jobs[2]  # What waits to be tried again takes no place.
+
+
+def test_a_job_within_one_portal_takes_one_place(job_in: JobIn) -> None:
+    portal = PortalFactory.create(max_jobs=1)
+    job = job_in(Status.QUEUED, source_portal=portal, target_portal=portal)
+    assert job_claim(worker="w1") == job
+
+
+def test_a_limit_that_is_raised_lets_the_next_one_begin(job_in: JobIn) -> None:
+    portal = PortalFactory.create(max_jobs=1)
+    job_in(Status.RUNNING, source_portal=portal)
+    job = job_in(Status.QUEUED, source_portal=portal, target_path="elsewhere")
+    assert job_claim(worker="w2") is None
+    portal_update(portal, max_jobs=0)
+    assert job_claim(worker="w2") == job
+
+
+# --- Order --------------------------------------------------------------------
+
+
+def test_waiting_jobs_begin_by_priority_then_by_age(job_in: JobIn) -> None:
+    now = timezone.now()
+    order = [(5, 3), (5, 1), (0, 9), (0, 2), (-1, 99)]
+    jobs = {
+        key: job_in(Status.QUEUED, priority=key[0], created_at=now - timedelta(hours=key[1]))
+        for key in reversed(order)
+    }
+    for job in jobs.values():
+        Portal.objects.filter(pk=job.target_portal_id).update(root_path=f"/{job.pk}")
+    claimed = [job_claim(worker="w") for _ in order]
+    assert claimed == [jobs[key] for key in order]
+
+
+def test_one_that_has_to_wait_lets_others_pass(place: Callable[..., Any], job_in: JobIn) -> None:
+    where = place("", "/a", "x")
+    job_in(Status.RUNNING, **where)
+    job_in(Status.QUEUED, priority=9, **where)
+    free = job_in(Status.QUEUED, priority=-9, **place("", "/b", "x"))
+    assert job_claim(worker="w2") == free
+
+
+# --- Saying what is waited for, and ringing ------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_reaper_has_them_say_so_while_all_workers_are_busy(
+    place: Callable[..., Any], job_in: JobIn, oscar: User, clean_redis: object
+) -> None:
+    where = place("", "/a", "x")
+    holder = job_in(Status.RUNNING, **where)
+    second = job_in(Status.QUEUED, **where)
+    reaper.tick()
+    second.refresh_from_db()
+    assert str(holder) in second.waits_for
+    job_move(holder, Status.DONE, code="DONE", message="Copied.")
+    reaper.tick()
+    second.refresh_from_db()
+    assert second.waits_for == ""
+
+
+def test_what_is_paused_waits_for_nothing_but_a_person(
+    place: Callable[..., Any], job_in: JobIn, oscar: User
+) -> None:
+    where = place("", "/a", "x")
+    job_in(Status.RUNNING, **where)
+    second = job_in(Status.QUEUED, **where)
+    job_claim(worker="w2")
+    assert job_pause(second, by=oscar).waits_for == ""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("status", [Status.DONE, Status.FAILED, Status.PAUSED, Status.RETRY_WAIT])
+def test_the_next_one_is_rung_for_when_a_job_stops(
+    status: Status, job_in: JobIn, clean_redis: object
+) -> None:
+    portal = PortalFactory.create(max_jobs=1)
+    running = job_in(Status.RUNNING, source_portal=portal)
+    waiting = job_in(Status.QUEUED, source_portal=portal, target_path="elsewhere")
+    job_move(running, status, code="END", message="It stops.", next_run_at=Now())
+    assert [job.args for job in django_rq.get_queue().jobs] == [[str(waiting.pk)]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_that_may_begin_is_rung_for_however_many_may_not(
+    place: Callable[..., Any], job_in: JobIn, clean_redis: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "BATCH", 2)
+    where, long_ago = place("", "/a", "x"), timezone.now() - timedelta(hours=1)
+    job_in(Status.RUNNING, **where)
+    for _ in range(3):
+        job_in(Status.QUEUED, queued_at=long_ago, **where)
+    free = job_in(Status.QUEUED, queued_at=timezone.now() - timedelta(seconds=60), target_path="y")
+    assert reaper.tick().rung == [free.pk]
+
+
+# --- Many at once ---------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_workers_one_gets_the_only_place(job_in: JobIn) -> None:
+    portal = PortalFactory.create(max_jobs=1)
+    for number in range(8):
+        job_in(Status.QUEUED, source_portal=portal, target_path=f"to{number}")
+    claims = in_threads(8, lambda: job_claim(worker="w"))
+    assert len([claim for claim in claims if claim]) == 1
+    assert Job.objects.filter(status=Status.RUNNING).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_workers_one_gets_a_target(place: Callable[..., Any], job_in: JobIn) -> None:
+    for number in range(8):
+        job_in(Status.QUEUED, **place("", "/a", "x/" * (1 + number % 4)))
+    claims = in_threads(8, lambda: job_claim(worker="w"))
+    assert len([claim for claim in claims if claim]) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_workers_get_one_job_each(job_in: JobIn) -> None:
+    jobs = [job_in(Status.QUEUED, target_path=f"to{number}") for number in range(8)]
+    claims = in_threads(8, lambda: job_claim(worker="w").pk)
+    assert Counter(claims) == Counter(job.pk for job in jobs)
+
+
+# --- Refusing -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_busy_target_is_refused_where_the_installation_wants_that(
+    status: Status, job_in: JobIn, oscar: User, order: dict[str, Any], settings: Any
+) -> None:
+    target = {"target_portal": order["target_portal"], "target_path": "in"}
+    other = job_in(status, **target)
+    assert job_create(by=oscar, **order, draft=True).status == Status.DRAFT
+    settings.KETTER_BUSY_TARGET = "refuse"
+    if status in LIVE - {Status.DRAFT}:
+        with pytest.raises(InvalidJob, match=str(other)) as refused:
+            job_create(by=oscar, **order)
+        assert refused.value.code == "TARGET_BUSY"
+        assert list(refused.value.problems) == ["target_path"]
+    else:
+        assert job_create(by=oscar, **order).status == Status.QUEUED
+
+
+def test_a_lost_job_is_the_first_to_write_there_again(
+    place: Callable[..., Any], job_in: JobIn, oscar: User
+) -> None:
+    where = place("", "/a", "x")
+    lost = job_lost(job_in(Status.RUNNING, **where), reason="killed")
+    job_in(Status.QUEUED, priority=9, **where)
+    assert job_claim(worker="w2") == lost
+    paused = job_in(Status.PAUSED, attempt=1, **place("", "/b", "x"))
+    assert job_claim(worker="w3") is None
+    assert job_claim(worker="w3") is None
+    job_resume(paused, by=oscar)
+    assert job_claim(worker="w3") == paused
