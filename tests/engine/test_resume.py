@@ -80,7 +80,8 @@ def test_many_files_that_were_proven_are_not_sent_again(
     least = arrived - 2 * int(streams) * PARCEL - PARCEL
     assert least <= report["bytes_resumed"] <= arrived
     kept = held.kept(tmp_path / "b")
-    assert report["bytes_resumed"] == len(kept) * (32 << 10) + len("reel_0/0")  # And the link.
+    # And the link, if its parcel was proven by then.
+    assert report["bytes_resumed"] - len(kept) * (32 << 10) in (0, len("reel_0/0"))
     assert report["files_resumed"] >= len(kept)
     assert report["plan"]["bytes"] == 1600 * (32 << 10) + 8 - report["bytes_resumed"]
     assert report["files"] == 1601
