@@ -19,8 +19,8 @@ from jobs.places import Place, overlaps, place_of
 from jobs.states import LIVE, Status
 from portals.endpoints import thawed
 
-#: Waiting jobs that are read at once.
-_CHUNK = 200
+#: Waiting jobs that are read at once; most often one of the first few may begin.
+_CHUNK = 20
 
 
 class Busy(NamedTuple):

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from rq import Worker
 from rq.executions import Execution
 from rq.job import Job as RqJob
+from rq.queue import Queue
 
 from engine import bundle, phases
 from jobs import observer, reaper, tasks
@@ -70,6 +71,28 @@ class KetterWorker(Worker):
         self._reap()
         if super().should_run_maintenance_tasks:
             super().run_maintenance_tasks()
+
+    def execute_job(self, job: RqJob, queue: Queue) -> None:
+        """Answer a ring. With Redis away meanwhile, only what it knew of the ring is lost.
+
+        rq waits for Redis while it is idle, but ends where it misses it elsewhere.
+        """
+        try:
+            super().execute_job(job, queue)
+        except RedisError as error:
+            logger.warning("Worker %s: Redis is away: %s", self.name, error)
+            if not self.horse_pid:
+                why = "its process ended while Redis was away"
+                self._guarded(partial(reaper.give_back, worker=self.name, reason=why))
+        while not self._stop_requested and not self._redis_answers():
+            self._reap()
+            time.sleep(self._interval)
+
+    def _redis_answers(self) -> bool:
+        try:
+            return bool(self.connection.ping())
+        except RedisError:
+            return False
 
     def maintain_heartbeats(self, job: RqJob, execution: Execution) -> None:
         """Run the reaper also while a work-horse runs; an absent Redis does not stop the horse."""

@@ -97,17 +97,16 @@ def here(
     for folder in quiet:
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(b"somebody's")
-    portals = [
-        portal_create(name=name, kind="local", root_path=str(tmp_path / name))
-        for name in ("lab", "srvtrf")
-    ]
-    roots = [Path(portal.root_path) for portal in portals]
+    roots = [tmp_path / "lab", tmp_path / "srvtrf"]
+    lab, srvtrf = (
+        portal_create(name=root.name, kind="local", root_path=str(root)) for root in roots
+    )
     surroundings = Surroundings(roots, quiet, mark=f"{name}={value}")
     with (
         mock.patch.object(bridge, "JobObserver", killpoints.StruckObserver),
         mock.patch.dict(killpoints.DEEDS),
     ):
-        yield Here(*portals, oscar, surroundings)
+        yield Here(lab, srvtrf, oscar, surroundings)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ VICTIMS = ("worker", "sender", "receiver", "sshd")
 PATIENCE = 10.0
 _HEX = re.compile(r'fromhex\("([0-9a-f]+)"\)')
 
-Deed = Callable[[Job], None]
+Deed = Callable[[Job], object]
 
 
 def install() -> None:
@@ -169,7 +169,7 @@ def _far_agent() -> list[int]:
 
 def _above(pid: int) -> list[int]:
     """The processes of sshd that carry this session, from the nearest; not who listens."""
-    found = []
+    found: list[int] = []
     while True:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             pid = int(file.read().rpartition(")")[2].split()[1])

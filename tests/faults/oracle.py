@@ -264,7 +264,7 @@ def redis_texts() -> Iterator[str]:
     """Everything that is in Redis, as text; what rq compressed is opened."""
     redis = django_rq.get_connection()
     for key in redis.scan_iter():
-        kind = redis.type(key).decode()
+        kind = str(redis.type(key), "ascii")
         yield key.decode("utf-8", "replace")
         if kind == "string":
             yield _opened(redis.get(key) or b"")

@@ -233,8 +233,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where it all happens")
     parser.add_argument("--json", type=Path, help="where the report is written, too")
     asked = parser.parse_args(arguments)
-    # Ended by a signal, it still clears away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Ended by a signal, it still clears away; a shell has its background jobs ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     world = World(asked.workers, asked.folder)
     logging.basicConfig(filename=world.folder / "soak.log", level=logging.WARNING)
     try:

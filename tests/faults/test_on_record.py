@@ -13,6 +13,7 @@ from django.db import OperationalError
 import engine
 from engine import Phase
 from jobs import bridge, observer
+from jobs.attempts import attempt_record
 from jobs.models import Job, JobParcel
 from jobs.observer import JobObserver
 from jobs.services import job_create
@@ -56,7 +57,7 @@ class Away:
 
     def __init__(self, phase: Phase | str, writes: int, look: Callable[[], object]) -> None:
         self._phase, self._left, self._look = phase, writes, look
-        self._record = observer.attempt_record
+        self._record = attempt_record
         self.seen: list[object] = []
 
     def __call__(self, job: Job, **news: Any) -> None:

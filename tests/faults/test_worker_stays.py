@@ -1,0 +1,128 @@
+"""A worker outlives its Redis: it waits for it, whether it was idle or at work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from jobs.models import Job
+from jobs.services import job_create
+from jobs.states import FINAL, Status
+from ketter_site import embedded
+from ketter_site.servers import valkey_url
+from tests.factories import PortalFactory
+from tests.rig.sshd import descendants, end_tree
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+MEGABYTE = 1_000_000
+
+
+class Redis:
+    """A Valkey of this test alone, that forgets everything when it is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.socket = folder / "valkey", folder / "v.sock"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, with nothing in it."""
+        self._server = embedded.start_valkey(self._folder, self.socket, durable=False)
+
+    def kill(self) -> None:
+        """Have it gone, with no goodbye."""
+        self._server.process.kill()
+        self._server.process.wait()
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """That Valkey; below a short folder, for its socket's sake."""
+    server = Redis(tmp_path_factory.mktemp("v"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def lone_worker(
+    own_redis: Redis, worker_env: dict[str, str], tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker at that Redis: it hears of jobs by its own reaper, which asks the database."""
+    short = {"KETTER_LEASE_SECONDS": "10", "KETTER_REAPER_SECONDS": "1"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "rqworker"],
+            cwd=PROJECT,
+            env={**worker_env, **short, "REDIS_URL": valkey_url(own_redis.socket)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    yield process
+    end_tree(process.pid)
+    process.wait()
+
+
+@pytest.fixture
+def launch(oscar: User, tmp_path: Path) -> Callable[[str], Job]:
+    """Launch a copy that lasts some seconds."""
+    for name in ("lab", "srvtrf"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lab" / "a.bin").write_bytes(os.urandom(3 * MEGABYTE))
+    lab, srvtrf = (
+        PortalFactory.create(name=name, root_path=str(tmp_path / name))
+        for name in ("lab", "srvtrf")
+    )
+
+    def launch(target: str) -> Job:
+        order: dict[str, Any] = {"source_path": "a.bin", "target_path": f"{target}/"}
+        order |= {"source_portal": lab, "target_portal": srvtrf, "bandwidth_limit": MEGABYTE}
+        return job_create(by=oscar, **order)
+
+    return launch
+
+
+def wait_for(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def is_(job: Job, *states: str) -> bool:
+    """Whether the job is in one of these states now."""
+    job.refresh_from_db()
+    return job.status in states
+
+
+@pytest.mark.parametrize("killed", ["redis", "redis and the process that runs the job"])
+def test_a_busy_worker_waits_for_its_redis(
+    killed: str, own_redis: Redis, lone_worker: subprocess.Popen[bytes], launch: Callable[..., Job]
+) -> None:
+    job = launch("one")
+    wait_for(lambda: is_(job, Status.RUNNING) and job.bytes_done)
+    own_redis.kill()
+    if killed != "redis":
+        os.kill(descendants(lone_worker.pid)[0], 9)
+        time.sleep(3)
+    else:
+        wait_for(lambda: is_(job, *FINAL))
+        time.sleep(2)
+    assert lone_worker.poll() is None
+    own_redis.start()
+    wait_for(lambda: is_(job, *FINAL))
+    other = launch("two")
+    wait_for(lambda: is_(other, *FINAL))
+    assert (job.status, other.status) == (Status.DONE, Status.DONE), job.error_message
+    assert lone_worker.poll() is None
