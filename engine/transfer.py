@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from engine import errors
 from engine.session import Session
-from engine.types import Mode, Observer, Report, Request, SilentObserver, Symlinks
+from engine.types import (
+    Mode,
+    Observer,
+    OnConflict,
+    Report,
+    Request,
+    SilentObserver,
+    Strategy,
+    Symlinks,
+)
 
 if TYPE_CHECKING:
     from engine.phases import Transfer
@@ -32,9 +41,20 @@ def dry_run(request: Request, observer: Observer | None = None) -> dict[str, Any
     return _begin(request, observer or SilentObserver()).plan_only()
 
 
+def archive_is_at_risk(mode: str, strategy: str, on_conflict: str) -> bool:
+    """Whether a second run could replace a delivered archive by a smaller one."""
+    overwrites = on_conflict in (OnConflict.OVERWRITE, OnConflict.OVERWRITE_OLDER)
+    return mode == Mode.MOVE and strategy == Strategy.ARCHIVE and overwrites
+
+
 def _begin(request: Request, observer: Observer) -> Transfer:
     if request.mode is Mode.MOVE and request.symlinks is Symlinks.FOLLOW:
         raise errors.BadRequest("a move cannot follow symlinks: only what is proven may go")
+    if archive_is_at_risk(request.mode, request.strategy, request.on_conflict):
+        raise errors.BadRequest(
+            "a move into an archive cannot overwrite one: stopped while it removes the source, the "
+            "next run would replace the whole archive by one of what is left"
+        )
     session = Session(request, observer.checkpoint)
     try:
         session.connect()

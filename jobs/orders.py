@@ -9,6 +9,7 @@ from django.db.models import TextChoices
 from django.utils.translation import gettext as _
 
 from engine import BadRequest, check_filters
+from engine.transfer import archive_is_at_risk
 from jobs.errors import Problem
 from jobs.models import Job, JobConflict, JobMode, JobStrategy, JobVerify
 from jobs.places import overlap_problem, path_problem, place_of, tidy
@@ -71,6 +72,14 @@ def problems_of(order: Job) -> dict[str, Problem]:
         )
     found["include"] = _patterns_problem(order.include)
     found["exclude"] = _patterns_problem(order.exclude)
+    if archive_is_at_risk(order.mode, order.strategy, order.on_conflict):
+        found["on_conflict"] = Problem(
+            "INVALID",
+            _(
+                "A move into an archive cannot overwrite: stopped half-way, the next attempt would "
+                "replace the whole archive by one of what is left."
+            ),
+        )
     for name in RANGES:
         found[name] = _range_problem(name, getattr(order, name))
     found["idempotency_key"] = _key_problem(order.idempotency_key)
