@@ -107,6 +107,14 @@ class Agent:
         while window != token:
             window = (window + self._inlet.exactly(1))[-len(token) :]
 
+    def _step_aside(self) -> None:
+        """End because another agent has our place; say so, unless nobody listens."""
+        sentence = "another agent has taken the place of this one at the target"
+        last_words = threading.Thread(target=self.fail, args=("REPLACED", sentence), daemon=True)
+        last_words.start()
+        last_words.join(LOOK_SECONDS)
+        os._exit(1)
+
     def _start_beating(self) -> None:
         def beat() -> None:
             while True:
@@ -114,7 +122,7 @@ class Agent:
                 while time.monotonic() < until:
                     time.sleep(LOOK_SECONDS)
                     if self._desk.is_over():
-                        os._exit(1)
+                        self._step_aside()
                 try:
                     self._desk.say({"beat": 1})
                 except OSError:

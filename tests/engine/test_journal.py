@@ -170,7 +170,9 @@ def test_news_are_durable_after_some_seconds(place: Place, monkeypatch: pytest.M
     wait_until(lambda: place.believed("boot 2") == [1])
 
     time.sleep(0.5)
-    assert len(flusher.durable_before) == 1  # Without news there is nothing to write out.
+    # Without news there is nothing to write out: else there would be five by now. A slow disk makes
+    # two of one.
+    assert 1 <= len(flusher.durable_before) <= 2
     flusher.end()
 
 
