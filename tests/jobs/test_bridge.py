@@ -282,7 +282,7 @@ def test_it_stops_silently_when_replaced(meddled: Callable[..., Job]) -> None:
 def test_it_hands_the_job_back_when_its_parent_process_is_gone(
     meddled: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = meddled(lambda job: monkeypatch.setattr(os, "getppid", lambda: 1))
+    job = meddled(lambda job: monkeypatch.setattr(os, "getppid", lambda: -1))
     assert job.status == Status.QUEUED
     assert codes(job)[-1] == "WORKER_LOST"
 

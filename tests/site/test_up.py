@@ -57,7 +57,7 @@ def test_it_leaves_nothing_running_when_it_is_killed_and_starts_again(installati
     up.kill()
     up.wait()
     if sys.platform == "linux":
-        wait(lambda: all(gone(pid) for pid in children), seconds=15)
+        wait(lambda: all(gone(pid) for pid in children), seconds=40)
     up = installation.start()
     assert all(gone(pid) for pid in children)
     assert "password" not in installation.output.read_text()
