@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,7 @@ from jobs.queue import ring
 from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from portals.models import Portal
-from portals.services import credential_create, portal_create
 from tests.rig.relay import Relay
-from tests.rig.sshd import Sshd
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,32 +40,6 @@ def source(lab: Portal) -> Path:
         path.write_bytes(os.urandom(number))
     (folder / "large.bin").write_bytes(os.urandom(12 * MEGABYTE))
     return folder
-
-
-@pytest.fixture
-def line(sshd: Sshd) -> Iterator[Relay]:
-    """The way to the far host: slow, until a test makes it fast."""
-    with Relay(sshd.host, sshd.port) as relay:
-        relay.rate = 2 * MEGABYTE
-        yield relay
-
-
-@pytest.fixture
-def far(db: None, sshd: Sshd, line: Relay, tmp_path: Path) -> Portal:
-    """A portal behind that line."""
-    key = credential_create(name="rig", kind="private_key", secret=sshd.identity_file.read_text())
-    root = tmp_path / "far"
-    root.mkdir()
-    return portal_create(
-        name="far",
-        kind="ssh",
-        host=line.host,
-        port=line.port,
-        username=sshd.username,
-        root_path=str(root),
-        host_key=sshd.host_key,
-        credential=key,
-    )
 
 
 def tree(root: Path) -> dict[str, bytes | None]:
