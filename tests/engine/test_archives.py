@@ -205,7 +205,7 @@ def test_an_empty_folder_makes_an_empty_archive(tmp_path: Path, run: Run) -> Non
 
 @pytest.mark.parametrize("mode", Mode)
 def test_an_archive_in_the_way_is_not_replaced_unless_told_so(
-    tmp_path: Path, run: Run, scratch: Path, mode: Mode
+    tmp_path: Path, run: Run, mode: Mode
 ) -> None:
     build_hard(tmp_path / "a", special=False)
     before = describe(tmp_path / "a")
@@ -216,7 +216,17 @@ def test_an_archive_in_the_way_is_not_replaced_unless_told_so(
         run(strategy=Strategy.ARCHIVE, mode=mode)
     assert (tmp_path / "b" / "a.zip").read_bytes() == b"somebody's"
     assert_same(before, describe(tmp_path / "a"))
-    run(strategy=Strategy.ARCHIVE, on_conflict=OnConflict.OVERWRITE, mode=mode)
+
+
+def test_an_archive_in_the_way_is_replaced_by_a_copy_told_so(
+    tmp_path: Path, run: Run, scratch: Path
+) -> None:
+    build_hard(tmp_path / "a", special=False)
+    before = describe(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.zip").write_bytes(b"somebody's")
+
+    run(strategy=Strategy.ARCHIVE, on_conflict=OnConflict.OVERWRITE)
 
     assert_standard(tmp_path / "b" / "a.zip", to_arrive(before), scratch)
 
