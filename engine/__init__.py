@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         TargetExists,
         VerifyFailed,
     )
+    from engine.helper import Helper
     from engine.rules import check_filters
     from engine.ssh import fetch_host_key, fingerprint
     from engine.transfer import dry_run, run
@@ -70,6 +71,7 @@ _MODULES = {
     "cleanup": ("discard",),
     "connection": ("probe",),
     "ssh": ("fetch_host_key", "fingerprint"),
+    "helper": ("Helper",),
     "rules": ("check_filters",),
     "transfer": ("dry_run", "run"),
 }
@@ -102,6 +104,7 @@ __all__ = [
     "EngineError",
     "EntryFailure",
     "HardLinks",
+    "Helper",
     "HostKey",
     "HostKeyChanged",
     "HostKeyUnknown",

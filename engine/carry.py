@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
 from engine import errors
 from engine.agent.wire import FOLDER, NO_DIGEST, Entry, list_digest, pack_entries, unpack_entries
 from engine.answers import is_of_parcel
-from engine.links import Link, Message
-from engine.load import Load, count_entries
+from engine.hub import Message
+from engine.links import Link
+from engine.load import Load, Watcher, Whole, count_entries
 from engine.plan import LargeFile, Parcel, Planner
 from engine.session import Lane, Session
 from engine.spool import Spool
@@ -19,39 +19,12 @@ from engine.types import ParcelKind, display_path
 #: How often an entry is sent whose digests differ, before that is the result.
 TRIES = 3
 #: What a receiver is told among its parcels.
-ORDERS = ("expect", "discard", "complete", "close_archive")
+ORDERS = ("expect", "discard", "complete", "close_archive", "shut_out")
 #: With so many bytes or more each stream has a connection of its own: that takes longer to
 #: make, and a lost packet then holds up one stream, and not all.
 OWN_CONNECTION = 1 << 30
 #: Parcels a lane has under way: while one is being settled the next one travels.
 DEPTH = 2
-
-
-class Watcher(Protocol):
-    """Who is told how the carrying goes."""
-
-    def started(self, parcel: Parcel) -> None: ...
-
-    def failed(self, path: str, code: str, message: str) -> None: ...
-
-    def moved(self, done_bytes: int, done_files: int) -> None: ...
-
-    def verified(
-        self, parcel: Parcel, entries: bytes, digests: bytes, count: tuple[int, int]
-    ) -> None: ...
-
-    def bandwidth(self, asked: int) -> int: ...
-
-    def warned(self, code: str, message: str) -> None: ...
-
-
-class _Whole:
-    """A file whose slices have all arrived, and its digests at both ends as they are told."""
-
-    def __init__(self, large: LargeFile, parcel: Parcel) -> None:
-        self.large, self.parcel = large, parcel
-        #: By whether it is the target's.
-        self.digests: dict[bool, bytes] = {}
 
 
 class Carrier:
@@ -74,7 +47,9 @@ class Carrier:
         self._waiting: deque[Parcel] = deque()
         self._streams = streams
         self._bytes, self._files = done
-        self._wholes: dict[str, _Whole] = {}
+        #: Bytes that others have moved of parcels which are not proven yet.
+        self._elsewhere = 0
+        self._wholes: dict[str, Whole] = {}
         self._archive_digest = ""
         #: Files in slices that cannot be delivered.
         self._broken: list[Entry] = []
@@ -100,14 +75,17 @@ class Carrier:
             self._lanes[lane.source] = self._lanes[lane.target] = lane
             self._opening[lane] = {lane.source, lane.target}
         self._work()
+        self._take_away_broken()
+        for lane in self._opening:
+            self._drop(lane)
+        self._opening.clear()
+
+    def _take_away_broken(self) -> None:
         if self._broken:
             # Only now: a slice that was still on its way would have made the file again.
             self._session.lanes[0].order("discard", pack_entries(self._broken))
             self._broken = []
             self._work()
-        for lane in self._opening:
-            self._drop(lane)
-        self._opening.clear()
 
     def _work(self) -> None:
         while self._is_busy():
@@ -298,36 +276,45 @@ class Carrier:
         assert large
         problems = {**received["errors"], **sent["errors"]}
         if problems:
-            if not large.failed:
-                large.failed = True
-                code, sentence = next(iter(problems.values()))
-                self._watcher.failed(large.entry.path, code, sentence)
-                self.undelivered += 1
-                self._broken.append(self._session.at_target(large.entry))
+            self._break(large, *next(iter(problems.values())))
         elif sent["blob"] != received["blob"]:
             return display_path(large.entry.path)
         else:
             load.settled_bytes = load.parcel.bytes
         return ""
 
+    def _break(self, large: LargeFile, code: str, sentence: str) -> None:
+        """A file in slices cannot be delivered."""
+        if not large.failed:
+            large.failed = True
+            self._watcher.failed(large.entry.path, code, sentence)
+            self.undelivered += 1
+            self._broken.append(self._session.at_target(large.entry))
+
     def _unload(self, lane: Lane, load: Load) -> None:
         self._loads[lane].remove(load)
         self._bytes += load.settled_bytes
-        whole = (load.parcel.files, load.parcel.bytes)
-        for entries, digests in load.all_that_is_proven():
-            # A file that had begun to arrive has more bytes than its parcel.
-            known = entries is load.blob and load.tries == 1 and not load.parcel.start
-            files, size = whole if known else count_entries(entries)
-            self._files += files
-            self._watcher.verified(load.parcel, entries, digests, (files, size))
-        large = load.parcel.large
-        if large:
-            self._watcher.verified(load.parcel, b"", b"", (0, 0))
-            large.parcels_left -= 1
-            if not large.parcels_left and not large.failed:
-                self._complete(lane, large, load.parcel)
+        # A file that had begun to arrive has more bytes than its parcel.
+        known = load.tries == 1 and not load.parcel.start
+        self._account(lane, load.parcel, load.all_that_is_proven(), load.blob if known else b"")
         self._report()
         self._fill(lane)
+
+    def _account(
+        self, lane: Lane, parcel: Parcel, proven: Sequence[tuple[bytes, bytes]], all_of_it: bytes
+    ) -> None:
+        """Tell what is proven of a parcel; where that is `all_of_it` its figures are known."""
+        for entries, digests in proven:
+            known = entries is all_of_it
+            files, size = (parcel.files, parcel.bytes) if known else count_entries(entries)
+            self._files += files
+            self._watcher.verified(parcel, entries, digests, (files, size))
+        large = parcel.large
+        if large:
+            self._watcher.verified(parcel, b"", b"", (0, 0))
+            large.parcels_left -= 1
+            if not large.parcels_left and not large.failed:
+                self._complete(lane, large, parcel)
 
     # -- what is proven as a whole -----------------------------------------
 
@@ -335,7 +322,7 @@ class Carrier:
         """Have both ends tell the digest of a whole file, now that all its slices are there."""
         blob = self._spool.get(parcel.block)
         path = large.entry.path
-        self._wholes[path] = _Whole(large, parcel)
+        self._wholes[path] = Whole(large, parcel)
         lane.source.tell("hash", blob, at_source=True, whole=path)
         lane.order("complete", self._renamed(blob) or blob, whole=path)
 
@@ -355,7 +342,7 @@ class Carrier:
                 del self._wholes[done["whole"]]
                 self._prove_whole(lane, whole)
 
-    def _prove_whole(self, lane: Lane, whole: _Whole) -> None:
+    def _prove_whole(self, lane: Lane, whole: Whole) -> None:
         large, one, other = whole.large, whole.digests[False], whole.digests[True]
         if one == other != NO_DIGEST:
             self._files += 1
@@ -379,4 +366,4 @@ class Carrier:
             for loads in self._loads.values()
             for load in loads
         )
-        self._watcher.moved(self._bytes + moving, self._files)
+        self._watcher.moved(self._bytes + moving + self._elsewhere, self._files)

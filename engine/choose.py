@@ -19,7 +19,7 @@ from engine.agent.wire import (
     unpack_entries,
 )
 from engine.held import Held
-from engine.links import Message
+from engine.hub import Message
 from engine.naming import NameGate
 from engine.plan import Planner
 from engine.session import Session

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from engine.links import Hub, Link
+from engine.hub import Hub
+from engine.links import Link
 from engine.types import Endpoint, Probe
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.agent.wire import DIGEST, Entry, unpack_entries
-from engine.links import Message
+from engine.hub import Message
 from engine.spool import Block, Spool
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from engine.agent.wire import (
     DIGEST,
@@ -14,9 +14,36 @@ from engine.agent.wire import (
     pack_entries,
     unpack_entries,
 )
-from engine.links import Message
-from engine.plan import Parcel
+from engine.hub import Message
+from engine.plan import LargeFile, Parcel
 from engine.types import ParcelKind
+
+
+class Watcher(Protocol):
+    """Who is told how the carrying goes."""
+
+    def started(self, parcel: Parcel) -> None: ...
+
+    def failed(self, path: str, code: str, message: str) -> None: ...
+
+    def moved(self, done_bytes: int, done_files: int) -> None: ...
+
+    def verified(
+        self, parcel: Parcel, entries: bytes, digests: bytes, count: tuple[int, int]
+    ) -> None: ...
+
+    def bandwidth(self, asked: int) -> int: ...
+
+    def warned(self, code: str, message: str) -> None: ...
+
+
+class Whole:
+    """A file whose slices have all arrived, and its digests at both ends as they are told."""
+
+    def __init__(self, large: LargeFile, parcel: Parcel) -> None:
+        self.large, self.parcel = large, parcel
+        #: By whether it is the target's.
+        self.digests: dict[bool, bytes] = {}
 
 
 class Sorted(NamedTuple):

@@ -100,7 +100,7 @@ class Transfer:
             session.begin_stage()  # The first parcels follow at once; far away that saves time.
         done = (self._planning.bytes_resumed, self._planning.resumed)
         streams = self._planning.streams
-        carrier = Carrier(session, planner, self._spool, self._proofs, streams, done)
+        carrier = self._carrier(streams, done)
         carrier.carry(planner.parcels)
         carrier.carry(planner.last_parcels)
         self._streams = carrier.lanes
@@ -111,6 +111,14 @@ class Transfer:
                 f"but {proven} proven and {failed} failed"
             )
         self._watch.moved(self._proofs.bytes, proven, now=True)
+
+    def _carrier(self, streams: int, done: tuple[int, int]) -> Carrier:
+        of = (self._session, self._planning.planner, self._spool, self._proofs, streams, done)
+        if self._observer.lender is None:
+            return Carrier(*of)
+        from engine.lend import LendingCarrier  # Most transfers are one worker's alone.
+
+        return LendingCarrier(*of, self._observer.lender)
 
     def _publish(self) -> None:
         self._observer.phase(Phase.PUBLISH)

@@ -6,12 +6,16 @@ import contextlib
 import fcntl
 import posixpath
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import errors
 from engine.agent.wire import FILE, STAGING_PREFIX, STAGING_SUFFIX, Entry, unpack_entries
-from engine.links import Hub, Link, Message
+from engine.hub import Hub, Message
+from engine.links import Link
 from engine.types import Endpoint, HardLinks, Request, Verify
+
+if TYPE_CHECKING:
+    from engine.errand import Site
 
 _PIPE_BYTES = 1 << 20
 
@@ -199,6 +203,41 @@ class Session:
         lane.target.welcome()
         lane.source.tell("open", root=self.request.source.root, path=self._source_path)
         lane.target.tell("stage", attach=True, **self._staging())
+
+    @property
+    def site(self) -> Site:
+        """Where both ends are, for a helper that is to find the same places."""
+        from engine.errand import Site  # Most transfers have no helpers.
+
+        single = self.single
+        return Site(
+            self._source_path,
+            self._target_path,
+            (single[0].path, single[1]) if single else (),
+            self.source_found["machine"],
+            self.source_found["chain"][1 if single else 0],
+        )
+
+    def join(self, site: Site, label: str) -> None:
+        """Come to both ends of a transfer that another worker runs, as its helper.
+
+        Raises BadRequest if what is seen from here is another source, and
+        whatever the target says if the transfer's staging folder is not there.
+        """
+        request = self.request
+        self.connect()
+        self.source.greet()
+        found = self.source.ask("look", root=request.source.root, path=site.source_path)
+        if (found["machine"], found["chain"][0]) != (site.machine, list(site.folder)):
+            raise errors.BadRequest(
+                f"{found['real']} is not the transfer's source as seen from here"
+            )
+        self._source_path, self._target_path = site.source_path, site.target_path
+        if site.names:
+            self.single = (Entry(site.names[0], FILE, 0, 0, 0, 0), site.names[1])
+        self.source.ask("open", root=request.source.root, path=site.source_path)
+        self.target.greet()
+        self.target.ask("stage", attach=True, label=label, **self._staging())
 
     def _staging(self, resume: bool = False) -> dict[str, Any]:
         request = self.request

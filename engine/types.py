@@ -8,9 +8,12 @@ classes: those take 12 ms to import, a twentieth of a small transfer.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from engine.agent.wire import show
+
+if TYPE_CHECKING:
+    from engine.errand import Lender
 
 #: Bytes, where a field called `bytes` hides the type.
 Blob: TypeAlias = bytes
@@ -273,10 +276,11 @@ class Observer(Protocol):
     used now, given the request's `bwlimit`; it is asked all the time. Manifests
     are made only if `wants_manifests`: they cost some time. `event` is for the
     few things worth a line in the trail, never one per file. `progress` comes at
-    most twice a second.
+    most twice a second. With a `lender` other workers may carry some of the parcels.
     """
 
     wants_manifests: bool
+    lender: Lender | None
 
     def checkpoint(self) -> None: ...
 
@@ -297,6 +301,7 @@ class SilentObserver:
     """An observer that only lets the transfer run; a base for real ones."""
 
     wants_manifests = False
+    lender: Lender | None = None
 
     def checkpoint(self) -> None:
         """Let the transfer go on."""

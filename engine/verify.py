@@ -23,7 +23,8 @@ from engine.agent.wire import (
     Entry,
     pack_entries,
 )
-from engine.links import Hub, Link
+from engine.hub import Hub
+from engine.links import Link
 from engine.types import Endpoint, EntryFailure, display_path
 
 #: Entries that are asked about at once.

@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 
 from engine.errors import Replaced
 from engine.types import ParcelReport, Phase, Progress
+from jobs.choices import LeaseState
 from jobs.life import job_move, lease
 from jobs.models import EventLevel, Job, JobParcel
 from jobs.states import TIMED, Status
@@ -221,14 +222,18 @@ def stop_requested(job: Job) -> Status | None:
 def bandwidth_share(job: Job) -> int:
     """The bytes per second this running job may use now, 0 for no limit.
 
-    A portal's limit is shared evenly by the jobs that run there at the moment.
+    A portal's limit is shared evenly by the jobs that run there at the moment, and what a
+    job may use by the workers that carry its parcels.
     """
     limits = [job.bandwidth_limit] if job.bandwidth_limit else []
     for portal in {job.source_portal, job.target_portal}:
         if portal.bandwidth_limit:
             running = Job.objects.at_portal(portal).filter(status=Status.RUNNING).count()
-            limits.append(max(1, portal.bandwidth_limit // max(1, running)))
-    return min(limits, default=0)
+            limits.append(portal.bandwidth_limit // max(1, running))
+    if not limits:
+        return 0
+    helpers = job.leases.filter(attempt=job.attempt, state=LeaseState.TAKEN).count()
+    return max(1, min(limits) // (1 + helpers))
 
 
 @transaction.atomic

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from engine.types import Progress
 from jobs.errors import IllegalMove, StaleJob
-from jobs.models import EventLevel, Job
+from jobs.models import EventLevel, Job, ParcelLease
 from jobs.queue import is_silent, ring
 from jobs.states import FINAL, TRANSITIONS, Status
 from jobs.trail import Note, append
@@ -45,6 +45,9 @@ def job_move(
     if not believed.update(**columns):
         raise StaleJob(job.pk)
     job.refresh_from_db(fields=list(columns))
+    if before is Status.RUNNING:
+        # Whoever helps learns of it from this, and ends.
+        ParcelLease.objects.filter(job_id=job.pk).delete()
     append(job, Note(code, message, level, data or {}, phase=phase))
     if to is Status.QUEUED:
         ring_on_commit(job)

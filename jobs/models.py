@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from engine.types import Phase
+from jobs.choices import LeaseState, ParcelKind, ParcelState
 from jobs.states import LIVE, PAUSABLE, STARTABLE, Status
 from portals.models import Portal
 
@@ -272,26 +273,6 @@ class Job(models.Model):
         return min(99, 100 * done // total) if total else 0
 
 
-class ParcelKind(models.TextChoices):
-    """`engine.types.ParcelKind`, with names for people."""
-
-    ZIP = "zip", _("zip")
-    FILE = "file", _("file")
-    RANGE = "range", _("slices of a file")
-    ARCHIVE = "archive", _("part of an archive")
-
-
-class ParcelState(models.TextChoices):
-    """`engine.types.ParcelState`, with names for people."""
-
-    PENDING = "pending", _("pending")
-    SENDING = "sending", _("sending")
-    VERIFIED = "verified", _("verified")
-    PUBLISHED = "published", _("published")
-    SOURCE_REMOVED = "source_removed", _("source removed")
-    FAILED = "failed", _("failed")
-
-
 class JobParcel(models.Model):
     """One unit of packing and proof of a job's attempt, with its manifest.
 
@@ -327,6 +308,40 @@ class JobParcel(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job_id}/{self.number}"
+
+
+class ParcelLease(models.Model):
+    """A parcel of a running job that another worker may carry, or carries; see `jobs.leases`."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="leases")
+    attempt = models.PositiveIntegerField()
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=8, choices=LeaseState, default=LeaseState.OFFERED)
+    created_at = models.DateTimeField(default=timezone.now)
+    #: The parcel and where it goes, see `engine.errand`; the list of its entries apart.
+    errand = models.JSONField()
+    entries = models.BinaryField()
+    most = models.PositiveIntegerField()
+    worker = models.CharField(max_length=128, blank=True, default="")
+    label = models.CharField(max_length=32, blank=True, default="")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    moved = models.BigIntegerField(default=0)
+    #: What became of it: failures as ASCII JSON, for names need not be storable text.
+    outcome = models.TextField(blank=True, default="")
+    proven = models.BinaryField(null=True)
+    digests = models.BinaryField(null=True)
+
+    class Meta:
+        db_table = "parcel_leases"
+        constraints: ClassVar = [
+            models.UniqueConstraint(name="lease_once", fields=["job", "attempt", "number"]),
+            models.CheckConstraint(
+                name="lease_state_known", condition=Q(state__in=LeaseState.values)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id}/{self.number} {self.state}"
 
 
 class EventLevel(models.TextChoices):

@@ -14,8 +14,10 @@ from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 import engine
+from engine.errand import Lender
 from jobs.attempts import attempt_record, bandwidth_share, stop_requested
 from jobs.errors import HandedBack, Orphaned, Paused
+from jobs.lender import JobLender
 from jobs.models import Job
 from jobs.states import Status
 from jobs.text import storable
@@ -39,6 +41,11 @@ def ask_to_hand_back(_signal: int, _frame: Any) -> None:
     """Have the run in this process give its job back at its next checkpoint; a signal handler."""
     global _told_to_end
     _told_to_end = True
+
+
+def is_told_to_end() -> bool:
+    """Whether this process is to give back what it works at."""
+    return _told_to_end
 
 
 def put_up_with(error: Exception, job: Job, *, since: float) -> None:
@@ -71,6 +78,8 @@ class JobObserver:
         self._renewed = time.monotonic()
         self._looked = self._asked = 0.0
         self._rate = bandwidth_share(job)
+        #: Who lends parcels to other workers, and how; the engine asks it.
+        self.lender: Lender | None = JobLender(job, self._patience, self._tell)
         #: Bytes that were there when the transfer began, and when the attempt before this did.
         self._held: int | None = None
         self._held_before: int = (job.plan or {}).get("bytes_resumed", -1)
@@ -133,6 +142,9 @@ class JobObserver:
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
         """Keep an event for the next look."""
         self._notes.append(Note(code, message, level, data, timezone.now(), self._phase))
+
+    def _tell(self, level: str, code: str, message: str) -> None:
+        self.event(level, code, message, {})
 
     def settle(self) -> None:
         """Write what is new, and wait for an absent database as long as the lease allows."""

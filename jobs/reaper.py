@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 from django_rq import get_connection
 
 from jobs.attempts import job_lost, job_wake_one, jobs_free
+from jobs.leases import jobs_that_lend, leases_give_back
 from jobs.models import Job
 from jobs.queue import QUEUE, ring_again
 from jobs.states import Status
@@ -46,7 +47,7 @@ def tick() -> Tick:
     woken: list[UUID] = []
     while len(woken) < BATCH and (job := job_wake_one()):
         woken.append(job.pk)
-    rung = ring_again(_overlooked())
+    rung = ring_again([*_overlooked(), *jobs_that_lend()])
     get_connection(QUEUE).set(LAST_TICK, int(time.time()))
     for job_id in rung:
         logger.info("Job %s waited with no ring; rung again", job_id)
@@ -55,6 +56,7 @@ def tick() -> Tick:
 
 def give_back(*, worker: str, reason: str) -> None:
     """Take back what a worker is known to have lost, not waiting for the lease."""
+    leases_give_back(worker=worker)
     for job in Job.objects.filter(status=Status.RUNNING, worker=worker):
         job_lost(job, reason=reason)
 

@@ -8,6 +8,7 @@ import engine
 from jobs.attempts import job_claim, job_hand_back, job_lost
 from jobs.bridge import clear_after_end, end_of_bug, finish, transfer, worker_name
 from jobs.errors import HandedBack, Orphaned, StaleJob
+from jobs.helping import help_out
 from jobs.models import Job
 
 logger = logging.getLogger(__name__)
@@ -16,11 +17,14 @@ logger = logging.getLogger(__name__)
 def run_job(_rung_for: str) -> None:
     """Claim the job whose turn it is, run the engine, record how it ended.
 
-    A ring says that a job waits; which one comes first, the database says.
+    A ring says that a job waits; which one comes first, the database says. With
+    none to begin, a running one is helped that lends parcels.
     """
     job = job_claim(worker=worker_name())
     if job is None:
-        return  # Delivered twice, cancelled meanwhile, or nothing may begin yet.
+        # Delivered twice, cancelled meanwhile, or nothing may begin yet.
+        help_out(worker=worker_name())
+        return
     try:
         _attempt(job)
     except (engine.Replaced, StaleJob) as stop:

@@ -22,7 +22,7 @@ from rq.executions import Execution
 from rq.job import Job as RqJob
 from rq.queue import Queue
 
-from engine import bundle, phases
+from engine import bundle, lend, phases
 from jobs import observer, reaper, tasks
 from jobs.errors import JobError
 from jobs.queue import TASK
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 #: Loaded here, once, and not in each work-horse: that saves a tenth of a small job's time, and
 #: a worker that is at work while a new version is installed goes on with the one it has.
-PRELOADED = (tasks, phases)
+PRELOADED = (tasks, phases, lend)
 
 
 class KetterWorker(Worker):

@@ -103,6 +103,10 @@ KETTER_RETRY_MAX_SECONDS = positive("KETTER_RETRY_MAX_SECONDS", default=600)
 KETTER_BUSY_TARGET = one_of("KETTER_BUSY_TARGET", "wait", "refuse")
 #: Whether what has arrived stays at a target whose disk is full, to go on from.
 KETTER_KEEP_WHEN_FULL = env.bool("KETTER_KEEP_WHEN_FULL", default=True)
+#: A job with at least so many bytes to send (0: none) lends parcels to workers that are free.
+KETTER_SPREAD_BYTES = env.int("KETTER_SPREAD_BYTES", default=4 << 30)
+#: How many other workers may carry parcels of one job.
+KETTER_SPREAD_WORKERS = env.int("KETTER_SPREAD_WORKERS", default=3)
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

@@ -9,6 +9,8 @@ At the top of the target folder, so that publishing is a rename:
         times               JSON: the target folder's time before this folder was made, and after
         a<attempt>.lock     locked by the live agents of that attempt
         a<attempt>.end      tells them to end: what is still on its way to them is not wanted
+        a<attempt>-<label>.lock, .end
+                            likewise for the agent of a helper: another worker of that attempt
         a<attempt>/         the tree as it came in
         journal             what of it was proven; see `journal`
 """
@@ -39,14 +41,14 @@ class Staging:
     """One attempt's place in the staging folder of a transfer."""
 
     def __init__(self, target: int, transfer_id: str, attempt: int, machine: str) -> None:
-        if not transfer_id or not all(c.isalnum() or c == "-" for c in transfer_id):
-            raise AgentError("BAD_REQUEST", "the transfer's id holds other than letters and digits")
+        _checked(transfer_id)
         self._target = target
         self._attempt = attempt
         self._machine = machine
         self.name = f"{STAGING_PREFIX}{transfer_id}{STAGING_SUFFIX}"
         self._fd = -1
         self._own_lock = -1
+        self._label = ""
         self.tree: Tree | None = None
         self.journal: Journal | None = None
 
@@ -84,23 +86,45 @@ class Staging:
         self.journal.start(self._attempt)
         return made, left
 
-    def attach(self) -> None:
-        """Use the place that another agent of the same attempt prepared."""
+    def attach(self, label: str = "") -> None:
+        """Use the place that another agent of the same attempt prepared.
+
+        With a `label` as a helper's, which can be shut out alone (`shut_out`).
+        """
         self._open()
         if self._own_lock < 0:
-            self._own_lock = self._open_lock(self._attempt)
+            self._own_lock = self._open_lock(str(self._attempt))
         if not _lock(self._own_lock, 0.0, fcntl.LOCK_SH):
             raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
+        if label:
+            self._label = _checked(label)
+            fcntl.flock(self._open_lock(f"{self._attempt}-{label}"), fcntl.LOCK_SH)
+            if self.is_over():
+                raise AgentError("REPLACED", "this helper was shut out of the transfer")
         self.tree = Tree(os.open(f"a{self._attempt}", _FOLDER, dir_fd=self._fd))
         self.journal = Journal(self._fd, self._machine)
 
     def is_over(self) -> bool:
         """Whether another agent wants our place: a slow line may go on feeding us for long."""
+        for whose in {str(self._attempt), f"{self._attempt}-{self._label}"}:
+            with suppress(OSError):
+                os.stat(f"a{whose}.end", dir_fd=self._fd)
+                return True
+        return False
+
+    def shut_out(self, label: str) -> None:
+        """Have a helper's agent end, and return when it can write no more.
+
+        TARGET_BUSY if it does not end, say because its machine stands still.
+        """
+        whose = f"{self._attempt}-{_checked(label)}"
+        _write(self._fd, f"a{whose}.end", "")
+        lock = self._open_lock(whose)
         try:
-            os.stat(f"a{self._attempt}.end", dir_fd=self._fd)
-        except OSError:
-            return False
-        return True
+            if not _lock(lock, DYING_SECONDS):
+                raise AgentError("TARGET_BUSY", "a helper's agent at the target does not end")
+        finally:
+            os.close(lock)
 
     def _tell_to_end(self, last: int) -> None:
         """Have the agents of all attempts up to one end."""
@@ -117,7 +141,7 @@ class Staging:
             return False
         last = max(numbers)
         if last != self._attempt:
-            lock = self._open_lock(last)
+            lock = self._open_lock(str(last))
             self._tell_to_end(last)
             try:
                 if not _lock(lock, DYING_SECONDS):
@@ -166,12 +190,12 @@ class Staging:
 
     def _lock_attempt(self, patience: float) -> None:
         """Make sure that no other agent works under our number: not a second run of a command."""
-        self._own_lock = self._open_lock(self._attempt)
+        self._own_lock = self._open_lock(str(self._attempt))
         if not _lock(self._own_lock, patience):
             raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
 
-    def _open_lock(self, attempt: int) -> int:
-        return os.open(f"a{attempt}.lock", _LOCK, 0o600, dir_fd=self._fd)
+    def _open_lock(self, whose: str) -> int:
+        return os.open(f"a{whose}.lock", _LOCK, 0o600, dir_fd=self._fd)
 
     def _made(self) -> list[str]:
         made: list[str] = json.loads(_read(self._fd, "made") or "[]")
@@ -193,6 +217,13 @@ class Staging:
             yield
         finally:
             os.close(fd)
+
+
+def _checked(name: str) -> str:
+    """A name that is part of a file's, if it is one."""
+    if not name or not all(c.isalnum() or c == "-" for c in name):
+        raise AgentError("BAD_REQUEST", "the transfer's id holds other than letters and digits")
+    return name
 
 
 def _lock(fd: int, patience: float, how: int = fcntl.LOCK_EX) -> bool:

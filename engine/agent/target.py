@@ -71,22 +71,24 @@ class Target:
         attach: bool = False,
         resume: bool = False,
         announced: bool = False,
+        label: str = "",
     ) -> dict[str, Any]:
         """Make and open the target folder and prepare the staging folder in it.
 
-        Or, with `attach`, join the agent that has prepared it. With `resume`
+        Or, with `attach`, join the agent that has prepared it, as the helper of
+        that `label` if it belongs to another worker. With `resume`
         what is left of an earlier attempt is told first. `fresh` says that the
         target folder was made for this transfer. If parcels are `announced`, by
         `expect`, no others are taken.
         """
-        made = self._desk.open(root, path, make=True)
+        made = self._desk.open(root, path, make=not attach)
         if announced:
             self._expected = deque()
         self._ways = Ways(*ways)
         self._staging = Staging(self._desk.tree.fd, transfer_id, attempt, machine())
         left = False
         if attach:
-            self._staging.attach()
+            self._staging.attach(label)
         else:
             made, left = self._staging.prepare(made, resume)
         self._desk.is_over = self._staging.is_over
@@ -175,6 +177,14 @@ class Target:
             except OSError:
                 continue  # Something in it is still wanted.
         return {"discarded": len(entries)}
+
+    def do_shut_out(self, label: str, blob: bytes) -> dict[str, Any]:
+        """Shut a helper out, and take out again what it was to bring: its proof is not known."""
+        self._staged()
+        assert self._staging
+        self._staging.shut_out(label)
+        self.do_discard(blob)
+        return {"shut_out": label}
 
     def do_complete(self, whole: str, blob: bytes) -> dict[str, Any]:
         """Finish a file that came in slices: its mode and time; answer with its digest."""

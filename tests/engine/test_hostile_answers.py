@@ -13,7 +13,7 @@ import pytest
 import engine
 from engine import Mode, Strategy, errors
 from engine.agent import wire
-from engine.links import Hub
+from engine.hub import Hub
 from engine.load import Load
 from engine.plan import Parcel
 from engine.spool import Block
@@ -218,7 +218,7 @@ def test_an_answer_of_brackets_ends_the_link() -> None:
 _FLOOD = """
 import sys
 from engine.agent import wire
-from engine.links import Hub
+from engine.hub import Hub
 from engine.load import Load
 from engine.plan import Parcel
 from engine.spool import Block

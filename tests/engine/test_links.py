@@ -15,7 +15,8 @@ import pytest
 
 import engine
 from engine import Endpoint, bundle, choose, links
-from engine.links import Hub, Link
+from engine.hub import Hub
+from engine.links import Link
 from tests.rig.trees import build_small
 
 PROJECT = Path(__file__).parents[2]
@@ -111,8 +112,8 @@ def test_a_pause_of_our_own_is_no_silence_of_the_agents(tmp_path: Path) -> None:
     with open(tmp_path / "a" / "large.mov", "wb") as file:
         file.truncate(2 << 30)
     code = (
-        "from engine import cli, links; import sys; "
-        "links.SILENCE_SECONDS, links.ASLEEP_SECONDS = 4.0, 2.0; sys.exit(cli.main())"
+        "from engine import cli, hub, links; import sys; "
+        "links.SILENCE_SECONDS, hub.ASLEEP_SECONDS = 4.0, 2.0; sys.exit(cli.main())"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--from", tmp_path / "a", "--to", tmp_path / "b"],

@@ -6,8 +6,10 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
-from engine import errors, links
-from engine.links import Hub, Link, Message
+from engine import errors
+from engine import hub as hubs
+from engine.hub import Hub, Message
+from engine.links import Link
 from engine.types import Endpoint
 from tests.rig.hostile import ending
 
@@ -43,7 +45,7 @@ class Parrot(Link):
 def listen(said: bytes, most: int = 1000) -> list[Message]:
     """The messages that the worker takes from such an agent, to the error that ends them."""
     hub = Hub(lambda: None)
-    patience, links.CAUSE_SECONDS = links.CAUSE_SECONDS, 0.0
+    patience, hubs.CAUSE_SECONDS = hubs.CAUSE_SECONDS, 0.0
     taken: list[Message] = []
     try:
         link = Parrot(hub, said)
@@ -55,7 +57,7 @@ def listen(said: bytes, most: int = 1000) -> list[Message]:
         if link.died_of is not None:
             raise link.died_of
     finally:
-        links.CAUSE_SECONDS = patience
+        hubs.CAUSE_SECONDS = patience
         hub.close()
     return taken
 

@@ -1,0 +1,2 @@
+-- Create model ParcelLease
+DROP TABLE "parcel_leases" CASCADE;
