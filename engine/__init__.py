@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from engine.helper import Helper
     from engine.rules import check_filters
-    from engine.ssh import fetch_host_key, fingerprint
+    from engine.ssh import fetch_host_key, fingerprint, sweep
     from engine.transfer import dry_run, run
     from engine.types import (
         Endpoint,
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "cleanup": ("discard",),
     "connection": ("probe",),
-    "ssh": ("fetch_host_key", "fingerprint"),
+    "ssh": ("fetch_host_key", "fingerprint", "sweep"),
     "helper": ("Helper",),
     "rules": ("check_filters",),
     "transfer": ("dry_run", "run"),
@@ -147,4 +147,5 @@ __all__ = [
     "fingerprint",
     "probe",
     "run",
+    "sweep",
 ]

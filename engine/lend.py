@@ -19,7 +19,7 @@ from engine.types import ParcelKind
 #: Seconds between two looks at what other workers have done.
 LOOK_SECONDS = 0.5
 #: Parcels per stream that are not lent: the one who plans them has to have something to do.
-KEPT_PER_STREAM = 2
+KEPT_PER_STREAM = 1
 
 
 class LendingCarrier(Carrier):

@@ -75,7 +75,7 @@ class SshFiles:
     def __init__(self, access: SshAccess, beside: SshFiles | None = None) -> None:
         self.access = access
         self._beside = beside
-        _sweep()
+        sweep()
         # It takes the name that others sweep only once it is locked, and holds the lock
         # as long as we live: so they can tell what a killed worker left.
         place, name = _temporary_folder(), f"{_PREFIX}{os.urandom(8).hex()}"
@@ -216,7 +216,7 @@ def _remove_folder(folder: str) -> None:
         return  # Somebody else has removed it meanwhile.
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Remove the private folders of workers that were killed before they could."""
     place = _temporary_folder()
     with os.scandir(place) as listing:

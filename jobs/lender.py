@@ -110,7 +110,7 @@ class JobLender:
         self._taken_in.add(row.pk)
         if row.state == LeaseState.RETURNED:
             self._returned += 1
-            message = f"Worker {row.worker} is lost as a helper; parcel {row.number} is sent anew."
+            message = f"Parcel {row.number} came back undone from worker {row.worker}: sent anew."
             self._tell("warning", "HELPER_LOST", message)
         return outcome_of(row)
 

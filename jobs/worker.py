@@ -22,6 +22,7 @@ from rq.executions import Execution
 from rq.job import Job as RqJob
 from rq.queue import Queue
 
+import engine
 from engine import bundle, lend, phases
 from jobs import observer, reaper, tasks
 from jobs.errors import JobError
@@ -136,6 +137,8 @@ class KetterWorker(Worker):
     def _reap(self) -> None:
         self._reaped = time.monotonic()
         self._guarded(reaper.tick)
+        # A killed run could not remove what its ssh needed: keys lie there.
+        engine.sweep()
 
     def _guarded(self, look: Callable[[], object]) -> None:
         """Run the reaper's work; what goes wrong is logged, and tried again at the next look."""

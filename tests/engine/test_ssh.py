@@ -377,7 +377,7 @@ def test_a_sweep_at_the_worst_moment_takes_nothing_from_a_worker_that_starts(
     def late(fd: int, how: int) -> None:
         if how == fcntl.LOCK_EX and not swept:
             swept.append(fd)
-            ssh._sweep()
+            ssh.sweep()
         lock(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", late)

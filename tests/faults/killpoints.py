@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from engine.types import ParcelReport, ParcelState, Phase
-from jobs import bridge, tasks
-from jobs.models import Job
+from engine.types import ParcelReport, ParcelState, Phase, Progress
+from jobs import bridge, helping, tasks
+from jobs.helping import HelperObserver
+from jobs.models import Job, ParcelLease
 from jobs.observer import ASK_EVERY, JobObserver
 from jobs.services import job_cancel
 from tests.rig.sshd import descendants
@@ -38,6 +39,7 @@ def install() -> None:
     """Have jobs struck whose keys name a failpoint; for the life of this process."""
     mock.patch.object(bridge, "JobObserver", StruckObserver).start()
     mock.patch.object(tasks, "finish", _struck_finish).start()
+    mock.patch.object(helping, "HelperObserver", StruckHelper).start()
 
 
 class StruckObserver(JobObserver):
@@ -57,6 +59,23 @@ class StruckObserver(JobObserver):
         super().parcel(parcel)
         if parcel.state is ParcelState.VERIFIED:
             self._strike.at("verify")
+
+
+class StruckHelper(HelperObserver):
+    """A helper that is struck at its first parcel: the first helper of the job only."""
+
+    def __init__(self, row: ParcelLease) -> None:
+        super().__init__(row)
+        self._strike = Strike(row.job)
+
+    def progress(self, progress: Progress) -> None:
+        """Strike amid a parcel."""
+        super().progress(progress)
+        mark = os.environ.get("KETTER_FAULTS_GATE", "")
+        if mark and not os.path.exists(f"{mark}.struck"):
+            with open(f"{mark}.struck", "w"):
+                pass
+            self._strike.at("helping")
 
 
 class Strike:
@@ -89,6 +108,13 @@ def _kill_worker(_job: Job) -> None:
 def _freeze_worker(_job: Job) -> None:
     os.kill(os.getppid(), signal.SIGSTOP)
     os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _freeze_all(job: Job) -> None:
+    """A machine that stands still: the agents first, for we cannot do it afterwards."""
+    for pid in _far_agent() + _near_agent():
+        os.kill(pid, signal.SIGSTOP)
+    _freeze_worker(job)
 
 
 def _end_worker(_job: Job) -> None:
@@ -133,6 +159,7 @@ DEEDS: dict[str, Deed] = {
     "receiver": _kill_receiver,
     "sshd": _kill_sshd,
     "freeze": _freeze_worker,
+    "freeze_all": _freeze_all,
     "end": _end_worker,
     "wait": _wait,
     "cancel": _cancel,

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import django_rq
 
@@ -36,6 +37,7 @@ LAST_CODES = {
 TOP = b"."
 
 Tree = dict[bytes, Entry]
+Left = TypeVar("Left", bound=Collection[Any])
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,13 @@ class Oracle:
         left = wait_until_gone(self.leftovers)
         assert not left, f"3: still running: {left}"
         if self.around.temp:
-            names = [name for name in os.listdir(self.around.temp) if "ketter" in name]
+            # A killed worker's are swept away by the others, at their next look.
+            names = wait_until_gone(self._temporary)
             assert not names, f"3: left in the temporary folder: {names}"
+
+    def _temporary(self) -> list[str]:
+        assert self.around.temp
+        return [name for name in os.listdir(self.around.temp) if "ketter" in name]
 
     def leftovers(self) -> dict[int, str]:
         """Processes of this transfer that still run, with their command lines."""
@@ -240,8 +247,8 @@ def debris(root: Path) -> list[str]:
     ]
 
 
-def wait_until_gone(left: Callable[[], dict[int, str]]) -> dict[int, str]:
-    """Wait for processes to end; returns those that do not."""
+def wait_until_gone(left: Callable[[], Left]) -> Left:
+    """Wait for what is left to go away by itself; returns what does not."""
     deadline = time.monotonic() + GOING
     while (found := left()) and time.monotonic() < deadline:
         time.sleep(0.05)
