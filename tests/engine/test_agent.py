@@ -191,3 +191,32 @@ def test_a_missing_ssh_program_is_one_sentence(
         call[reach]()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_helper_that_is_shut_out_can_neither_write_on_nor_come_again(target: int) -> None:
+    lead, helper, other = place(target, 1), place(target, 1), place(target, 1)
+    lead.prepare([])
+    helper.attach("h1")
+    other.attach("h2")
+
+    with pytest.raises(AgentError, match="does not end"):
+        lead.shut_out("h1")  # It still holds its lock: perhaps it writes.
+
+    assert (helper.is_over(), other.is_over(), lead.is_over()) == (True, False, False)
+    with pytest.raises(AgentError, match="shut out"):
+        place(target, 1).attach("h1")
+
+
+def test_a_helper_of_an_older_attempt_cannot_come_any_more(target: int) -> None:
+    place(target, 1).prepare([])
+    place(target, 2).prepare([])
+
+    with pytest.raises(FileNotFoundError):
+        place(target, 1).attach("h2")
+
+
+@pytest.mark.parametrize("label", ["../gate", "a/b", "1.end"])
+def test_a_label_is_no_path(target: int, label: str) -> None:
+    place(target, 1).prepare([])
+    with pytest.raises(AgentError, match="letters and digits"):
+        place(target, 1).attach(label)

@@ -1,0 +1,34 @@
+"""A helper joins somebody else's transfer, or says why it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import engine
+from engine import Endpoint
+from engine.errand import Site
+
+
+def request(tmp_path: Path) -> engine.Request:
+    """A transfer from a to b."""
+    there, back = (Endpoint(str(tmp_path), name) for name in "ab")
+    return engine.Request(there, back, "test")
+
+
+def test_it_refuses_a_source_that_is_not_the_transfers(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    site = Site("a", "b", (), "another machine", (1, 2))
+    with pytest.raises(engine.BadRequest, match="not the transfer's source"):
+        engine.Helper(request(tmp_path), site, "h1", engine.SilentObserver())
+
+
+def test_it_makes_nothing_where_the_transfer_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    found = (tmp_path / "a").stat()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    site = Site("a", "b", (), boot, (found.st_dev, found.st_ino))
+    with pytest.raises(engine.EngineError, match="No such file"):
+        engine.Helper(request(tmp_path), site, "h1", engine.SilentObserver())
+    assert not (tmp_path / "b").exists()
