@@ -18,9 +18,11 @@ from django.db import Error as DatabaseError
 from django.db import connections
 from redis.exceptions import RedisError
 from rq import Worker
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job as RqJob
 from rq.queue import Queue
+from rq.worker import WorkerStatus
 
 import engine
 from engine import bundle, lend, phases
@@ -42,6 +44,9 @@ class KetterWorker(Worker):
     All of our work in the parent happens between two waits, with no thread
     and no database connection left open, so that forking stays safe.
     """
+
+    #: Seconds between two tries to reach an absent Redis, at most: rq's minute is long at 2 a.m.
+    max_connection_wait_time = 5.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # A process id alone comes again, in a container even at once.
@@ -117,6 +122,22 @@ class KetterWorker(Worker):
         """Told to end: have the run under way stop where it is and give its job back."""
         super().handle_warm_shutdown_request()
         self._tell_horse()
+
+    def _shutdown(self) -> None:
+        """Remember that we were told to end: rq only raises that, and what a signal handler raises
+        can get lost where exceptions are caught, as in a client that misses its Redis.
+        """
+        self._stop_requested = True
+        try:
+            super()._shutdown()
+        except RedisError as error:
+            logger.warning("Worker %s: ends, though Redis is away: %s", self.name, error)
+
+    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+        """Called by rq each time before it waits for a ring: not if we were told to end."""
+        if self._stop_requested and self.get_state() == WorkerStatus.IDLE:
+            raise StopRequested
+        super().heartbeat(*args, **kwargs)
 
     def _tell_horse(self) -> None:
         if self.horse_pid:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.contrib.auth.models import User
+from rq import Queue
+from rq.exceptions import StopRequested
+from rq.worker import WorkerStatus
 
 from jobs.models import Job
+from jobs.queue import QUEUE
 from jobs.services import job_create
 from jobs.states import FINAL, Status
+from jobs.worker import KetterWorker
 from ketter_site import embedded
 from ketter_site.servers import valkey_url
 from tests.factories import PortalFactory
@@ -126,3 +134,35 @@ def test_a_busy_worker_waits_for_its_redis(
     wait_for(lambda: is_(other, *FINAL))
     assert (job.status, other.status) == (Status.DONE, Status.DONE), job.error_message
     assert lone_worker.poll() is None
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_worker_that_is_told_to_end_ends_whatever_its_redis_does(
+    idle: bool, own_redis: Redis
+) -> None:
+    connection = redis.Redis(unix_socket_path=str(own_redis.socket))
+    worker = KetterWorker([Queue(QUEUE, connection=connection)], connection=connection)
+    worker.set_state(WorkerStatus.IDLE if idle else WorkerStatus.BUSY)
+    own_redis.kill()
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        # As a client does that gives up on its connection: whatever is raised there is lost.
+        with suppress(Exception) if idle else nullcontext():
+            worker.request_stop(signal.SIGTERM, None)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+    worker._state = WorkerStatus.IDLE
+    with pytest.raises(StopRequested):
+        worker.heartbeat()
+
+
+def test_an_idle_worker_without_its_redis_ends_when_told_to(
+    own_redis: Redis, lone_worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    wait_for(lambda: "istening" in (tmp_path / "log").read_text())
+    own_redis.kill()
+    wait_for(lambda: "could not connect" in (tmp_path / "log").read_text())
+    lone_worker.terminate()
+    wait_for(lambda: lone_worker.poll() is not None, 10)
