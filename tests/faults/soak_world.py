@@ -37,6 +37,8 @@ SHORT = {
     "KETTER_REAPER_SECONDS": "1",
     "KETTER_RETRY_SECONDS": "1",
     "KETTER_RETRY_MAX_SECONDS": "3",
+    # So that workers help each other with small jobs, too.
+    "KETTER_SPREAD_BYTES": "1000000",
 }
 LEASE = 3.0
 _MARK = "KETTER_SOAK"
