@@ -47,6 +47,8 @@ class EngineError(Exception):
     retry = PERMANENT
     #: Whether what has arrived was left at the target, to go on from.
     kept = False
+    #: Whether it is about the target's host or the source's, where that is known.
+    of_target: bool | None = None
 
 
 class BadRequest(EngineError):

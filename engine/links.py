@@ -163,7 +163,9 @@ class Link:
             returncode = self._process.returncode
         said = self._noise.decode("utf-8", "replace")
         if self._ssh and (returncode == 255 or not self._greeted):
-            return self._ssh.explain(returncode, said)
+            error = self._ssh.explain(returncode, said)
+            error.of_target = self.is_target
+            return error
         if self._ssh:
             return errors.ConnectionLost(f"the agent at {self.place} ended (status {returncode})")
         if returncode is not None and returncode < 0:

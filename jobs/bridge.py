@@ -26,6 +26,7 @@ from jobs.trail import lock
 from portals.endpoints import endpoint_for, thawed
 from portals.errors import PortalError
 from portals.models import Portal
+from portals.services import portal_mark
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ def _portals_of(job: Job) -> tuple[Portal, Portal]:
 class End:
     """How an attempt ended, in the words of `job_move`.
 
-    `advanced` says of one that is to be tried again whether anything arrived.
+    `advanced` says of one that is to be tried again whether anything arrived,
+    `at` at which portal a person has something to do.
     """
 
     status: Status
@@ -87,6 +89,7 @@ class End:
     data: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
     advanced: bool = False
+    at: Portal | None = None
 
 
 def transfer(job: Job) -> End:
@@ -114,7 +117,7 @@ def transfer(job: Job) -> End:
             # Whoever ends all processes at once ends the agents, too.
             observer.save()
             raise HandedBack("The worker was told to end, and its agents with it.") from error
-        end = _end_after(error, observer)
+        end = _end_after(job, error, observer)
         if getattr(error, "kept", False) and not _goes_on(end):
             _discard(job, end)
     if job.attempt > 1 and end.status in {Status.CANCELLED, Status.FAILED}:
@@ -123,14 +126,19 @@ def transfer(job: Job) -> End:
     return end
 
 
-def _end_after(error: engine.EngineError | PortalError, observer: JobObserver) -> End:
+def _end_after(job: Job, error: engine.EngineError | PortalError, observer: JobObserver) -> End:
     """What comes after an error: another try, a person, or the end."""
     if error.retry == TRANSIENT:
         return End(Status.RETRY_WAIT, error.code, str(error), advanced=observer.advanced)
     if error.retry == NEEDS_PERSON:
         message = f"{error} {hint_for(error.code)}"
         columns = {"error_code": error.code, "error_message": message}
-        return End(Status.NEEDS_ATTENTION, error.code, message, EventLevel.ERROR, columns=columns)
+        at = None
+        if isinstance(error, engine.EngineError) and error.of_target is not None:
+            at = job.target_portal if error.of_target else job.source_portal
+        return End(
+            Status.NEEDS_ATTENTION, error.code, message, EventLevel.ERROR, columns=columns, at=at
+        )
     return failure(error.code, str(error))
 
 
@@ -204,6 +212,8 @@ def _record(job: Job, end: End) -> None:
         data=end.data,
         **end.columns,
     )
+    if end.at:
+        portal_mark(end.at, code=end.code, message=end.message)
 
 
 def _as_asked(job: Job, end: End) -> End:

@@ -14,7 +14,7 @@ from jobs.models import Job
 logger = logging.getLogger(__name__)
 
 
-def run_job(_rung_for: str) -> None:
+def run_job(rung_for: str) -> None:
     """Claim the job whose turn it is, run the engine, record how it ended.
 
     A ring says that a job waits; which one comes first, the database says. With
@@ -23,6 +23,7 @@ def run_job(_rung_for: str) -> None:
     job = job_claim(worker=worker_name())
     if job is None:
         # Delivered twice, cancelled meanwhile, or nothing may begin yet.
+        logger.debug("Rung for job %s: no job may begin", rung_for)
         help_out(worker=worker_name())
         return
     try:

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
+from engine.errors import HostKeyChanged
 from portals.crypto import can_decrypt, encrypt, rotate
 from portals.errors import CannotDecrypt, CredentialInUse, PortalChanged, PortalInUse
 from portals.findings import Finding, portal_look
@@ -132,6 +133,16 @@ def portal_test(portal: Portal) -> Finding:
         )
     portal.refresh_from_db()
     return finding
+
+
+def portal_mark(portal: Portal, *, code: str, message: str) -> None:
+    """Keep what a job met at a portal that needs a person, where operators look for it."""
+    changed = code == HostKeyChanged.code
+    Portal.objects.filter(pk=portal.pk).update(
+        health=PortalHealth.HOST_KEY_CHANGED if changed else PortalHealth.FAILING,
+        health_message=message,
+        checked_at=timezone.now(),
+    )
 
 
 def portal_pin_host_key(portal: Portal, *, line: str) -> Portal:

@@ -29,6 +29,10 @@ def needs_a_person(stage: Stage, job: Job, code: str) -> None:
     assert job.error_code == code
     assert "then resume the job" in job.error_message
     assert codes(job)[-1] == code
+    marked = Portal.objects.get(pk=stage.far.pk)
+    assert marked.health == ("host_key_changed" if code == "HOST_KEY_CHANGED" else "failing")
+    assert marked.health_message == job.error_message
+    assert Portal.objects.get(pk=stage.near.pk).health == "unknown"
 
 
 @pytest.mark.fault(14)
@@ -60,6 +64,7 @@ def test_the_host_key_has_changed(make_stage: MakeStage, fresh_sshd: Sshd) -> No
     assert codes(job) == ["CREATED", "STARTED", "HOST_KEY_CHANGED"]
     assert Portal.objects.get(pk=stage.far.pk).host_key == pinned
     portal_pin_host_key(stage.far, line=fresh_sshd.host_key)
+    assert Portal.objects.get(pk=stage.far.pk).health == "unknown"
     job_resume(job, by=stage.by)
     stage.wait()
     stage.oracles[job].judge(job)

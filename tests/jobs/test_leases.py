@@ -24,6 +24,7 @@ from jobs.life import job_move
 from jobs.models import Job, ParcelLease
 from jobs.services import job_cancel
 from jobs.states import Status
+from jobs.tasks import run_job
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -250,6 +251,19 @@ def test_who_helps_has_a_share_of_what_the_job_may_use(job: Job, lender: JobLend
     took("w2")
     took("w3")
     assert bandwidth_share(job) == 300
+
+
+def test_a_ring_for_a_job_that_was_taken_leaves_one_line_and_nothing_else(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault 8: same job delivered twice by RQ."""
+    before = Job.objects.values().get(pk=job.pk)
+    with caplog.at_level("DEBUG", "jobs"):
+        run_job(str(job.pk))
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+    assert str(job.pk) in caplog.text
+    assert Job.objects.values().get(pk=job.pk) == before
+    assert not job.events.exists()
 
 
 def test_workers_are_told_at_once_and_again_when_nobody_came(
