@@ -9,7 +9,7 @@ from engine.agent.wire import AgentError, unpack_entries
 from engine.carry import Carrier
 from engine.errand import Errand, Outcome, Site
 from engine.plan import LargeFile, Parcel, Planner
-from engine.session import Session
+from engine.session import Lane, Session
 from engine.spool import Spool
 from engine.types import Observer, ParcelKind, Progress, Request
 
@@ -24,6 +24,8 @@ class Helper:
     def __init__(self, request: Request, site: Site, label: str, observer: Observer) -> None:
         self._label = label
         self._observer = observer
+        #: What the lane was told of its rate, with whatever parcel.
+        self._rates: dict[Lane, int] = {}
         self._session = Session(request, observer.checkpoint)
         try:
             self._session.join(site, label)
@@ -52,6 +54,7 @@ class Helper:
             results = _Results(self._observer)
             planner = Planner(self._session.request.strategy, spool)
             carrier = _PartCarrier(self._session, planner, spool, results, 1, (0, 0))
+            carrier.goes_on_from(self._rates)
             carrier.carry([parcel])
             return Outcome(
                 errand.number, self._label, results.proven, results.failures, carrier.undelivered
@@ -68,6 +71,10 @@ class Helper:
 
 class _PartCarrier(Carrier):
     """A carrier that knows a part of the transfer only."""
+
+    def goes_on_from(self, rates: dict[Lane, int]) -> None:
+        """Share what the lanes were told of their rates with the carriers before and after."""
+        self._rates = rates
 
     def _take_away_broken(self) -> None:
         """Leave a broken file to the transfer's own worker: others may still write to it."""

@@ -45,6 +45,7 @@ class JobLender:
         self._taken_in: set[int] = set()
         self._helpers: set[str] = set()
         self._most = self._returned = 0
+        self._rung = False
 
     def look(self, left: int, streams: int) -> News:
         """See what helpers have done; whether the job is large enough is decided the first time."""
@@ -61,13 +62,13 @@ class JobLender:
 
     def offer(self, site: Site, errands: Sequence[Errand]) -> None:
         """Offer parcels; what the database does not take now, it is told at the next look."""
-        first = not self._out
         self._out.update(errand.number for errand in errands)
         waiting = self._unsaid[1] if self._unsaid else []
         self._unsaid = (site, [*waiting, *errands])
         with self._patience():
             self._renew()
-        if first:
+        if not self._rung:
+            self._rung = True
             self._ring()
 
     def withdraw(self) -> Sequence[int]:

@@ -273,6 +273,10 @@ def test_workers_are_told_at_once_and_again_when_nobody_came(
     queue = django_rq.get_queue()
     assert [rung.args[0] for rung in queue.jobs] == [str(job.pk)] * 3
     queue.empty()
+    lease_return(took())
+    lender.look(0, 1)
+    lender.offer(SITE, errands(2))
+    assert queue.is_empty()  # Whoever is there looks for more by himself.
 
     assert reaper.tick().rung == []
     settings.KETTER_REAPER_SECONDS = 0
