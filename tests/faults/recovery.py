@@ -212,11 +212,16 @@ def blackhole(world: World, job: Job) -> None:
 
 
 def restart_redis(world: World, job: Job) -> None:
-    """Redis dies with a ring in it; measured from its return to the queued job's start."""
+    """Redis dies with the ring of a queued job; measured from its return, with idle workers."""
     assert world.valkey
-    send(busy(world).horse(), signal.SIGKILL)
+    for slot in world.slots:
+        slot.expected, slot.start_at = True, time.monotonic() + PATIENCE
+        slot.send(signal.SIGTERM)
+    wait(world, lambda: not running(job))
     world.valkey.process.kill()
     world.valkey.process.wait()
+    for slot in world.slots:
+        slot.start_at = 0.0
     world.start_valkey()
     next_attempt(world, job)
 
