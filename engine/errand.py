@@ -21,7 +21,8 @@ class Site(NamedTuple):
     """Where a transfer's ends are, as its own worker has found them; all of it fits into JSON.
 
     `machine` and `folder` (device, inode) tell a helper whether it sees the same
-    source; `names` are a single file's, at the source and at the target.
+    source, `target_machine` whether it writes from the same one: locks and what is
+    durable hold there; `names` are a single file's, at the source and at the target.
     """
 
     source_path: str
@@ -29,6 +30,7 @@ class Site(NamedTuple):
     names: Sequence[str]
     machine: str
     folder: Sequence[int]
+    target_machine: str
 
 
 class Errand(NamedTuple):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable
 
+from engine import errors
 from engine.agent.wire import FOLDER, Entry, pack_entries, unpack_entries
 from engine.carry import Carrier
 from engine.errand import Errand, Lender, Outcome
 from engine.hub import Message
 from engine.links import Link
 from engine.load import Watcher, count_entries
-from engine.plan import Parcel, Planner
+from engine.plan import PARCEL_BYTES, Parcel, Planner
 from engine.session import Lane, Session
 from engine.spool import Spool
 from engine.types import ParcelKind
@@ -20,6 +22,8 @@ from engine.types import ParcelKind
 LOOK_SECONDS = 0.5
 #: Parcels per stream that are not lent: the one who plans them has to have something to do.
 KEPT_PER_STREAM = 1
+#: The most bytes of a parcel of files that is lent: as much as a helper may lose.
+LENT_BYTES = PARCEL_BYTES[ParcelKind.FILE][1]
 
 
 class LendingCarrier(Carrier):
@@ -45,7 +49,7 @@ class LendingCarrier(Carrier):
         #: Parcels that others have, or may take.
         self._lent: dict[int, Parcel] = {}
         #: What a lost helper had, by its label, until it is shut out.
-        self._lost: dict[str, Parcel] = {}
+        self._lost: dict[str, deque[Parcel]] = {}
 
     def _work(self) -> None:
         while self._is_busy():
@@ -62,7 +66,7 @@ class LendingCarrier(Carrier):
 
     def _told(self, lane: Lane, link: Link, done: Message) -> None:
         if "shut_out" in done and link is lane.target:
-            self._waiting.append(self._lost.pop(done["shut_out"]))
+            self._is_shut_out(done["shut_out"])
             self._fill(lane)
         else:
             super()._told(lane, link, done)
@@ -124,16 +128,29 @@ class LendingCarrier(Carrier):
         self._account(self._session.lanes[0], parcel, outcome.proven, b"")
 
     def _shut_out(self, parcel: Parcel, label: str) -> None:
-        self._lost[label] = parcel
+        self._lost.setdefault(label, deque()).append(parcel)
         begun: Iterable[Entry] = ()
         if parcel.kind is not ParcelKind.RANGE:  # A slice is written over.
             entries = map(self._session.at_target, unpack_entries(self._spool.get(parcel.block)))
             begun = (entry for entry in entries if entry.kind != FOLDER)
         self._session.lanes[0].order("shut_out", pack_entries(list(begun)), label=label)
 
+    def _is_shut_out(self, label: str) -> None:
+        """One parcel that a lost helper had may be sent again."""
+        if label not in self._lost:
+            raise errors.AgentFailed("somebody was shut out whom nobody asked for")
+        self._waiting.append(self._lost[label].popleft())
+        if not self._lost[label]:
+            del self._lost[label]
+
 
 def _can_be_lent(parcel: Parcel) -> bool:
-    """Not what has arrived in part, and not what is one stream as a whole."""
+    """Not what has arrived in part, and not what is one stream as a whole.
+
+    Nor a very large file in one stream: of that a lost helper would lose all.
+    """
     if parcel.large and (parcel.large.failed or not parcel.slices):
+        return False
+    if parcel.kind is ParcelKind.FILE and parcel.bytes > LENT_BYTES:
         return False
     return not parcel.start and parcel.kind is not ParcelKind.ARCHIVE

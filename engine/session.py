@@ -216,12 +216,13 @@ class Session:
             (single[0].path, single[1]) if single else (),
             self.source_found["machine"],
             self.source_found["chain"][1 if single else 0],
+            self.target_found["machine"],
         )
 
     def join(self, site: Site, label: str) -> None:
         """Come to both ends of a transfer that another worker runs, as its helper.
 
-        Raises BadRequest if what is seen from here is another source, and
+        Raises BadRequest if what is seen from here are other places, and
         whatever the target says if the transfer's staging folder is not there.
         """
         request = self.request
@@ -237,6 +238,9 @@ class Session:
             self.single = (Entry(site.names[0], FILE, 0, 0, 0, 0), site.names[1])
         self.source.ask("open", root=request.source.root, path=site.source_path)
         self.target.greet()
+        found = self.target.ask("look", root=request.target.root, path=site.target_path)
+        if found["machine"] != site.target_machine:
+            raise errors.BadRequest(f"{found['real']} is not on the transfer's machine from here")
         self.target.ask("stage", attach=True, label=label, **self._staging())
 
     def _staging(self, resume: bool = False) -> dict[str, Any]:

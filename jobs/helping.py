@@ -8,14 +8,14 @@ import secrets
 import time
 from contextlib import closing
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, connection
 
 import engine
-from engine.errand import Errand, Site
+from engine.errand import Outcome
 from jobs.attempts import bandwidth_share
 from jobs.bridge import request_for
 from jobs.errors import HandedBack, Orphaned
-from jobs.leases import lease_deliver, lease_renew, lease_return, lease_take
+from jobs.leases import errand_of, lease_deliver, lease_renew, lease_return, lease_take
 from jobs.models import ParcelLease
 from jobs.observer import LOOK_EVERY, is_told_to_end, put_up_with
 from jobs.turns import next_in_turn
@@ -33,36 +33,54 @@ def help_out(*, worker: str) -> None:
     What cannot be carried goes back to the worker that runs the job, which
     meets the same trouble itself, if it is one, and tells of it.
     """
-    while (row := lease_take(worker=worker, label=secrets.token_hex(6))) is not None:
-        logger.info("Job %s: this worker carries parcels of it, too", row.job_id)
-        try:
-            _assist(row, worker)
-        except (engine.EngineError, PortalError, OperationalError, InterfaceError) as error:
-            logger.warning("Job %s: cannot go on helping: %s", row.job_id, error)
-            return
-        if _somebody_waits():
-            return
-
-
-def _assist(row: ParcelLease | None, worker: str) -> None:
-    assert row is not None
-    observer = HelperObserver(row)
-    site = Site(**row.errand["site"])
     try:
+        while (row := lease_take(worker=worker, label=secrets.token_hex(6))) is not None:
+            logger.info("Job %s: this worker carries parcels of it, too", row.job_id)
+            _assist(row, worker)
+            if _somebody_waits():
+                return
+    except (engine.EngineError, PortalError, OperationalError, InterfaceError) as error:
+        logger.warning("Cannot go on helping: %s", error)
+        connection.close()
+
+
+def _assist(row: ParcelLease, worker: str) -> None:
+    """Carry that parcel and others of the same job, as long as there are any."""
+    held: ParcelLease | None = row
+    try:
+        observer = HelperObserver(row)
+        site, errand = errand_of(row)
         with closing(engine.Helper(request_for(row.job), site, row.label, observer)) as helper:
-            while row is not None:
-                observer.holds(row)
-                lease_deliver(row, outcome=helper.carry(_errand_of(row)))
+            while held is not None:
+                _deliver(held, helper.carry(errand), observer)
+                held = None
                 observer.holds(None)
-                row = _another(row, worker, observer)
+                if (further := _another(row, worker, observer)) is None:
+                    return
+                held, errand = further, errand_of(further)[1]
+                observer.holds(held)
     finally:
-        if observer.row is not None:
-            lease_return(observer.row)
+        if held is not None:
+            _give_back(held)
 
 
-def _errand_of(row: ParcelLease) -> Errand:
-    said = {name: row.errand[name] for name in ("number", "kind", "files", "bytes", "slices")}
-    return Errand(**said, entries=bytes(row.entries))
+def _deliver(row: ParcelLease, outcome: Outcome, observer: HelperObserver) -> None:
+    """Hand in what was carried; an absent database gets as much time as the lease leaves."""
+    while True:
+        try:
+            lease_deliver(row, outcome=outcome)
+            return
+        except (OperationalError, InterfaceError) as error:
+            put_up_with(error, row.job, since=observer.renewed)
+            time.sleep(LOOK_EVERY)
+
+
+def _give_back(row: ParcelLease) -> None:
+    try:
+        lease_return(row)
+    except (OperationalError, InterfaceError) as error:
+        connection.close()
+        logger.warning("Job %s: a parcel comes back with its lease only: %s", row.job_id, error)
 
 
 def _another(before: ParcelLease, worker: str, observer: HelperObserver) -> ParcelLease | None:
@@ -91,13 +109,14 @@ class HelperObserver(engine.SilentObserver):
         self._job = row.job
         self._parent = os.getppid()
         self._moved = 0
-        self._renewed = self._looked = time.monotonic()
+        #: When the lease was last renewed, by the monotonic clock.
+        self.renewed = self._looked = time.monotonic()
         self._rate = bandwidth_share(self._job)
 
     def holds(self, row: ParcelLease | None) -> None:
         """Another parcel is carried from now on, or none."""
         self.row, self._moved = row, 0
-        self._renewed = self._looked = time.monotonic()
+        self.renewed = self._looked = time.monotonic()
 
     def checkpoint(self) -> None:
         """Renew the lease once a second; stop when told to, or when nobody watches us."""
@@ -112,9 +131,9 @@ class HelperObserver(engine.SilentObserver):
             lease_renew(self.row, moved=self._moved)
             self._rate = bandwidth_share(self._job)
         except (OperationalError, InterfaceError) as error:
-            put_up_with(error, self._job, since=self._renewed)
+            put_up_with(error, self._job, since=self.renewed)
             return
-        self._renewed = started
+        self.renewed = started
 
     def progress(self, progress: engine.Progress) -> None:
         """Keep the counters for the next look."""

@@ -38,8 +38,10 @@ def leases_renew(
     """Forget leases (by primary key) that were taken in, offer some more; return all there are.
 
     Safe to be said again when nobody knows whether it was done. A lease whose
-    time ran out is returned.
+    time ran out is returned. Raises `engine.Replaced` if this attempt does not
+    run the job any more: its leases are gone, and nobody's.
     """
+    _still_runs(job)
     mine = ParcelLease.objects.filter(job=job, attempt=job.attempt)
     if forget:
         mine.filter(pk__in=forget).delete()
@@ -49,8 +51,7 @@ def leases_renew(
                 job=job,
                 attempt=job.attempt,
                 number=errand.number,
-                errand={"site": site._asdict(), **errand._replace(entries=b"")._asdict()}
-                | {"entries": ""},
+                errand=_packed(site, errand),
                 entries=errand.entries,
                 most=most,
             )
@@ -59,16 +60,38 @@ def leases_renew(
         ParcelLease.objects.bulk_create(rows, ignore_conflicts=True)
     late = mine.filter(state=LeaseState.TAKEN, lease_until__lt=Now())
     late.update(state=LeaseState.RETURNED)
-    return list(mine.defer("entries", "errand", "proven", "digests").order_by("number"))
+    return list(mine.defer("entries", "errand").order_by("number"))
 
 
 @transaction.atomic
 def leases_withdraw(job: Job) -> list[int]:
-    """Take back what nobody has taken; return the parcels' numbers."""
+    """Take back what nobody has taken; return the parcels' numbers. Raises as `leases_renew`."""
+    _still_runs(job)
     offered = ParcelLease.objects.filter(job=job, attempt=job.attempt, state=LeaseState.OFFERED)
     rows = dict(offered.select_for_update(skip_locked=True).values_list("pk", "number"))
     ParcelLease.objects.filter(pk__in=rows).delete()
     return list(rows.values())
+
+
+def _still_runs(job: Job) -> None:
+    """Hold the job's row, as whoever ends it does, while leases are written."""
+    rows = Job.objects.select_for_update(no_key=True)
+    if not rows.filter(pk=job.pk, attempt=job.attempt, status=Status.RUNNING).exists():
+        raise Replaced(f"Attempt {job.attempt} of job {job.pk} does not run it any more.")
+
+
+def _packed(site: Site, errand: Errand) -> str:
+    """Names need not be storable text: as ASCII JSON they are."""
+    said = {**errand._asdict(), "site": site._asdict()}
+    del said["entries"]
+    return json.dumps(said)
+
+
+def errand_of(row: ParcelLease) -> tuple[Site, Errand]:
+    """The parcel that was taken, and where it goes."""
+    said = json.loads(row.errand)
+    site = Site(**said.pop("site"))
+    return site, Errand(**said, entries=bytes(row.entries))
 
 
 def outcome_of(row: ParcelLease) -> Outcome:
@@ -134,7 +157,13 @@ def lease_deliver(row: ParcelLease, *, outcome: Outcome) -> None:
     done = _held(row).update(
         state=LeaseState.DONE, outcome=json.dumps(told), proven=proven, digests=digests
     )
-    if not done:
+    # Perhaps it was done, and nobody heard of it.
+    if (
+        not done
+        and not ParcelLease.objects.filter(
+            pk=row.pk, label=row.label, state=LeaseState.DONE
+        ).exists()
+    ):
         raise Replaced(f"Parcel {row.number} of job {row.job_id} is no longer with this helper.")
 
 
@@ -146,7 +175,12 @@ def lease_return(row: ParcelLease) -> None:
 def jobs_that_lend() -> list[UUID]:
     """Running jobs whose parcels have been on offer for a while."""
     before = Now() - timedelta(seconds=settings.KETTER_REAPER_SECONDS)
-    rows = ParcelLease.objects.filter(state=LeaseState.OFFERED, created_at__lt=before)
+    rows = ParcelLease.objects.filter(
+        state=LeaseState.OFFERED,
+        created_at__lt=before,
+        job__status=Status.RUNNING,
+        job__attempt=F("attempt"),
+    )
     return list(rows.values_list("job_id", flat=True).distinct())
 
 
@@ -158,10 +192,12 @@ def leases_give_back(*, worker: str) -> None:
 
 
 def _held(row: ParcelLease) -> QuerySet[ParcelLease]:
+    """The lease if its helper still has it.
+
+    State and label stand in the updated row itself: an UPDATE that had to wait for
+    another one looks at these once more, and at no subquery.
+    """
+    jobs = Job.objects.filter(pk=row.job_id, attempt=row.attempt, status=Status.RUNNING)
     return ParcelLease.objects.filter(
-        pk=row.pk,
-        state=LeaseState.TAKEN,
-        label=row.label,
-        job__status=Status.RUNNING,
-        job__attempt=row.attempt,
+        pk=row.pk, state=LeaseState.TAKEN, label=row.label, job_id__in=jobs.values("pk")
     )

@@ -83,6 +83,7 @@ class JobLender:
 
     def _look(self) -> News:
         rows = self._renew()
+        # From here on nothing is asked of the database: what is noted as taken in is told.
         outcomes = []
         for row in rows:
             if row.label and row.label not in self._helpers:

@@ -318,11 +318,11 @@ class ParcelLease(models.Model):
     number = models.PositiveIntegerField()
     state = models.CharField(max_length=8, choices=LeaseState, default=LeaseState.OFFERED)
     created_at = models.DateTimeField(default=timezone.now)
-    #: The parcel and where it goes, see `engine.errand`; the list of its entries apart.
-    errand = models.JSONField()
+    #: The parcel and where it goes, as `jobs.leases` packs it; the list of its entries apart.
+    errand = models.TextField()
     entries = models.BinaryField()
     most = models.PositiveIntegerField()
-    worker = models.CharField(max_length=128, blank=True, default="")
+    worker = models.CharField(max_length=255, blank=True, default="")
     label = models.CharField(max_length=32, blank=True, default="")
     lease_until = models.DateTimeField(null=True, blank=True)
     moved = models.BigIntegerField(default=0)

@@ -159,7 +159,10 @@ class KetterWorker(Worker):
         self._reaped = time.monotonic()
         self._guarded(reaper.tick)
         # A killed run could not remove what its ssh needed: keys lie there.
-        engine.sweep()
+        try:
+            engine.sweep()
+        except OSError as error:  # One that is just ending may still write there: the next look.
+            logger.warning("Worker %s: could not sweep its temporary folder: %s", self.name, error)
 
     def _guarded(self, look: Callable[[], object]) -> None:
         """Run the reaper's work; what goes wrong is logged, and tried again at the next look."""

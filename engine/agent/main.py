@@ -118,17 +118,21 @@ class Agent:
     def _start_beating(self) -> None:
         def beat() -> None:
             while True:
-                until = time.monotonic() + BEAT_SECONDS
-                while time.monotonic() < until:
-                    time.sleep(LOOK_SECONDS)
-                    if self._desk.is_over():
-                        self._step_aside()
+                time.sleep(BEAT_SECONDS)
                 try:
                     self._desk.say({"beat": 1})
                 except OSError:
                     os._exit(1)  # Nobody listens any more.
 
-        threading.Thread(target=beat, daemon=True).start()
+        def look() -> None:
+            # Apart from the beats: those wait where nobody reads what we say.
+            while True:
+                time.sleep(LOOK_SECONDS)
+                if self._desk.is_over():
+                    self._step_aside()
+
+        for task in (beat, look):
+            threading.Thread(target=task, daemon=True).start()
 
 
 def _widen(fd: int) -> None:

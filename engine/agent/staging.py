@@ -35,6 +35,8 @@ _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 PATIENCE = 30.0
 #: Seconds to wait for the agent of a transfer that is being ended.
 DYING_SECONDS = 5.0
+#: Seconds to wait for a helper's agent: it may be having its data written to a slow disk.
+SHUT_OUT_SECONDS = 15.0
 
 
 class Staging:
@@ -121,7 +123,7 @@ class Staging:
         _write(self._fd, f"a{whose}.end", "")
         lock = self._open_lock(whose)
         try:
-            if not _lock(lock, DYING_SECONDS):
+            if not _lock(lock, SHUT_OUT_SECONDS):
                 raise AgentError("TARGET_BUSY", "a helper's agent at the target does not end")
         finally:
             os.close(lock)

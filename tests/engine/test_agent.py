@@ -193,7 +193,10 @@ def test_a_missing_ssh_program_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_helper_that_is_shut_out_can_neither_write_on_nor_come_again(target: int) -> None:
+def test_a_helper_that_is_shut_out_can_neither_write_on_nor_come_again(
+    target: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "SHUT_OUT_SECONDS", 0.1)
     lead, helper, other = place(target, 1), place(target, 1), place(target, 1)
     lead.prepare([])
     helper.attach("h1")

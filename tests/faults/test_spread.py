@@ -24,6 +24,7 @@ from tests.rig.trees import build_small
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 MIB = 1 << 20
+IMPATIENT = {**SMALL, "agents": [["SHUT_OUT_SECONDS = 15.0", "SHUT_OUT_SECONDS = 3.0"]]}
 #: Two streams, as between machines with many processors: then a large file goes in slices.
 SLICED = {
     **SMALL,
@@ -56,7 +57,7 @@ def launch(stage: Stage, tmp_path: Path, workers: int = 3, deed: str = "", **ord
         "day1", build, failpoint=failpoint, **{"bandwidth_limit": 3 * MIB // 2, **order}
     )
     gate = str(tmp_path / "gate")
-    stage.crew.start(workers, KETTER_SPREAD_BYTES=1, KETTER_FAULTS_GATE=gate)
+    stage.crew.start(workers, IMPATIENT, KETTER_SPREAD_BYTES=1, KETTER_FAULTS_GATE=gate)
     return job
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from threading import Thread
 from typing import Any
 
 import django_rq
 import pytest
 import redis
-from django.db import OperationalError
+from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 import engine
@@ -18,7 +19,14 @@ from engine.errand import Errand, News, Outcome, Site
 from jobs import lender as lenders
 from jobs import reaper
 from jobs.attempts import bandwidth_share
-from jobs.leases import lease_deliver, lease_renew, lease_return, lease_take
+from jobs.leases import (
+    errand_of,
+    jobs_that_lend,
+    lease_deliver,
+    lease_renew,
+    lease_return,
+    lease_take,
+)
 from jobs.lender import MOST_RETURNED, JobLender
 from jobs.life import job_move
 from jobs.models import Job, ParcelLease
@@ -29,8 +37,9 @@ from jobs.tasks import run_job
 pytestmark = pytest.mark.django_db(transaction=True)
 
 JobIn = Callable[..., Job]
-SITE = Site("day1", "in/day1", (), "boot 1", (1, 2))
+SITE = Site("odd\udcff", "in/day1", (), "boot 1", (1, 2), "boot 2")
 GIB = 1 << 30
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -96,11 +105,9 @@ def late(row: ParcelLease) -> None:
 def test_a_parcel_goes_out_and_its_proof_comes_back(lender: JobLender, told: list[str]) -> None:
     lender.offer(SITE, errands(4))
     row = took()
-    assert (row.worker, bytes(row.entries), Site(**row.errand["site"])) == (
-        "w2",
-        b"list 4",
-        SITE._replace(names=[], folder=[1, 2]),
-    )
+    site, errand = errand_of(row)
+    assert (row.worker, errand) == ("w2", errands(4)[0]._replace(slices=[]))
+    assert site == SITE._replace(names=[], folder=[1, 2])
     lease_renew(row, moved=60)
     assert lender.look(0, 1).moving == 60
 
@@ -241,6 +248,82 @@ def test_what_was_taken_in_is_taken_in_once_though_the_database_goes_away(
     row = took("w3")
     assert lender.look(0, 1).outcomes == []
     lease_renew(row, moved=1)
+
+
+def test_outcomes_that_cannot_be_read_are_read_later(
+    lender: JobLender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is read at once, before anything is noted as taken in."""
+    lender.offer(SITE, errands(1, 2))
+    lease_return(took("w2"))
+    lease_deliver(took("w3"), outcome=Outcome(1, "w3", [(b"entries", b"digests")]))
+    with monkeypatch.context() as patched:
+
+        def away(*args: Any, **words: Any) -> Any:
+            raise OperationalError("the server closed the connection")
+
+        patched.setattr(ParcelLease, "refresh_from_db", away)
+        outcomes = lender.look(0, 1).outcomes
+    assert [(o.number, o.label, bool(o.proven)) for o in outcomes] == [
+        (1, "w3", True),
+        (2, "w2", False),
+    ]
+
+
+def test_a_stale_attempt_lends_nothing_and_takes_nothing_back(job: Job, lender: JobLender) -> None:
+    lender.offer(SITE, errands(1))
+    stale = Job.objects.get(pk=job.pk)
+    job_move(job, Status.QUEUED, code="TEST", message="Another worker has it.")
+    for act in (
+        lender.withdraw,
+        lambda: lender.look(0, 1),
+        lambda: lender.offer(SITE, errands(2)),
+    ):
+        with pytest.raises(engine.Replaced):
+            act()
+    assert not ParcelLease.objects.exists()
+    assert stale.attempt == 1
+
+
+def test_nobody_is_rung_for_what_a_stale_attempt_lends(job_in: JobIn) -> None:
+    done = job_in(Status.DONE, attempt=1)
+    ParcelLease.objects.create(
+        job=done, attempt=1, number=1, errand="{}", entries=b"", most=1, created_at=LONG_AGO
+    )
+    assert jobs_that_lend() == []
+
+
+def test_a_delivery_that_nobody_heard_of_may_be_said_again(lender: JobLender) -> None:
+    lender.offer(SITE, errands(1))
+    row = took()
+    for _ in range(2):
+        lease_deliver(row, outcome=Outcome(1, "w2"))
+    assert numbers(lender.look(0, 1).outcomes) == [(1, False)]
+
+
+def test_a_delivery_that_waited_for_the_lender_finds_it_returned(lender: JobLender) -> None:
+    lender.offer(SITE, errands(1))
+    row = took()
+    late(row)
+    caught: list[Exception] = []
+
+    def deliver() -> None:
+        try:
+            lease_deliver(row, outcome=Outcome(1, "w2"))
+        except engine.Replaced as error:
+            caught.append(error)
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        ParcelLease.objects.filter(pk=row.pk).update(state="returned")
+        thread = Thread(target=deliver)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()  # It waits for us.
+    thread.join()
+    assert len(caught) == 1
+    assert numbers(lender.look(0, 1).outcomes) == [(1, True)]
 
 
 def test_who_helps_has_a_share_of_what_the_job_may_use(job: Job, lender: JobLender) -> None:

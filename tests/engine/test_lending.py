@@ -1,0 +1,127 @@
+"""Parcels that are lent: what comes back is taken in, what does not is sent again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import engine
+from engine import Endpoint, ParcelKind
+from engine.agent import main as agents
+from engine.errand import Errand, News, Outcome, Site
+from engine.lend import LENT_BYTES, _can_be_lent
+from engine.plan import LargeFile, Parcel
+from engine.spool import Block
+from tests.engine.exactness import to_arrive
+from tests.rig.hard_tree import assert_same, build_hard, describe, remove_hard
+
+
+class Neighbour(engine.SilentObserver):
+    """Lends each parcel once to a helper in this process; `fate` says what becomes of it."""
+
+    def __init__(self, request: engine.Request, fate: str) -> None:
+        self._request, self._fate = request, fate
+        self.lender = self
+        self.lent: list[int] = []
+        self._back: list[Outcome] = []
+
+    def look(self, left: int, streams: int) -> News:
+        back, self._back = self._back, []
+        return News(back, 0, 4)
+
+    def offer(self, site: Site, errands: Sequence[Errand]) -> None:
+        for errand in errands:
+            again = errand.number in self.lent
+            self.lent.append(errand.number)
+            if self._fate == "carried" or again:
+                self._back.append(self._carry(site, errand, f"h{len(self.lent)}"))
+            elif self._fate == "carried and not told":
+                label = f"lost{errand.number}"
+                self._carry(site, errand, label)
+                self._back.append(Outcome(errand.number, label, returned=True))
+            else:
+                self._back.append(Outcome(errand.number, self._fate, returned=True))
+
+    def withdraw(self) -> Sequence[int]:
+        return []
+
+    def _carry(self, site: Site, errand: Errand, label: str) -> Outcome:
+        helper = engine.Helper(self._request, site, label, engine.SilentObserver())
+        try:
+            return helper.carry(errand)
+        finally:
+            helper.close()
+
+
+@pytest.fixture(autouse=True)
+def leave_no_hard_tree(tmp_path: Path) -> Iterator[None]:
+    """Remove what pytest could not, or not soon enough."""
+    yield
+    for name in "ab":
+        remove_hard(tmp_path / name)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little data makes many parcels, and they are lent soon."""
+    sizes = {ParcelKind.ZIP: (4 << 10, 4 << 10), ParcelKind.FILE: (8 << 10, 8 << 10)}
+    monkeypatch.setattr("engine.plan.PARCEL_BYTES", sizes)
+    monkeypatch.setattr("engine.plan.PARCEL_ENTRIES", 5)
+    monkeypatch.setattr("engine.plan.SMALL", 8 << 10)
+    monkeypatch.setattr("engine.lend.LOOK_SECONDS", 0.0)
+
+
+# "one": all that is lost was with one helper; "": nobody had taken it.
+@pytest.mark.parametrize("fate", ["carried", "one", "", "carried and not told"])
+@pytest.mark.parametrize("mode", engine.Mode)
+def test_the_tree_arrives_whatever_becomes_of_what_is_lent(
+    tmp_path: Path, mode: engine.Mode, fate: str
+) -> None:
+    if (mode, fate) == ("copy", "carried"):
+        build_hard(tmp_path / "a", special=False)
+    (tmp_path / "a" / "below").mkdir(parents=True, exist_ok=True)
+    for number in range(60):
+        (tmp_path / "a" / f"f{number}").write_bytes(b"%d" % number)
+    before = describe(tmp_path / "a")
+    there, back = (Endpoint(str(tmp_path), name) for name in "ab")
+    request = engine.Request(there, back, "test", mode=mode)
+    observer = Neighbour(request, fate)
+
+    report = engine.run(request, observer)
+
+    assert observer.lent
+    assert report.status == "done"
+    assert_same(to_arrive(before), describe(tmp_path / "b"))
+    assert any((tmp_path / "a").iterdir()) == (mode is engine.Mode.COPY)
+
+
+def test_a_very_large_parcel_is_not_lent() -> None:
+    def file(size: int, **more: object) -> Parcel:
+        return Parcel(1, ParcelKind.FILE, 1, size, Block(0, 0), **more)
+
+    large = LargeFile(None)
+    assert _can_be_lent(file(LENT_BYTES))
+    assert not _can_be_lent(file(LENT_BYTES + 1))
+    assert not _can_be_lent(file(5, start=1))
+    assert not _can_be_lent(Parcel(1, ParcelKind.RANGE, 0, 0, Block(0, 0), large=large))
+
+
+def test_an_agent_that_nobody_listens_to_still_hears_that_it_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else its lock stays, and nobody can go on from what has arrived."""
+    monkeypatch.setattr(agents, "BEAT_SECONDS", 0.05)
+    agent = agents.Agent("00" * 16)
+    for_ever, heard = threading.Event(), threading.Event()
+    monkeypatch.setattr(agent._desk, "say", lambda *_: for_ever.wait())
+    monkeypatch.setattr(agent, "_step_aside", heard.set)
+
+    agent._start_beating()
+    assert not heard.wait(0.5)
+    agent._desk.is_over = lambda: True
+
+    assert heard.wait(5)
+    monkeypatch.setattr(agents, "LOOK_SECONDS", 3600)
