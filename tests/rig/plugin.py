@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.rig import two_hosts as rig
+from tests.rig.folders import in_memory
 from tests.rig.sshd import Sshd
+
+#: Where pytest makes the folder of all `tmp_path`s, unless it is told with --basetemp.
+ROOT = "PYTEST_DEBUG_TEMPROOT"
+
+
+def pytest_configure() -> None:
+    """Have the tests' folders in memory, where that is possible and nobody has chosen."""
+    if ROOT not in os.environ and (folder := in_memory()):
+        os.environ[ROOT] = str(folder)
 
 
 @pytest.fixture(scope="session")
