@@ -107,6 +107,7 @@ def test_names_in_a_parcel_say_whether_they_are_utf_8(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("large")
 def test_a_parcel_may_hold_more_members_and_larger_ones_than_a_small_zip(
     tmp_path: Path, scratch: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_an_archive_can_be_what_is_delivered(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("large")
 def test_a_delivered_archive_may_be_larger_than_a_small_zip(
     tmp_path: Path, run: Run, scratch: Path
 ) -> None:
