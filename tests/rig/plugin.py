@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,13 @@ def pytest_configure() -> None:
     """Have the tests' folders in memory, where that is possible and nobody has chosen."""
     if ROOT not in os.environ and (folder := in_memory()):
         os.environ[ROOT] = str(folder)
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A folder as `tmp_path`, but where temporary files are, for a test that needs a disk."""
+    with tempfile.TemporaryDirectory(prefix="ketter-disk-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
