@@ -92,6 +92,14 @@ def start_redis() -> None:
         )
 
 
+def processes_beside() -> set[int]:
+    """The processes below this one, without the servers', who have theirs come and go."""
+    from tests.rig.sshd import descendants
+
+    servers_own = [server.process.pid for server in _running.values()]
+    return set(descendants(os.getpid(), but=servers_own))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to run several processes on one Redis: each would empty it under the others."""
     if config.getoption("numprocesses", None) and not _own_valkey:
