@@ -272,7 +272,7 @@ def end_tree(pid: int) -> None:
 
 
 def descendants(pid: int, but: Collection[int] = ()) -> list[int]:
-    """Pids of children, grandchildren and so on, nearest first; `but` names branches to leave out."""
+    """Pids of children, grandchildren and so on, nearest first; without the branches `but`."""
     parents = {child: parent for child, parent, _ in _processes()}
     found: list[int] = []
     nearest = [pid]
