@@ -7,4 +7,7 @@ cd "$(dirname "$0")/.."
 
 need_system_packages
 need_venv dev
+# All of it on two processes, each with servers of its own: most tests mostly wait.
+# What somebody asks for runs as asked, in one process unless -n is among it.
+[ "$#" -gt 0 ] || set -- -n 2 --dist loadgroup
 exec .venv/bin/python -m pytest "$@"

@@ -1,7 +1,7 @@
-"""Pytest plugin: a private Postgres and Valkey for each run, started when first needed.
+"""Pytest plugin: a private Postgres and Valkey for each process of a run, started when needed.
 
 It must be loaded before Django's settings are (`-p tests.servers`): it points
-them at servers that do not run yet, in a short folder of this run alone. With
+them at servers that do not run yet, in a short folder of this process alone. With
 `DATABASE_URL` or `REDIS_URL` set, those servers are used instead.
 """
 
@@ -18,8 +18,15 @@ from types import FrameType
 
 from cryptography.fernet import Fernet
 
-_own_postgres = not os.environ.get("DATABASE_URL")
-_own_valkey = not os.environ.get("REDIS_URL")
+#: Tells the processes of a run with -n what was given to it: each has servers of its own,
+#: and the environment of the first one, which has set these already.
+GIVEN = "KETTER_TEST_SERVERS_GIVEN"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ[GIVEN] = " ".join(
+        name for name in ("DATABASE_URL", "REDIS_URL") if os.environ.get(name)
+    )
+_own_postgres = "DATABASE_URL" not in os.environ[GIVEN].split()
+_own_valkey = "REDIS_URL" not in os.environ[GIVEN].split()
 
 # Not below TMPDIR, which can be too long for a socket's path.
 RUN_DIR = Path(tempfile.mkdtemp(prefix="ketter-test-", dir="/tmp"))
@@ -83,3 +90,17 @@ def start_redis() -> None:
         _running["valkey"] = embedded.start_valkey(
             RUN_DIR / "valkey", servers.valkey_socket(RUN_DIR), durable=False
         )
+
+
+def processes_beside() -> set[int]:
+    """The processes below this one, without the servers', who have theirs come and go."""
+    from tests.rig.sshd import descendants
+
+    servers_own = [server.process.pid for server in _running.values()]
+    return set(descendants(os.getpid(), but=servers_own))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to run several processes on one Redis: each would empty it under the others."""
+    if config.getoption("numprocesses", None) and not _own_valkey:
+        raise pytest.UsageError("with REDIS_URL the tests run in one process only: leave out -n")

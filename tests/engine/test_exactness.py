@@ -195,6 +195,7 @@ def test_a_time_is_carried_or_named_however_late(tmp_path: Path, run: Run) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("large")
 @pytest.mark.parametrize(
     ("strategy", "mode"),
     [(Strategy.AUTO, Mode.MOVE), (Strategy.ZIP, Mode.COPY), (Strategy.FILES, Mode.COPY)],
@@ -212,6 +213,7 @@ def test_more_names_than_two_bytes_can_count_arrive(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("large")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_file_larger_than_four_bytes_can_count_arrives(
     tmp_path: Path, run: Run, strategy: Strategy

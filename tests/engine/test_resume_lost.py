@@ -25,8 +25,9 @@ from tests.engine.interrupted import (
     whole,
 )
 from tests.rig.relay import Relay
-from tests.rig.sshd import Sshd, descendants
+from tests.rig.sshd import Sshd
 from tests.rig.trees import Entry, assert_equal_trees
+from tests.servers import processes_beside
 
 #: Small files first, then a large one, which is disturbed half-way.
 SMALL, LARGE = 16 * MIB, 100 * MIB
@@ -97,16 +98,16 @@ def broken(tmp_path: Path) -> Iterator[Broken]:
     """A tree to be disturbed; it takes two seconds to transfer."""
     build_many(tmp_path / "a", SMALL // (32 << 10))
     build_large(tmp_path / "a" / "z" / "large.mov", LARGE)
-    before = set(descendants(os.getpid()))
+    before = processes_beside()
     yield Broken(tmp_path, whole(tmp_path / "a"))
-    wait_until(lambda: set(descendants(os.getpid())) <= before)
+    wait_until(lambda: processes_beside() <= before)
 
 
 def own_agents() -> list[int]:
     """The agents of a transfer of this process: of each stream the target's, then the source's."""
     return sorted(
         pid
-        for pid in descendants(os.getpid())
+        for pid in processes_beside()
         if b"engine.agent.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
 

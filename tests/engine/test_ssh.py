@@ -18,8 +18,9 @@ import pytest
 import engine
 from engine import Endpoint, EngineError, Report, Request, SshAccess, ssh
 from tests.rig.relay import Relay, Way
-from tests.rig.sshd import Sshd, descendants, free_port, make_key
+from tests.rig.sshd import Sshd, free_port, make_key
 from tests.rig.trees import Entry, assert_equal_trees, build_mixed, build_small, snapshot
+from tests.servers import processes_beside
 
 #: A refusal must not keep an operator waiting longer than this.
 PATIENCE = 30.0
@@ -60,11 +61,11 @@ def leave_nothing(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.setenv("TMPDIR", str(scratch))
-    before = set(descendants(os.getpid()))
+    before = processes_beside()
     yield
     assert os.listdir(scratch) == []
     wait_until(lambda: not sshd.sessions())
-    assert set(descendants(os.getpid())) <= before
+    assert processes_beside() <= before
 
 
 @pytest.fixture

@@ -259,14 +259,14 @@ def test_where_there_are_no_attributes_all_count_as_not_taken() -> None:
         os.close(fd)
 
 
-def test_one_that_finds_no_room_costs_only_itself(make: Callable[..., int], tmp_path: Path) -> None:
-    fd = make()
+def test_one_that_finds_no_room_costs_only_itself(make: Callable[..., int], on_disk: Path) -> None:
+    fd = make(below=on_disk)
     pairs = ((b"user.a", b"1"), (b"user.b", bytes(60_000)), (b"user.c", b"3"))
 
     failed = xattrs.apply(fd, blob_of(*pairs))
 
     if not failed:
-        pytest.skip(f"{tmp_path} is on a file system with room for large attributes, unlike ext4")
+        pytest.skip(f"{on_disk} is on a file system with room for large attributes, unlike ext4")
     assert failed == ["user.b"]
     assert xattrs.read(fd) == blob_of(pairs[0], pairs[2])
 

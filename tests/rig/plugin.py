@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.rig import two_hosts as rig
+from tests.rig.folders import in_memory
 from tests.rig.sshd import Sshd
+
+#: Where pytest makes the folder of all `tmp_path`s, unless it is told with --basetemp.
+ROOT = "PYTEST_DEBUG_TEMPROOT"
+
+
+def pytest_configure() -> None:
+    """Have the tests' folders in memory, where that is possible and nobody has chosen."""
+    if ROOT not in os.environ and (folder := in_memory()):
+        os.environ[ROOT] = str(folder)
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A folder as `tmp_path`, but where temporary files are, for a test that needs a disk."""
+    with tempfile.TemporaryDirectory(prefix="ketter-disk-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

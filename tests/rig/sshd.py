@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 #: What a login finds on its PATH; the system's own folders, not this user's.
@@ -271,13 +271,15 @@ def end_tree(pid: int) -> None:
             os.kill(one, signal.SIGKILL)
 
 
-def descendants(pid: int) -> list[int]:
-    """Pids of children, grandchildren and so on, nearest first."""
+def descendants(pid: int, but: Collection[int] = ()) -> list[int]:
+    """Pids of children, grandchildren and so on, nearest first; without the branches `but`."""
     parents = {child: parent for child, parent, _ in _processes()}
     found: list[int] = []
     nearest = [pid]
     while nearest:
-        nearest = [child for child, parent in parents.items() if parent in nearest]
+        nearest = [
+            child for child, parent in parents.items() if parent in nearest and child not in but
+        ]
         found += nearest
     return found
 

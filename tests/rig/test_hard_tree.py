@@ -107,6 +107,7 @@ def test_it_is_as_hard_as_it_says(place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("large")
 def test_it_is_large_and_many_where_asked(place: Path) -> None:
     build_hard(place / "a", large=True, many=True)
 

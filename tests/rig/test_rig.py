@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.rig.relay import Relay, Way
-from tests.rig.sshd import Sshd, descendants
+from tests.rig.sshd import Sshd
 from tests.rig.trees import assert_equal_trees, build_mixed, build_small, snapshot
 from tests.rig.two_hosts import REPO, TwoHosts, missing
+from tests.servers import processes_beside
 
 Answer = subprocess.CompletedProcess[str]
 
@@ -109,14 +110,22 @@ def test_it_lets_ketter_in_from_lab(two_hosts: TwoHosts, tmp_path: Path, way: st
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing() or "it can")
-def test_it_leaves_nothing_of_the_two_hosts() -> None:
-    mounts, processes = Path("/proc/mounts").read_text(), descendants(os.getpid())
+def test_it_leaves_nothing_of_the_two_hosts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()
+    # With -n others mount small disks meanwhile, each below its own folder in the run's.
+    others = str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+    def mounted() -> list[str]:
+        lines = Path("/proc/mounts").read_text().splitlines()
+        return [line for line in lines if not line.split()[1].startswith(f"{others}/")]
+
+    mounts, processes = mounted(), processes_beside()
     with TwoHosts() as hosts, subprocess.Popen(hosts.in_lab(["sleep", "600"])) as inside:
         time.sleep(0.1)
         hosts.stop()
         assert inside.wait(5) != 0
-    assert Path("/proc/mounts").read_text() == mounts
-    assert descendants(os.getpid()) == processes
+    assert mounted() == mounts
+    assert processes_beside() == processes
     assert not hosts.folder.exists()
 
 
