@@ -38,7 +38,8 @@ KINDS = ("lost", "corrupt", "debris", "trail", "unexpected")
 class Soak:
     """One run; `tally` is what there is to report."""
 
-    def __init__(self, world: World, seed: int, minutes: float) -> None:
+    def __init__(self, world: World, seed: int, minutes: float, live: int = LIVE_CASES) -> None:
+        self._live = live
         self._world, self._seed, self._seconds = world, seed, minutes * 60
         self._cases: list[Case] = []
         self._again: deque[tuple[float, Case]] = deque()
@@ -59,7 +60,7 @@ class Soak:
         until, fault_at = self.began + self._seconds, self.began + 3
         while time.monotonic() < until:
             self._step()
-            while len(self._cases) < LIVE_CASES:
+            while len(self._cases) < self._live:
                 self._launch()
             if time.monotonic() >= fault_at:
                 self._spoil()
@@ -229,6 +230,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=WORKERS)
+    parser.add_argument(
+        "--live", type=int, default=LIVE_CASES, help="jobs at a time; below the workers, these help"
+    )
     # Not TMPDIR, which can be too long for a socket's path.
     parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where it all happens")
     parser.add_argument("--json", type=Path, help="where the report is written, too")
@@ -240,7 +244,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(filename=world.folder / "soak.log", level=logging.WARNING)
     try:
         world.start()
-        soak = Soak(world, asked.seed, asked.minutes)
+        soak = Soak(world, asked.seed, asked.minutes, asked.live)
         try:
             soak.run()
         finally:
