@@ -114,14 +114,27 @@ def test_an_agent_that_nobody_listens_to_still_hears_that_it_is_over(
 ) -> None:
     """Else its lock stays, and nobody can go on from what has arrived."""
     monkeypatch.setattr(agents, "BEAT_SECONDS", 0.05)
-    agent = agents.Agent("00" * 16)
-    for_ever, heard = threading.Event(), threading.Event()
-    monkeypatch.setattr(agent._desk, "say", lambda *_: for_ever.wait())
-    monkeypatch.setattr(agent, "_step_aside", heard.set)
+    agent = Deaf("00" * 16)
 
     agent._start_beating()
-    assert not heard.wait(0.5)
+    assert not agent.ended.wait(0.5)
     agent._desk.is_over = lambda: True
 
-    assert heard.wait(5)
-    monkeypatch.setattr(agents, "LOOK_SECONDS", 3600)
+    assert agent.ended.wait(5)
+
+
+def _for_ever(*_: object) -> None:
+    threading.Event().wait()
+
+
+class Deaf(agents.Agent):
+    """An agent to which nobody listens; its threads outlive the test, and must not end it."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.ended = threading.Event()
+        self._desk.say = _for_ever  # type: ignore[method-assign]
+
+    def _step_aside(self) -> None:
+        self.ended.set()
+        self._desk.is_over = lambda: False

@@ -94,6 +94,7 @@ def test_odd_entries(here: Here, mode: str, strategy: str) -> None:
     assert (here.target / "sparse").stat().st_blocks * 512 < 20 << 20
 
 
+@pytest.mark.xdist_group("large")
 @pytest.mark.slow
 @pytest.mark.fault(29)
 def test_more_than_a_plain_zip_holds(here: Here) -> None:
@@ -115,6 +116,7 @@ def test_more_than_a_plain_zip_holds(here: Here) -> None:
     archive.unlink()
 
 
+@pytest.mark.xdist_group("large")
 @pytest.mark.slow
 @pytest.mark.fault(29)
 def test_a_file_of_more_than_four_gigabytes_and_a_crowded_folder(here: Here) -> None:
