@@ -20,7 +20,7 @@ from jobs.errors import HandedBack, Paused
 from jobs.hints import hint_for
 from jobs.life import job_move
 from jobs.models import EventLevel, Job
-from jobs.observer import LOOK_EVERY, JobObserver, put_up_with
+from jobs.observer import LOOK_EVERY, JobObserver, is_told_to_end, put_up_with
 from jobs.states import FINAL, LIVE, Status
 from jobs.trail import lock
 from portals.endpoints import endpoint_for, thawed
@@ -113,7 +113,7 @@ def transfer(job: Job) -> End:
     except engine.Cancelled as stop:
         end = End(Status.CANCELLED, "CANCELLED", str(stop))
     except (engine.EngineError, PortalError) as error:
-        if observer.told_to_end and error.retry == TRANSIENT:
+        if is_told_to_end() and error.retry == TRANSIENT:
             # Whoever ends all processes at once ends the agents, too.
             observer.save()
             raise HandedBack("The worker was told to end, and its agents with it.") from error

@@ -147,7 +147,7 @@ def lease_take(*, worker: str, label: str, of: Job | None = None) -> ParcelLease
 def lease_renew(row: ParcelLease, *, moved: int) -> None:
     """Renew a lease; raises `engine.Replaced` when the helper does not have it any more."""
     if not _held(row).update(lease_until=lease(), moved=moved):
-        raise Replaced(f"Parcel {row.number} of job {row.job_id} is no longer with this helper.")
+        raise _taken_away(row)
 
 
 def lease_deliver(row: ParcelLease, *, outcome: Outcome) -> None:
@@ -157,14 +157,10 @@ def lease_deliver(row: ParcelLease, *, outcome: Outcome) -> None:
     done = _held(row).update(
         state=LeaseState.DONE, outcome=json.dumps(told), proven=proven, digests=digests
     )
-    # Perhaps it was done, and nobody heard of it.
-    if (
-        not done
-        and not ParcelLease.objects.filter(
-            pk=row.pk, label=row.label, state=LeaseState.DONE
-        ).exists()
-    ):
-        raise Replaced(f"Parcel {row.number} of job {row.job_id} is no longer with this helper.")
+    # Perhaps it was done before, and nobody heard of it.
+    before = ParcelLease.objects.filter(pk=row.pk, label=row.label, state=LeaseState.DONE)
+    if not done and not before.exists():
+        raise _taken_away(row)
 
 
 def lease_return(row: ParcelLease) -> None:
@@ -189,6 +185,10 @@ def leases_give_back(*, worker: str) -> None:
     ParcelLease.objects.filter(state=LeaseState.TAKEN, worker=worker).update(
         state=LeaseState.RETURNED
     )
+
+
+def _taken_away(row: ParcelLease) -> Replaced:
+    return Replaced(f"Parcel {row.number} of job {row.job_id} is no longer with this helper.")
 
 
 def _held(row: ParcelLease) -> QuerySet[ParcelLease]:

@@ -93,11 +93,6 @@ class JobObserver:
         held = self._held
         return held is not None and held > self._held_before and self._progress.bytes_done > held
 
-    @property
-    def told_to_end(self) -> bool:
-        """Whether this process is to give its job back."""
-        return _told_to_end
-
     def checkpoint(self) -> None:
         """Renew the lease about once a second; stop when told to, or when nobody watches us."""
         if os.getppid() != self._parent:

@@ -224,7 +224,7 @@ class Staging:
 def _checked(name: str) -> str:
     """A name that is part of a file's, if it is one."""
     if not name or not all(c.isalnum() or c == "-" for c in name):
-        raise AgentError("BAD_REQUEST", "the transfer's id holds other than letters and digits")
+        raise AgentError("BAD_REQUEST", "an id holds other than letters and digits")
     return name
 
 

@@ -36,6 +36,6 @@ def test_too_little_room_is_too_little(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert in_memory(tmp_path) is None
 
 
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="asks /proc")
-def test_the_system_says_how_much_memory_there_is() -> None:
-    assert available() > 1 << 20
+def test_the_system_says_how_much_memory_there_is_or_none_counts_as_there() -> None:
+    told = Path("/proc/meminfo").exists()
+    assert (available() > 1 << 20) if told else (available() == 0)
