@@ -33,6 +33,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "beat": _is_number,
     "entries": _is_number,
     "progress": _is_number,
+    "delivered": _is_text,
     "held": _is_number,
     "done": lambda value: isinstance(value, dict),
     "parts": lambda value: isinstance(value, list),

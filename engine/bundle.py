@@ -25,6 +25,7 @@ from importlib.util import MAGIC_NUMBER, cache_from_source
 #: The agent's modules.
 MODULES = (
     "archive",
+    "delivered",
     "desk",
     "filters",
     "finish",

@@ -51,6 +51,8 @@ class Carrier:
         self._elsewhere = 0
         self._wholes: dict[str, Whole] = {}
         self._archive_digest = ""
+        #: The SHA-256 of the archive that was carried, once both ends agree on it.
+        self.archive_digest = ""
         #: Files in slices that cannot be delivered.
         self._broken: list[Entry] = []
         #: The share of the rate that each lane was told.
@@ -334,7 +336,7 @@ class Carrier:
         elif "archive" in done and of_target:
             if done["archive"] != self._archive_digest:
                 raise errors.VerifyFailed("the archive that arrived is not the one that was sent")
-            self._archive_digest = ""
+            self.archive_digest, self._archive_digest = self._archive_digest, ""
         elif "whole" in done and done["whole"] in self._wholes:
             whole = self._wholes[done["whole"]]
             whole.digests[of_target] = done["blob"]

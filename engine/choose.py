@@ -122,9 +122,19 @@ class Chooser:
         self._tell_failed(path, code, sentence)
 
     def _take(self, entries: list[Entry], compare: bool) -> None:
+        if self._held.delivered:
+            self._left_out(entries)
+            return
         missing = self._held.take(map(self._session.at_target, entries))
         entries = list(map(self._session.at_source, missing))
         self._decide(self._gate.take(entries) if self._gate else entries, compare)
+
+    def _left_out(self, entries: list[Entry]) -> None:
+        """Name what the archive does not hold that an earlier attempt has delivered."""
+        for entry in entries:
+            if entry.kind != FOLDER and not self._held.has(entry):
+                sentence = f"{display_path(entry.path)} is not in the archive, and stays"
+                self._fail(entry.path, "SOURCE_CHANGED", sentence)
 
     def _decide(self, entries: list[Entry], compare: bool) -> None:
         if not compare:

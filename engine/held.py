@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from engine.agent.wire import DIGEST, Entry, unpack_entries
@@ -23,15 +23,21 @@ class Held:
         self._waiting: set[int] = set()
         #: Files that have arrived in part, by path; see `agent.resume.Survey`.
         self.parts: dict[str, dict[str, Any]] = {}
+        #: The name of the archive in which all of it has been delivered already.
+        self.delivered = ""
 
     def told(self, message: Message) -> None:
         """Take in what the target tells of its staging folder."""
         if "parts" in message:
             self.parts = {part["file"][0]: part for part in message["parts"]}
             return
+        if "delivered" in message:
+            self.delivered = message["delivered"]
+            return
         blob, size = message["blob"], message["list"]
         self._parcels.append((self._spool.add(blob), size))
-        self._waiting.update(map(_key, unpack_entries(blob[:size])))
+        key = _place if self.delivered else _key
+        self._waiting.update(map(key, unpack_entries(blob[:size])))
 
     def take(self, entries: Iterable[Entry]) -> list[Entry]:
         """Strike out what is there; returns what is not."""
@@ -45,6 +51,16 @@ class Held:
             else:
                 missing.append(entry)
         return missing
+
+    def has(self, entry: Entry) -> bool:
+        """Whether something of that name is in the archive that was delivered."""
+        return _place(entry) in self._waiting
+
+    def all(self) -> Iterator[tuple[list[Entry], bytes]]:
+        """All there is, a list of entries and their digests at a time."""
+        for block, size in self._parcels:
+            blob = self._spool.get(block)
+            yield unpack_entries(blob[:size]), blob[size:]
 
     def part(self, entry: Entry) -> dict[str, Any]:
         """What has arrived of a file, if it is still the same file."""
@@ -79,3 +95,7 @@ class Held:
 
 def _key(entry: Entry) -> int:
     return hash(entry)
+
+
+def _place(entry: Entry) -> int:
+    return hash(entry.path)

@@ -42,6 +42,7 @@ class Transfer:
         self._planning = Planning(self._session, self._spool, self._watch, self._proofs)
         self._removed = 0
         self._streams = 1
+        self._archive_digest = ""
         self._began = time.monotonic()
 
     def run(self) -> Report:
@@ -49,7 +50,7 @@ class Transfer:
         try:
             self._preflight()
             self._plan()
-            if self._planning.has_work or self._session.staged:
+            if self._planning.has_work:
                 self._transfer()
                 self._publish()
             if self._request.mode is Mode.MOVE:
@@ -103,7 +104,7 @@ class Transfer:
         carrier = self._carrier(streams, done)
         carrier.carry(planner.parcels)
         carrier.carry(planner.last_parcels)
-        self._streams = carrier.lanes
+        self._streams, self._archive_digest = carrier.lanes, carrier.archive_digest
         proven, failed = self._proofs.files, carrier.undelivered
         if proven + failed != planner.files + self._planning.resumed:
             raise errors.VerifyFailed(
@@ -123,12 +124,13 @@ class Transfer:
     def _publish(self) -> None:
         self._observer.phase(Phase.PUBLISH)
         session, top = self._session, pack_entries([])
-        if not session.single and not session.archive_name and session.fresh_target:
+        if session.archive_name:
+            self._publish_archive()
+            return
+        if not session.single and session.fresh_target:
             top = self._planning.chooser.top
-        files = 1 if session.archive_name else self._proofs.files
-        done = session.target.ask(
-            "publish", top, policy=self._request.on_conflict.value, files=files
-        )
+        policy, files = self._request.on_conflict.value, self._proofs.files
+        done = session.target.ask("publish", top, policy=policy, files=files)
         session.staged = False
         self._observer.phase(Phase.CLEANUP)
         self._watch.warn(
@@ -139,13 +141,35 @@ class Transfer:
         )
         self._proofs.tell(ParcelState.PUBLISHED)
 
+    def _publish_archive(self) -> None:
+        session, keeps = self._session, self._session.keeps_archive_known
+        if keeps:
+            self._proofs.put_down()
+        done = session.target.ask(
+            "publish_archive",
+            name=session.archive_name,
+            digest=self._archive_digest,
+            attempt=self._request.attempt,
+            policy=self._request.on_conflict.value,
+            keep=keeps,
+        )
+        session.staged = keeps
+        self._observer.phase(Phase.CLEANUP)
+        if done["there"]:
+            self._watch.warned("ARCHIVE_THERE", f"{done['there']} was there already, byte for byte")
+        self._proofs.tell(ParcelState.PUBLISHED)
+
     def _remove_source(self) -> None:
         self._observer.phase(Phase.REMOVE_SOURCE)
         there = self._planning.chooser.proven
         if there:
             self._session.refuse_same_place()
         self._removed = self._proofs.remove_source(there)
-        self._proofs.tell(ParcelState.SOURCE_REMOVED)
+        if not self._watch.failures_total:  # A later attempt takes this for "all is done".
+            self._proofs.tell(ParcelState.SOURCE_REMOVED)
+        if self._session.staged:
+            self._observer.phase(Phase.CLEANUP)
+            self._session.clean(undo=False)
 
     def _abandon(self, error: BaseException) -> None:
         """Leave nothing of ours at the target, unless it is of use, or somebody else's by now."""

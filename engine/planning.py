@@ -49,6 +49,11 @@ class Planning:
         session = self._session
         rules = self._rules(dry)
         self.chooser.choose(rules)
+        if self._held.delivered:
+            for entries, digests in self._held.all():
+                self._is_proven(entries, digests)
+            self.bytes_resumed = self.bytes_held
+            return
         self._held.sort(self._found, self._stale.extend)
         for path in self._held.parts.keys() - self._wanted_parts():
             self._stale.append(Entry(path, "f", 0, 0, 0, 0))
@@ -62,8 +67,11 @@ class Planning:
 
     @property
     def has_work(self) -> bool:
-        """Whether there is anything to send or to publish."""
-        return bool(self.planner.parcels or self.planner.last_parcels or self.resumed)
+        """Whether there is anything to send, to publish or to clear away."""
+        if self._held.delivered:
+            return False
+        staged = self._session.staged
+        return bool(self.planner.parcels or self.planner.last_parcels or self.resumed or staged)
 
     def refuse(self) -> None:
         """Raise what stands in the way of the plan: conflicts, or a target that is too small."""
@@ -107,6 +115,8 @@ class Planning:
         session, found = self._session, self._session.target_found
         folds = found["case_folding"]
         if session.archive_name:
+            if found["left"] and session.request.resume and session.keeps_archive_known and not dry:
+                session.stage(self._held.told)
             return None
         if found["left"] and session.request.resume and not dry:
             session.stage(self._held.told)
@@ -151,12 +161,13 @@ class Planning:
                     self.planner.add([self._session.at_source(entry)])
             entries, digests = [entry for entry, _ in good], [digest for _, digest in good]
         if entries:
-            entries = list(map(self._session.at_source, entries))
-            parcel = self.planner.held(entries)
-            self.resumed += parcel.files
-            self.bytes_held += parcel.bytes
-            count = (parcel.files, parcel.bytes)
-            self._proofs.verified(parcel, pack_entries(entries), b"".join(digests), count)
+            self._is_proven(list(map(self._session.at_source, entries)), b"".join(digests))
+
+    def _is_proven(self, entries: list[Entry], digests: bytes) -> None:
+        parcel = self.planner.held(entries)
+        self.resumed += parcel.files
+        self.bytes_held += parcel.bytes
+        self._proofs.verified(parcel, pack_entries(entries), digests, (parcel.files, parcel.bytes))
 
     def _choose_streams(self) -> int:
         """How many streams: those asked for, or what round trip and processors suggest."""

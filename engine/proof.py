@@ -83,6 +83,17 @@ class Proofs:
         for parcel in {proven.parcel.number: proven.parcel for proven in self._proven}.values():
             self._watch.tell(parcel, state)
 
+    def put_down(self) -> None:
+        """Have the target put down what the archive holds, in its journal."""
+        for proven in self._proven:
+            entries = self._spool.get(proven.entries)
+            self._session.target.ask(
+                "inside",
+                entries + self._spool.get(proven.digests),
+                attempt=self._session.request.attempt,
+                size=len(entries),
+            )
+
     def remove_source(self, there: Iterable[Block]) -> int:
         """Remove at the source what was proven, and `there` at the target; return how many went."""
         in_order = sorted(self._proven, key=lambda proven: proven.parcel.number)

@@ -12,7 +12,7 @@ from engine import errors
 from engine.agent.wire import FILE, STAGING_PREFIX, STAGING_SUFFIX, Entry, unpack_entries
 from engine.hub import Hub, Message
 from engine.links import Link
-from engine.types import Endpoint, HardLinks, Request, Verify
+from engine.types import Endpoint, HardLinks, Mode, Request, Verify
 
 if TYPE_CHECKING:
     from engine.errand import Site
@@ -150,6 +150,14 @@ class Session:
         return max(self.source.answered_in, self.target.answered_in)
 
     @property
+    def keeps_archive_known(self) -> bool:
+        """Whether the staging folder stays until the source is removed, to know the archive by.
+
+        A copy knows it by its content: it makes the same one again.
+        """
+        return bool(self.archive_name) and self.request.mode is Mode.MOVE
+
+    @property
     def _mode_bits(self) -> int:
         return 0o7777 if self.request.special_bits else 0o777
 
@@ -179,7 +187,7 @@ class Session:
         """
         self.begin_stage(resume=told is not None)
         while True:
-            message = self.hub.wait_for(self.target, "done", "held", "parts")
+            message = self.hub.wait_for(self.target, "done", "delivered", "held", "parts")
             if "done" in message:
                 break
             if told:

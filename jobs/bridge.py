@@ -11,11 +11,13 @@ from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Max
 from django.template.defaultfilters import filesizeformat
 
 import engine
 from engine.errors import NEEDS_PERSON, TRANSIENT
 from jobs.attempts import bandwidth_share, job_wait, stop_requested
+from jobs.choices import ParcelState
 from jobs.errors import HandedBack, Paused
 from jobs.hints import hint_for
 from jobs.life import job_move
@@ -102,6 +104,9 @@ def transfer(job: Job) -> End:
     try:
         if job.cancel_requested_at:
             return _clear_away(job)
+        if earlier := moved_before(job):
+            engine.discard(request_for(job))
+            return earlier
         end = end_of(engine.run(request_for(job), observer))
     except engine.Replaced:
         raise
@@ -118,6 +123,8 @@ def transfer(job: Job) -> End:
             observer.save()
             raise HandedBack("The worker was told to end, and its agents with it.") from error
         end = _end_after(job, error, observer)
+        if error.code == "SOURCE_MISSING":
+            end = moved_before(job, only_file=True) or end
         if getattr(error, "kept", False) and not _goes_on(end):
             _discard(job, end)
     if job.attempt > 1 and end.status in {Status.CANCELLED, Status.FAILED}:
@@ -140,6 +147,26 @@ def _end_after(job: Job, error: engine.EngineError | PortalError, observer: JobO
             Status.NEEDS_ATTENTION, error.code, message, EventLevel.ERROR, columns=columns, at=at
         )
     return failure(error.code, str(error))
+
+
+def moved_before(job: Job, *, only_file: bool = False) -> End | None:
+    """The end of a move that an earlier attempt had done, and was lost before it could say so.
+
+    The record says so of a source that is removed. Of the `only_file` that is no longer at
+    the source it is enough that it was published: nothing was left to do but to remove it.
+    """
+    if job.mode != engine.Mode.MOVE or job.attempt == 1:
+        return None
+    last = job.parcels.exclude(manifest=None).aggregate(Max("attempt"))["attempt__max"]
+    parcels = list(job.parcels.filter(attempt=last).values_list("state", "files", "bytes"))
+    files, size = sum(row[1] for row in parcels), sum(row[2] for row in parcels)
+    enough = {ParcelState.SOURCE_REMOVED} | ({ParcelState.PUBLISHED} if only_file else set())
+    if not parcels or {row[0] for row in parcels} - enough or (only_file and files != 1):
+        return None
+    message = f"Moved {files} files, {filesizeformat(size)}: attempt {last} had done all of it."
+    columns = {"files_done": files, "files_total": files, "bytes_done": size, "bytes_total": size}
+    data = {"files": files, "bytes": size, "mode": job.mode, "files_removed": files}
+    return End(Status.DONE, "DONE", message, data=data, columns=columns)
 
 
 def _goes_on(end: End) -> bool:

@@ -110,9 +110,12 @@ class JobObserver:
         return self._rate
 
     def phase(self, phase: engine.Phase) -> None:
-        """Show the phase at the next look; have all proofs on record before a source goes."""
-        self._phase = phase
-        if phase is engine.Phase.REMOVE_SOURCE:
+        """Show the phase at the next look; have on record what was proven before a source goes.
+
+        And that it has gone before what the target knows of it goes, too.
+        """
+        before, self._phase = self._phase, phase
+        if engine.Phase.REMOVE_SOURCE in (before, phase):
             self.settle()
         elif self._is_due:
             self.save()

@@ -8,6 +8,8 @@ body: a message as in `wire` (JSON, and after a NUL a blob). Records:
                                          then DIGEST bytes each (zeros: that one was not)
     {"file": key, "upto": n}             a large file is proven up to there; digest of it all
     {"file": key, "slice": [at, size]}   a slice of a large file is proven; digest of that
+    {"inside": attempt, "list": size}     what the archive of that attempt holds, as in "parcel"
+    {"delivered": key, "attempt": n}     that archive is about to take its place; see `delivered`
     {"durable": n}                       all records before byte n are about bytes on the disk
     {"void": [path, ...]}                these are not there any more
 
@@ -86,18 +88,22 @@ class Journal:
             threading.Thread(target=self._flush, daemon=True).start()
 
     def _flush(self) -> None:
-        assert self._flushing
         while True:
             with self._news:
                 self._news.wait(DURABLE_SECONDS)
                 self._bytes, dirty, self._dirty = 0, self._dirty, False
             if dirty:
                 try:
-                    size = os.fstat(self._fd).st_size
-                    self._flushing()
-                    self.add({"durable": size})
+                    self.make_durable()
                 except (OSError, AgentError):
                     return  # The transfer meets the same trouble, and tells of it.
+
+    def make_durable(self) -> None:
+        """Flush to the disk, and put down that all of it so far is there."""
+        assert self._flushing
+        size = os.fstat(self._fd).st_size
+        self._flushing()
+        self.add({"durable": size})
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The records that can be believed, each with its place, in order.

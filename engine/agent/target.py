@@ -7,7 +7,7 @@ import struct
 from collections import deque
 from typing import Any
 
-from engine.agent import publish
+from engine.agent import delivered, publish
 from engine.agent.archive import ArchiveFile
 from engine.agent.desk import Desk
 from engine.agent.finish import Finisher, give
@@ -97,6 +97,8 @@ class Target:
         if left:
             from engine.agent.resume import Survey
 
+            for told in delivered.recall(journal, tree, self._desk.tree, self._desk.read):
+                self._desk.say(*told)
             Survey(tree, journal).take_up(self._desk.say)
         journal.keep_durable(lambda: make_durable(tree.fd))
         return {"fresh": self._desk.real in made, "left": left}
@@ -215,6 +217,37 @@ class Target:
             entry = Entry(path, FILE, 0, 0, 0, 0)
             digest = digest_file(tree, entry, self._desk.read, medium=True).hex()
         return {"archive": digest}
+
+    def do_inside(self, attempt: int, size: int, blob: bytes) -> dict[str, Any]:
+        """Put down what the attempt's archive holds: a list of that size, and digests."""
+        self._staged()[1].add({"inside": attempt, "list": size}, blob)
+        return {}
+
+    def do_publish_archive(
+        self, name: str, digest: str, attempt: int, policy: str, keep: bool, blob: bytes
+    ) -> dict[str, Any]:
+        """Put the one archive into place, unless the same is there already.
+
+        With `keep` the staging folder stays until `clean`, with the journal that
+        tells later attempts of the archive.
+        """
+        tree, journal = self._staged()
+        assert self._staging
+        both, raw = policy == "keep-both", bytes.fromhex(digest)
+        size = delivered.size_of(tree, name)
+        delivered.announce(journal, attempt, [name, size, both], raw)
+        with self._staging.publishing():
+            there = delivered.find(
+                self._desk.tree, name, size, raw, both, self._desk.read, self._ways.readback
+            )
+            if there:
+                discard(tree, Entry(name, FILE, 0, 0, 0, 0))
+            else:
+                publish.Publisher(tree, self._desk.tree, policy).publish(1)
+        if not keep:
+            self._remove_staging(self._staging, undo=False)
+        make_durable(self._desk.tree.fd)
+        return {"there": there}
 
     def do_publish(self, policy: str, files: int, blob: bytes) -> dict[str, Any]:
         """Put the staged tree into place, if it holds all that was proven, and clean up.

@@ -1,66 +1,124 @@
-"""A move as one archive that is killed while it removes its source, and begins again."""
+"""A job that makes one archive, whose worker is killed at each boundary."""
 
 from __future__ import annotations
 
-import contextlib
 import zipfile
 from pathlib import Path
 
 import pytest
 
-import engine
-from engine import Endpoint, Mode, OnConflict, Request, Strategy
 from jobs.models import Job
 from jobs.orders import problems_of
+from jobs.states import Status
 from tests.factories import JobFactory, PortalFactory
+from tests.faults.crew import Stage
+from tests.faults.killpoints import FINISH, POINTS
+from tests.faults.oracle import Oracle, whole
+from tests.rig.trees import build_small
 
-FILES = 30
-OVERWRITES = (OnConflict.OVERWRITE, OnConflict.OVERWRITE_OLDER)
-
-
-@pytest.fixture
-def delivered(tmp_path: Path) -> Request:
-    """A second attempt, where the first had delivered the archive and removed some files."""
-    folder = tmp_path / "day1"
-    folder.mkdir()
-    for number in range(FILES):
-        (folder / f"f{number:02}").write_text(f"content {number}")
-    request = Request(
-        Endpoint(str(tmp_path), "day1"),
-        Endpoint(str(tmp_path), "in"),
-        "again",
-        resume=True,
-        strategy=Strategy.ARCHIVE,
-    )
-    engine.run(request)
-    for number in range(10):
-        (folder / f"f{number:02}").unlink()
-    return request._replace(attempt=2, mode=Mode.MOVE)
+OVERWRITES = ("overwrite", "overwrite-older")
 
 
-@pytest.mark.parametrize("policy", sorted(set(OnConflict) - set(OVERWRITES)))
-def test_the_first_attempts_archive_stays_whole_though_a_later_one_does_not_know_it(
-    policy: OnConflict, delivered: Request, tmp_path: Path
-) -> None:
-    with contextlib.suppress(engine.TargetExists):
-        engine.run(delivered._replace(on_conflict=policy))
-    with zipfile.ZipFile(tmp_path / "in" / "day1.zip") as archive:
-        assert len([name for name in archive.namelist() if not name.endswith("/")]) == FILES
+class ArchiveOracle(Oracle):
+    """The oracle for a job whose whole delivery is one archive."""
+
+    def glance(self) -> None:
+        """1: what is not at the source any more is in the archive."""
+        held = {path for path, entry in whole(self.source).items() if entry.kind == "file"}
+        files = {path: entry for path, entry in self.before.items() if entry.kind == "file"}
+        if gone := files.keys() - held:
+            packed = self.packed()
+            lost = [path for path in gone if packed.get(path) != files[path].size]
+            assert not lost, f"1: {lost[:5]} are neither at the source nor in the archive"
+
+    def packed(self) -> dict[bytes, int]:
+        """The files that the one archive holds, whole, with their sizes."""
+        (archive,) = (path for path in self.target.iterdir() if path.suffix == ".zip")
+        with zipfile.ZipFile(archive) as read:
+            assert read.testzip() is None
+            files = [info for info in read.infolist() if not info.is_dir()]
+            return {info.filename.encode(): info.file_size for info in files}
+
+    def judge_archive(self, job: Job) -> None:
+        """All that must be true once the job is done."""
+        job.refresh_from_db()
+        assert job.status == Status.DONE, f"{job.status}: {job.error_message}"
+        files = {path: e.size for path, e in self.before.items() if e.kind == "file"}
+        assert self.packed() == files, "the archive is not whole, or not the only one"
+        left = {path for path, entry in whole(self.source).items() if entry.kind == "file"}
+        assert left == (set() if job.mode == "move" else files.keys())
+        assert job.files_done == len(files)
+        self.no_debris()
+        self.trail_ends_once(job)
+        self.nothing_else_changed()
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("mode", ["copy", "move"])
+def test_whoever_is_killed_there_is_one_whole_archive(mode: str, stage: Stage) -> None:
+    points = [point for point in [*POINTS, FINISH] if mode == "move" or point != "remove_source"]
+    jobs: list[Job] = []
+    for point in points:
+        job = stage.launch(
+            f"{mode}-{point}",
+            lambda root: build_small(root, 30),
+            failpoint=f"{point}:worker",
+            mode=mode,
+            strategy="archive",
+        )
+        seen = stage.oracles[job]
+        stage.oracles[job] = ArchiveOracle(seen.source, seen.target, seen.around)
+        jobs.append(job)
+    stage.crew.start(4)
+
+    stage.wait(seconds=120)
+
+    problems = {point: verdict(stage, job) for point, job in zip(points, jobs, strict=True)}
+    assert not any(problems.values()), problems
+    assert all(job.attempt > 1 for job in jobs)
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("point", ["remove_source", FINISH])
+def test_a_move_of_one_file_that_is_gone_already_is_done(point: str, stage: Stage) -> None:
+    def build(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"one file")
+
+    job = stage.launch("only.mov", build, failpoint=f"{point}:worker", mode="move")
+    oracle = stage.oracles.pop(job)
+    if point == "remove_source":
+        # As if it had been killed right after it had removed the file.
+        stage.crew.start(1)
+        stage.watch(lambda: Job.objects.filter(pk=job.pk, attempt=1, phase="remove_source"))
+        oracle.source.unlink(missing_ok=True)
+    else:
+        stage.crew.start(1)
+
+    stage.wait(job)
+
+    job.refresh_from_db()
+    assert (job.status, job.attempt, job.files_done, job.bytes_done) == (Status.DONE, 2, 1, 8)
+    assert oracle.target.read_bytes() == b"one file"
+    assert not oracle.source.exists()
+    oracle.no_debris()
+
+
+def verdict(stage: Stage, job: Job) -> str:
+    """What the oracle has against how a job ended; nothing if all is well."""
+    oracle = stage.oracles[job]
+    assert isinstance(oracle, ArchiveOracle)
+    try:
+        oracle.judge_archive(job)
+    except (AssertionError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 @pytest.mark.parametrize("policy", OVERWRITES)
-def test_a_move_never_replaces_the_whole_archive_by_one_of_what_is_left(
-    policy: OnConflict, delivered: Request, tmp_path: Path
-) -> None:
-    archive = tmp_path / "in" / "day1.zip"
-    before = archive.read_bytes()
-    with pytest.raises(engine.BadRequest, match="cannot overwrite"):
-        engine.run(delivered._replace(on_conflict=policy))
-    assert archive.read_bytes() == before
-
-
-@pytest.mark.parametrize("policy", OVERWRITES)
-def test_such_a_job_is_refused_at_launch(policy: OnConflict, db: None) -> None:
+def test_a_move_that_would_overwrite_an_archive_is_refused_at_launch(policy: str, db: None) -> None:
     order: Job = JobFactory.build(
         mode="move",
         strategy="archive",

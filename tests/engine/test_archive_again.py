@@ -1,0 +1,190 @@
+"""A move as one archive that was stopped while it removed its source, and begins again."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine import Endpoint, Mode, OnConflict, Phase, Request, SilentObserver, Strategy
+from engine.agent.delivered import announce, recall
+from engine.agent.journal import Journal
+from engine.agent.tree import Tree
+from tests.engine.interrupted import staging
+
+FILES = 30
+OVERWRITES = (OnConflict.OVERWRITE, OnConflict.OVERWRITE_OLDER)
+POLICIES = sorted(set(OnConflict) - set(OVERWRITES))
+
+
+class Cut(SilentObserver):
+    """Loses the connection when the source is about to be removed."""
+
+    def phase(self, phase: Phase) -> None:
+        """Lose it."""
+        if phase is Phase.REMOVE_SOURCE:
+            raise engine.ConnectionLost("the line was cut")
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> Request:
+    """A folder of some files, to be moved into an archive."""
+    folder = tmp_path / "day1"
+    (folder / "empty").mkdir(parents=True)
+    for number in range(FILES):
+        (folder / f"f{number:02}").write_text(f"content {number}")
+    return Request(
+        Endpoint(str(tmp_path), "day1"),
+        Endpoint(str(tmp_path), "in"),
+        "again",
+        resume=True,
+        mode=Mode.MOVE,
+        strategy=Strategy.ARCHIVE,
+    )
+
+
+@pytest.fixture
+def stop_half_way(request_: Request, tmp_path: Path) -> Callable[..., Request]:
+    """Have a first attempt deliver the archive and remove some files; gives the second attempt."""
+
+    def stop(**more: Any) -> Request:
+        request = request_._replace(**more)
+        with pytest.raises(engine.ConnectionLost):
+            engine.run(request, Cut())
+        assert staging(tmp_path / "in")
+        for number in range(10):
+            (tmp_path / "day1" / f"f{number:02}").unlink()
+        return request._replace(attempt=2)
+
+    return stop
+
+
+def names_in(archive: Path) -> list[str]:
+    """The files that an archive holds, whole."""
+    with zipfile.ZipFile(archive) as read:
+        assert read.testzip() is None
+        return [name for name in read.namelist() if not name.endswith("/")]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_next_attempt_knows_the_archive_and_removes_the_rest(
+    policy: OnConflict, stop_half_way: Callable[..., Request], tmp_path: Path
+) -> None:
+    request = stop_half_way(on_conflict=policy)
+    before = (tmp_path / "in" / "day1.zip").stat()
+
+    report = engine.run(request)
+
+    assert (report.status, report.files, report.files_resumed) == ("done", FILES, FILES)
+    assert os.listdir(tmp_path / "day1") == []
+    assert os.listdir(tmp_path / "in") == ["day1.zip"]
+    after = (tmp_path / "in" / "day1.zip").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(names_in(tmp_path / "in" / "day1.zip")) == FILES
+
+
+def test_it_knows_one_that_stands_beside_another(
+    stop_half_way: Callable[..., Request], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "day1.zip").write_bytes(b"somebody's")
+    request = stop_half_way(on_conflict=OnConflict.KEEP_BOTH)
+
+    assert engine.run(request).status == "done"
+
+    assert sorted(os.listdir(tmp_path / "in")) == ["day1 (2).zip", "day1.zip"]
+    assert len(names_in(tmp_path / "in" / "day1 (2).zip")) == FILES
+
+
+def test_it_may_be_stopped_there_again_and_again(
+    stop_half_way: Callable[..., Request], tmp_path: Path
+) -> None:
+    request = stop_half_way()
+    for attempt in (2, 3):
+        with pytest.raises(engine.ConnectionLost):
+            engine.run(request._replace(attempt=attempt), Cut())
+
+    assert engine.run(request._replace(attempt=4)).files == FILES
+    assert os.listdir(tmp_path / "day1") == []
+
+
+def test_an_archive_that_is_not_what_was_delivered_is_none(
+    stop_half_way: Callable[..., Request], tmp_path: Path
+) -> None:
+    request = stop_half_way()
+    archive = tmp_path / "in" / "day1.zip"
+    data = bytearray(archive.read_bytes())
+    data[100] ^= 1
+    archive.write_bytes(data)
+
+    with pytest.raises(engine.TargetExists):
+        engine.run(request)
+
+    assert len(os.listdir(tmp_path / "day1")) == FILES - 10 + 1
+
+
+def test_what_came_or_changed_since_stays_and_is_named(
+    stop_half_way: Callable[..., Request], tmp_path: Path
+) -> None:
+    request = stop_half_way()
+    (tmp_path / "day1" / "new").write_text("new")
+    (tmp_path / "day1" / "f20").write_text("changed")
+
+    report = engine.run(request)
+
+    assert report.status == "partial"
+    assert {(failure.path, failure.code) for failure in report.failures} == {
+        ("new", "SOURCE_CHANGED"),
+        ("f20", "SOURCE_CHANGED"),
+    }
+    assert sorted(os.listdir(tmp_path / "day1")) == ["f20", "new"]
+    assert staging(tmp_path / "in") == []
+
+
+@pytest.mark.parametrize("policy", [OnConflict.FAIL, OnConflict.KEEP_BOTH])
+def test_a_copy_that_finds_the_same_archive_is_a_success(
+    policy: OnConflict, request_: Request, tmp_path: Path
+) -> None:
+    request = request_._replace(mode=Mode.COPY, on_conflict=policy)
+    engine.run(request)
+    before = (tmp_path / "in" / "day1.zip").stat().st_ino
+
+    assert engine.run(request._replace(attempt=2)).status == "done"
+
+    assert os.listdir(tmp_path / "in") == ["day1.zip"]
+    assert (tmp_path / "in" / "day1.zip").stat().st_ino == before
+
+
+def test_an_archive_that_had_not_taken_its_place_is_made_anew(tmp_path: Path) -> None:
+    for name in ("staging", "target", "place"):
+        (tmp_path / name).mkdir()
+    staged, target, place = (
+        os.open(tmp_path / name, os.O_RDONLY) for name in ("staging", "target", "place")
+    )
+    journal = Journal(place, "machine")
+    journal.start(1)
+    journal.keep_durable(lambda: None)
+    announce(journal, 1, ["day1.zip", 7, False], b"d" * 32)
+    (tmp_path / "target" / "day1.zip").write_bytes(b"another")
+    (tmp_path / "staging" / "day1.zip").write_bytes(b"archive")
+
+    told = list(recall(journal, Tree(staged), Tree(target), lambda size: None))
+
+    assert told == []
+    journal.close()
+
+
+@pytest.mark.parametrize("policy", OVERWRITES)
+def test_a_move_into_an_archive_never_overwrites_one(
+    policy: OnConflict, stop_half_way: Callable[..., Request], tmp_path: Path
+) -> None:
+    request = stop_half_way()
+    before = (tmp_path / "in" / "day1.zip").read_bytes()
+    with pytest.raises(engine.BadRequest, match="cannot overwrite"):
+        engine.run(request._replace(on_conflict=policy))
+    assert (tmp_path / "in" / "day1.zip").read_bytes() == before
