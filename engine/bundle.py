@@ -22,35 +22,23 @@ from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER, cache_from_source
 
-#: The agent's modules.
-MODULES = (
+#: The agent's modules: those of both ends, and what only one of them needs.
+_OF_BOTH = ("desk", "inlet", "look", "main", "stage", "tree", "wire", "xattrs", "zipstream")
+_OF_SOURCE = ("filters", "outlet", "remove", "scan", "sender", "source")
+_OF_TARGET = (
     "archive",
     "delivered",
-    "desk",
-    "filters",
     "finish",
     "incoming",
-    "inlet",
     "journal",
-    "look",
-    "main",
     "names",
-    "outlet",
     "publish",
     "receiver",
-    "remove",
     "resume",
-    "scan",
-    "sender",
-    "source",
-    "stage",
     "staging",
     "target",
-    "tree",
-    "wire",
-    "xattrs",
-    "zipstream",
 )
+MODULES = (*_OF_BOTH, *_OF_SOURCE, *_OF_TARGET)
 
 #: What the far Python says when it is too old, before it exits.
 TOO_OLD = "KETTER-PYTHON-TOO-OLD"
@@ -107,15 +95,19 @@ main("%(token)s")
 
 
 @cache
-def program(here: bool) -> bytes:
-    """The agent's program, made once per process; for an agent `here` without spare sources."""
-    sources = [source_of(name) for name in MODULES]
-    codes = [code_of(name, source) for name, source in zip(MODULES, sources, strict=True)]
+def program(here: bool, of_target: bool) -> bytes:
+    """The program of one end's agent, made once per process; for one `here` without spare sources.
+
+    A source's agent has no way to write, not even if it were told to.
+    """
+    names = (*_OF_BOTH, *(_OF_TARGET if of_target else _OF_SOURCE))
+    sources = [source_of(name) for name in names]
+    codes = [code_of(name, source) for name, source in zip(names, sources, strict=True)]
     if here:
         sources = [b"" if code else source for source, code in zip(sources, codes, strict=True)]
     modules = {
         _PACKAGE + name: [len(source), len(code)]
-        for name, source, code in zip(MODULES, sources, codes, strict=True)
+        for name, source, code in zip(names, sources, codes, strict=True)
     }
     head = json.dumps({"magic": MAGIC_NUMBER.hex(), "modules": modules}).encode("ascii")
     return zlib.compress(b"\n".join((head, b"".join(sources + codes))), 0 if here else 1)

@@ -32,6 +32,8 @@ _NOISE = 8192
 _UNASKED = ("rate", "relay", "expect", "discard")
 #: Codes that no agent may name, and those that only a target may.
 _OURS, _OF_A_TARGET = ("CANCELLED", "INTERRUPTED"), ("REPLACED", "TARGET_BUSY")
+#: What becomes of an agent that is missed by another one, which shares its connection.
+_MISSED = ["CONNECTION_LOST", "the agent at the far end was killed"]
 
 
 class Link:
@@ -50,6 +52,9 @@ class Link:
         self._hub = hub
         self._token = bundle.new_token()
         files = beside._ssh if beside else None
+        self._beside = beside
+        #: The agent's process at its host, once it has introduced itself.
+        self.pid = 0
         self._ssh: SshFiles | None = SshFiles(endpoint.ssh, files) if endpoint.ssh else None
         self.place = endpoint.ssh.host if endpoint.ssh else "this machine"
         self._noise = b""
@@ -77,13 +82,20 @@ class Link:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    @property
+    def shares_with(self) -> int:
+        """The process of the agent whose connection this one shares; 0 if it has its own."""
+        return self._beside.pid if self._beside and self._ssh and self._ssh.is_shared else 0
+
     def send_program(self) -> None:
         """Send the agent its program; apart from the start, so that others start meanwhile."""
-        self._write(bundle.sealed(bundle.program(here=not self._ssh), self._token))
+        program = bundle.program(here=not self._ssh, of_target=self.is_target)
+        self._write(bundle.sealed(program, self._token))
 
     def greet(self) -> Message:
         """Wait until the agent has introduced itself, then let it believe us."""
         hello = self._hub.wait_for(self, "hello")
+        self.pid = hello["hello"]
         self.welcome()
         return hello
 
@@ -251,6 +263,8 @@ class Link:
                     self._heard = time.monotonic()
                     message = answer_in(body)
                     if "beat" in message:
+                        if not message["beat"] and self._beside:
+                            self._hub.put(self._beside, {"error": _MISSED})
                         continue
                     if not self._closing:
                         self._heard = math.inf  # While it has to wait, its silence is ours.

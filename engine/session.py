@@ -209,8 +209,10 @@ class Session:
         """Let a lane whose agents have introduced themselves get ready: two answers will come."""
         lane.source.welcome()
         lane.target.welcome()
-        lane.source.tell("open", root=self.request.source.root, path=self._source_path)
-        lane.target.tell("stage", attach=True, **self._staging())
+        place: dict[str, Any] = {"root": self.request.source.root, "path": self._source_path}
+        lane.source.tell("open", beside=lane.source.shares_with, **place)
+        beside = lane.target.shares_with
+        lane.target.tell("stage", attach=True, beside=beside, **self._staging())
 
     @property
     def site(self) -> Site:

@@ -75,6 +75,8 @@ class SshFiles:
     def __init__(self, access: SshAccess, beside: SshFiles | None = None) -> None:
         self.access = access
         self._beside = beside
+        #: Whether the connection is another one's.
+        self.is_shared = False
         sweep()
         # It takes the name that others sweep only once it is locked, and holds the lock
         # as long as we live: so they can tell what a killed worker left.
@@ -133,6 +135,7 @@ class SshFiles:
     def _sharing(self) -> dict[str, str]:
         """The options to share a connection; never one of the user's, which may end meanwhile."""
         if self._beside and os.path.exists(self._beside.socket):
+            self.is_shared = True
             return {"ControlMaster": "no", "ControlPath": _quoted(self._beside.socket)}
         if self._beside or len(os.fsencode(self.socket)) > _MUX_BYTES:
             return {"ControlMaster": "no", "ControlPath": "none"}

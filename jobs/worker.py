@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 from django.conf import settings
@@ -54,8 +55,8 @@ class KetterWorker(Worker):
         kwargs["name"] = kwargs.get("name") or unique
         kwargs["job_monitoring_interval"] = self._interval
         super().__init__(*args, **kwargs)
-        bundle.program(here=True)
-        bundle.program(here=False)
+        for here, of_target in product((True, False), repeat=2):
+            bundle.program(here, of_target)
         self._reaped = 0.0
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any, Callable
@@ -25,11 +26,33 @@ class Desk:
         self.listen: Callable[[], None] = lambda: None
         #: Says, from another thread, whether what this agent is at is not wanted any more.
         self.is_over: Callable[[], bool] = lambda: False
+        self._beside = 0
 
     def say(self, body: dict[str, Any], blob: bytes = b"") -> None:
         """Send one answer."""
         with self._speaking:
             write_all(2, encode(JSON, body, blob))
+
+    def watch(self, beside: int) -> None:
+        """Have an eye on the agent whose connection we share (a process; 0 for none).
+
+        Of its end ssh would say nothing: the connection stays, for us.
+        """
+        self._beside = beside if self._lives(beside) else 0  # It may be at another machine.
+
+    def all_live(self) -> bool:
+        """Whether the agent lives that we have an eye on."""
+        return not self._beside or self._lives(self._beside)
+
+    @staticmethod
+    def _lives(pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True  # Another user's: it has changed hands.
+        return True
 
     def progress(self, done: int, parcel: int = 0) -> None:
         """Report how many bytes of a parcel are done, if it is time for that."""

@@ -26,8 +26,9 @@ class Looker:
         """Say what is at a place; see `look`."""
         return look(root, path, staging)
 
-    def do_open(self, root: str, path: str, blob: bytes) -> dict[str, Any]:
-        """Use a folder as the tree of the commands that follow."""
+    def do_open(self, root: str, path: str, blob: bytes, beside: int = 0) -> dict[str, Any]:
+        """Use a folder as the tree of the commands that follow; `beside` see `Desk.watch`."""
+        self._desk.watch(beside)
         return {"made": self._desk.open(root, path, make=False)}
 
     def do_stat(self, path: str, blob: bytes) -> dict[str, Any]:

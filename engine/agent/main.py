@@ -43,7 +43,7 @@ class Agent:
         """Introduce ourselves, then do commands until the other side is gone."""
         wire.write_all(2, MAGIC)
         version = "%d.%d.%d" % sys.version_info[:3]
-        self._desk.say({"hello": 1, "python": version, "system": sys.platform})
+        self._desk.say({"hello": os.getpid(), "python": version, "system": sys.platform})
         self._start_beating()
         self._synchronise()
         while True:
@@ -120,7 +120,7 @@ class Agent:
             while True:
                 time.sleep(BEAT_SECONDS)
                 try:
-                    self._desk.say({"beat": 1})
+                    self._desk.say({"beat": self._desk.all_live()})
                 except OSError:
                     os._exit(1)  # Nobody listens any more.
 

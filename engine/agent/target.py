@@ -72,6 +72,7 @@ class Target:
         resume: bool = False,
         announced: bool = False,
         label: str = "",
+        beside: int = 0,
     ) -> dict[str, Any]:
         """Make and open the target folder and prepare the staging folder in it.
 
@@ -79,8 +80,9 @@ class Target:
         that `label` if it belongs to another worker. With `resume`
         what is left of an earlier attempt is told first. `fresh` says that the
         target folder was made for this transfer. If parcels are `announced`, by
-        `expect`, no others are taken.
+        `expect`, no others are taken. `beside` see `Desk.watch`.
         """
+        self._desk.watch(beside)
         made = self._desk.open(root, path, make=not attach)
         if announced:
             self._expected = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 import engine
 from engine import Endpoint, HardLinks, Phase, SilentObserver, carry
+from engine.links import Link
+from engine.session import Lane
 from tests.engine.conftest import Run
 from tests.engine.exactness import through
 from tests.engine.interrupted import MIB, build_large, build_many, staged, whole
@@ -101,6 +104,33 @@ def test_streams_that_are_refused_cost_nothing_but_themselves(
     refused = [message for code, message in watch.said if code == "STREAM_REFUSED"]
     assert len(refused) == 3
     assert "refused the user name or the credential" in refused[0]
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_others_tell_of_an_agent_that_was_killed_though_ssh_does_not(
+    tmp_path: Path, run: Run, sshd: Sshd, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    build(tmp_path / "a")
+    first: list[int] = []
+    greet, fill = Link.greet, carry.Carrier._fill
+
+    def remember(link: Link) -> Any:
+        hello = greet(link)
+        if link.is_target == (side == "target"):
+            first.append(link.pid)
+        return hello
+
+    def kill(carrier: carry.Carrier, lane: Lane) -> None:
+        fill(carrier, lane)
+        if carrier.lanes == 3 and first:
+            os.kill(first.pop(), signal.SIGKILL)
+
+    monkeypatch.setattr(Link, "greet", remember)
+    monkeypatch.setattr(carry.Carrier, "_fill", kill)
+    far = {side: Endpoint(str(tmp_path), "ab"[side == "target"], through(sshd))}
+
+    with pytest.raises(engine.ConnectionLost, match="killed"):
+        run(streams=3, bwlimit=10 * MIB, **far)
 
 
 def test_a_server_that_allows_no_second_session_is_connected_to_again(

@@ -224,7 +224,7 @@ class Driven:
         self._process = subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        self._write(bundle.sealed(bundle.program(here=True), self.token))
+        self._write(bundle.sealed(bundle.program(here=True, of_target=True), self.token))
         said = b""
         while not said.endswith(wire.MAGIC):
             said += self._process.stderr.read(1)
@@ -278,19 +278,31 @@ def agent(tmp_path: Path) -> Iterator[Driven]:
     driven.end()
 
 
-def precious(folder: Path) -> bytes:
-    """The list of an entry that is there."""
-    found = (folder / "b" / "precious").stat()
-    entry = Entry("precious", FILE, 8, found.st_mtime_ns, found.st_mode & 0o7777, found.st_ino)
-    return pack_entries([entry])
+#: What would cost the worker all that has arrived.
+CLEAN = {"op": "clean", "transfer_id": "test", "attempt": 1, "undo": False}
 
 
-def test_the_worker_may_have_it_remove_something(agent: Driven, tmp_path: Path) -> None:
+def is_staged(folder: Path) -> bool:
+    """Whether its place is still there."""
+    return bool(list((folder / "b").glob(".ketter-*")))
+
+
+def test_the_worker_may_have_it_clean_up(agent: Driven, tmp_path: Path) -> None:
     """What the forged commands below would do, if they were the worker's."""
-    answer = agent.ask("remove", precious(tmp_path))
+    answer = agent.ask(**CLEAN)
 
-    assert answer["done"]["removed"] == 1
-    assert not (tmp_path / "b" / "precious").exists()
+    assert "done" in answer
+    assert not is_staged(tmp_path)
+
+
+def test_an_agent_at_a_target_cannot_remove_a_source(agent: Driven, tmp_path: Path) -> None:
+    found = (tmp_path / "b" / "precious").stat()
+    entry = Entry("precious", FILE, 8, found.st_mtime_ns, found.st_mode & 0o7777, found.st_ino)
+
+    agent.put(agent.seal.frame({"op": "remove"}, pack_entries([entry])))
+
+    assert agent.hear()["error"][0] == "AGENT_FAILED"
+    assert (tmp_path / "b" / "precious").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("in_parcel", [False, True])
@@ -298,10 +310,9 @@ def test_the_worker_may_have_it_remove_something(agent: Driven, tmp_path: Path) 
 def test_what_a_sender_writes_is_never_a_command(
     agent: Driven, tmp_path: Path, sealed: str, in_parcel: bool
 ) -> None:
-    command, blob = {"op": "remove"}, precious(tmp_path)
     forged = {
-        "not": wire.encode(wire.JSON, command, blob),
-        "by somebody else": Seal(bundle.new_token()).frame(command, blob),
+        "not": wire.encode(wire.JSON, CLEAN),
+        "by somebody else": Seal(bundle.new_token()).frame(CLEAN),
         "again": carried_out(agent),
     }[sealed]
     if in_parcel:
@@ -313,7 +324,7 @@ def test_what_a_sender_writes_is_never_a_command(
     said = agent.hear()
 
     assert said["error"][0] == "AGENT_FAILED"
-    assert (tmp_path / "b" / "precious").read_bytes() == b"precious"
+    assert is_staged(tmp_path)
     agent.end()  # It listens to nobody any more.
 
 
