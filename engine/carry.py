@@ -44,6 +44,8 @@ class Carrier:
         self._loads: dict[Lane, deque[Load]] = {lane: deque() for lane in session.lanes}
         self._lanes: dict[Link, Lane] = {}
         self._opening: dict[Lane, set[Link]] = {}
+        #: The ends of lanes that have not said yet that they found the place of the transfer.
+        self._attaching: dict[Lane, set[Link]] = {}
         self._waiting: deque[Parcel] = deque()
         self._streams = streams
         self._bytes, self._files = done
@@ -105,7 +107,7 @@ class Carrier:
         if lane in self._opening:
             self._open(lane, link, message)
         elif "lost" in message:
-            raise message["lost"]
+            self._lose(lane, link, message)
         elif "progress" in message:
             for load in self._loads[lane]:
                 if load.parcel.number == message["parcel"]:
@@ -114,6 +116,7 @@ class Carrier:
                     load.moving_bytes = max(load.moving_bytes, came)
             self._report()
         elif "done" in message:
+            self._attaching.get(lane, set()).discard(link)
             if link is lane.target and message.get("op") in ORDERS:
                 lane.orders -= 1
             self._answer(lane, link, {**message["done"], "blob": message["blob"]})
@@ -123,23 +126,35 @@ class Carrier:
     def _open(self, lane: Lane, link: Link, message: Message) -> None:
         waited_for = self._opening[lane]
         if "lost" in message:
-            # One lane less is slower, and nothing worse.
             del self._opening[lane]
-            self._streams = len(self._loads) + len(self._opening)
-            self._watcher.warned("STREAM_REFUSED", f"one stream less: {message['lost']}")
-            self._drop(lane)
-        elif "hello" in message or "done" in message:
+            self._do_without(lane, message["lost"])
+        elif "hello" in message:
             waited_for.discard(link)
             if waited_for:
                 return
-            if "hello" in message:
-                waited_for |= {lane.source, lane.target}
-                self._session.welcome(lane)
-            else:
-                del self._opening[lane]
-                self._session.lanes.append(lane)
-                self._loads[lane] = deque()
-                self._fill(lane)
+            del self._opening[lane]
+            self._session.welcome(lane)
+            self._session.lanes.append(lane)
+            self._loads[lane] = deque()
+            self._attaching[lane] = {lane.source, lane.target}
+            self._fill(lane)  # Right behind: an answer would cost a round trip.
+
+    def _lose(self, lane: Lane, link: Link, message: Message) -> None:
+        """A lane is lost, and with it the transfer, unless nothing can have gone over it."""
+        if link not in self._attaching.get(lane, ()) or not message["said"]:
+            raise message["lost"]
+        del self._attaching[lane]
+        self._session.lanes.remove(lane)
+        self._waiting.extendleft(load.parcel for load in reversed(self._loads.pop(lane)))
+        self._do_without(lane, message["lost"])
+        for other in list(self._loads):
+            self._fill(other)
+
+    def _do_without(self, lane: Lane, why: errors.EngineError) -> None:
+        """One lane less is slower, and nothing worse."""
+        self._streams = len(self._loads) + len(self._opening)
+        self._watcher.warned("STREAM_REFUSED", f"one stream less: {why}")
+        self._drop(lane)
 
     def _drop(self, lane: Lane) -> None:
         """Let a lane go that never carried; what its agents still say is no news."""

@@ -96,7 +96,7 @@ class Hub:
             except errors.EngineError as error:
                 if not link.dispensable:
                     raise
-                self._kept.append((link, {"lost": error}))
+                self._kept.append((link, {"lost": error, "said": False}))
                 link.hang_up()
 
     def close(self, done: bool = False) -> None:
@@ -139,7 +139,7 @@ class Hub:
         else:
             error = self._cause(link)
         if link.dispensable:
-            return link, {"lost": error}
+            return link, {"lost": error, "said": message is not None}
         raise error
 
     def _cause(self, link: Link) -> errors.EngineError:

@@ -34,8 +34,8 @@ class Finisher:
         for at in reversed(places):  # What was said later holds.
             body = journal.record(at)
             done.update(hash(path) for path in body.get("void", ()))
-            for entry, _ in Journal.proven(body) if "parcel" in body else ():
-                if entry.kind != FOLDER or hash(entry.path) in done:
+            for entry, _ in Journal.proven(body, FOLDER) if "parcel" in body else ():
+                if hash(entry.path) in done:
                     continue
                 done.add(hash(entry.path))
                 if entry.mode & stat.S_IRWXU == stat.S_IRWXU:

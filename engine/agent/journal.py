@@ -32,6 +32,7 @@ from engine.agent.wire import (
     AgentError,
     Entry,
     decode,
+    kinds_of,
     message,
     unpack_entries,
 )
@@ -158,10 +159,11 @@ class Journal:
             at += _HEAD.size + length
 
     @staticmethod
-    def proven(body: dict[str, Any]) -> Iterator[tuple[Entry, bytes]]:
-        """The entries that a parcel's record proves, each with its digest."""
+    def proven(body: dict[str, Any], only: str = "") -> Iterator[tuple[Entry, bytes]]:
+        """The entries, or `only` those of a kind, that a parcel's record proves, with digests."""
         blob, size = body["blob"], body["list"]
-        for index, entry in enumerate(unpack_entries(blob[:size])):
+        places = (at for at, kind in enumerate(kinds_of(blob)) if not only or kind == only)
+        for index, entry in zip(places, unpack_entries(blob[:size], only)):
             at = size + index * DIGEST
             digest = blob[at : at + DIGEST]
             if digest != NO_DIGEST:

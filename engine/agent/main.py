@@ -6,6 +6,7 @@ module is compiled on the host, and that takes longer than most commands.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -22,6 +23,9 @@ BEAT_SECONDS = 3.0
 #: Seconds between two looks whether another agent has taken our place.
 LOOK_SECONDS = 0.2
 _PIPE_BYTES = 1 << 20
+#: Objects made, less those gone, between two searches for cycles: entries come by the thousand,
+#: are in none, and would be searched every 700.
+_SEARCH_CYCLES = 20_000
 _OF_A_SOURCE = ("scan", "send", "rate", "relay", "remove", "remove_folders")
 _OF_BOTH = ("look", "open", "stat", "hash", "sync")
 
@@ -148,6 +152,7 @@ def _widen(fd: int) -> None:
 def main(token: str) -> None:
     """Run as the agent of this process until its input ends; does not return."""
     os.umask(0o022)
+    gc.set_threshold(_SEARCH_CYCLES)
     for fd in (0, 1):
         _widen(fd)
     agent = Agent(token)

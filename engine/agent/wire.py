@@ -201,12 +201,18 @@ def pack_entries(entries: Iterable[Entry]) -> bytes:
     return b"".join(pieces)
 
 
-def unpack_entries(data: bytes) -> list[Entry]:
-    """What `pack_entries` packed; AGENT_FAILED if it is anything else."""
+def unpack_entries(data: bytes, only: str = "") -> list[Entry]:
+    """What `pack_entries` packed, of that `only` one kind; AGENT_FAILED if it is not that."""
     try:
-        return _unpack(data)
+        return _unpack(data, only)
     except (ValueError, struct.error, IndexError) as error:
         raise AgentError("AGENT_FAILED", "a list of entries is damaged") from error
+
+
+def kinds_of(data: bytes) -> str:
+    """The kinds of the entries that were packed, a letter each."""
+    (count,) = struct.unpack_from("<I", data)
+    return data[_LIST.size : _LIST.size + count].decode("ascii")
 
 
 def list_digest(data: bytes) -> str:
@@ -214,7 +220,7 @@ def list_digest(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
-def _unpack(data: bytes) -> list[Entry]:
+def _unpack(data: bytes, only: str) -> list[Entry]:
     count, path_size, link_size, meta_size = _LIST.unpack_from(data)
     at = _LIST.size
     if count == 0:
@@ -243,7 +249,10 @@ def _unpack(data: bytes) -> list[Entry]:
     _require(at == len(data) and len(paths) == count and len(links) == count)
     sizes, times, modes, inos = columns
     _require(min(sizes) >= 0 and max(modes) <= 0o7777)
-    return list(map(Entry._make, zip(paths, kinds, sizes, times, modes, inos, links, metas)))
+    rows = zip(paths, kinds, sizes, times, modes, inos, links, metas)
+    if only:  # To make the rest would take most of the time.
+        return [Entry._make(row) for row in rows if row[1] == only]
+    return list(map(Entry._make, rows))
 
 
 def _require(fits: bool) -> None:

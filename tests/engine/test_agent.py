@@ -28,8 +28,8 @@ BUDGET = {False: 135_000, True: 170_000}
 IMPORTS = {
     "_blake2",
     "__future__", "array", "collections", "contextlib", "ctypes", "errno", "fcntl", "functools",
-    "hashlib", "itertools", "json", "os", "re", "select", "stat", "struct", "sys", "threading",
-    "time", "traceback", "typing", "unicodedata", "zlib",
+    "gc", "hashlib", "itertools", "json", "os", "re", "select", "stat", "struct", "sys",
+    "threading", "time", "traceback", "typing", "unicodedata", "zlib",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pytest
 import engine
 from engine import Endpoint, HardLinks, Phase, SilentObserver, carry
 from engine.links import Link
-from engine.session import Lane
+from engine.session import Lane, Session
 from tests.engine.conftest import Run
 from tests.engine.exactness import through
 from tests.engine.interrupted import MIB, build_large, build_many, staged, whole
@@ -104,6 +104,33 @@ def test_streams_that_are_refused_cost_nothing_but_themselves(
     refused = [message for code, message in watch.said if code == "STREAM_REFUSED"]
     assert len(refused) == 3
     assert "refused the user name or the credential" in refused[0]
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_stream_that_comes_to_another_place_gives_back_what_it_was_to_carry(
+    tmp_path: Path, run: Run, sshd: Sshd, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    build(tmp_path / "a")
+    welcome = Session.welcome
+
+    def mislead(session: Session, lane: Lane) -> None:
+        """As if its name had led to another machine this time."""
+        kept = session._source_path, session._target_path
+        session._source_path = "none" if side == "source" else kept[0]
+        session._target_path = "none" if side == "target" else kept[1]
+        welcome(session, lane)
+        session._source_path, session._target_path = kept
+
+    monkeypatch.setattr(Session, "welcome", mislead)
+    watch = Watch()
+    far = {side: Endpoint(str(tmp_path), "ab"[side == "target"], through(sshd))}
+
+    report = run(watch, streams=3, bwlimit=60 * MIB, **far)
+
+    assert (report.status, report.streams) == ("done", 1)
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+    refused = [message for code, message in watch.said if code == "STREAM_REFUSED"]
+    assert len(refused) == 2
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
