@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 
 from engine.hub import Hub
 from engine.links import Link
 from engine.types import Request
 
 
-def discard(request: Request) -> None:
+def discard(request: Request, alive: Callable[[], None] = lambda: None) -> None:
     """Remove the transfer's staging folder at the target, and folders made for it that are empty.
 
-    Nothing that was published is touched. Raises an EngineError where the
-    target cannot be reached, and `Replaced` if a higher attempt is at work.
+    Nothing that was published is touched. `alive` is called several times a second: a
+    million files take minutes. Raises an EngineError where the target cannot be reached,
+    `Replaced` if a higher attempt is at work, and what `alive` raises.
     """
     root, path = request.target.root, request.target.path.rstrip("/")
-    hub = Hub(lambda: None)
+    hub = Hub(alive)
     try:
         link = Link(hub, request.target)
         link.send_program()

@@ -183,7 +183,7 @@ class Transfer:
             return
         self._session.close()
         try:
-            self._session.clean_anew()
+            self._session.clean_anew(self._observer.alive)
         except errors.EngineError as trouble:
             error.add_note(f"the staging folder at the target could not be removed: {trouble}")
             self._observer.event(

@@ -319,10 +319,10 @@ class Session:
         )
         self.staged = False
 
-    def clean_anew(self) -> None:
+    def clean_anew(self, alive: Callable[[], None]) -> None:
         """Remove the staging folder through a new agent, after the others were ended."""
         request = self.request
-        hub = Hub(lambda: None)
+        hub = Hub(alive)
         try:
             link = Link(hub, request.target)
             link.send_program()

@@ -272,8 +272,9 @@ class Observer(Protocol):
     All methods are called from the thread that called `engine.run`.
     `checkpoint` is called at least once a second and may raise to stop the
     transfer: `Cancelled`, or anything else, which passes through unchanged
-    after the agents were ended. `bandwidth` says how many bytes per second may be
-    used now, given the request's `bwlimit`; it is asked all the time. Manifests
+    after the agents were ended. `alive` is called likewise while what has arrived is cleared
+    away after that, and must not stop it for the same reason. `bandwidth` says how many bytes
+    per second may be used now, given the request's `bwlimit`; it is asked all the time. Manifests
     are made only if `wants_manifests`: they cost some time. `event` is for the
     few things worth a line in the trail, never one per file. `progress` comes at
     most twice a second. With a `lender` other workers may carry some of the parcels.
@@ -283,6 +284,8 @@ class Observer(Protocol):
     lender: Lender | None
 
     def checkpoint(self) -> None: ...
+
+    def alive(self) -> None: ...
 
     def bandwidth(self, asked: int) -> int: ...
 
@@ -305,6 +308,9 @@ class SilentObserver:
 
     def checkpoint(self) -> None:
         """Let the transfer go on."""
+
+    def alive(self) -> None:
+        """Let the clearing away go on."""
 
     def bandwidth(self, asked: int) -> int:
         """Use what was asked for."""

@@ -103,9 +103,9 @@ def transfer(job: Job) -> End:
     observer = JobObserver(job)
     try:
         if job.cancel_requested_at:
-            return _clear_away(job)
+            return _clear_away(job, observer)
         if earlier := moved_before(job):
-            engine.discard(request_for(job))
+            engine.discard(request_for(job), observer.alive)
             return earlier
         end = end_of(engine.run(request_for(job), observer))
     except engine.Replaced:
@@ -126,9 +126,11 @@ def transfer(job: Job) -> End:
         if error.code == "SOURCE_MISSING":
             end = moved_before(job, only_file=True) or end
         if getattr(error, "kept", False) and not _goes_on(end):
-            _discard(job, end)
+            _discard(job, end, observer)
     if job.attempt > 1 and end.status in {Status.CANCELLED, Status.FAILED}:
-        _discard(job, end)  # It may have ended before it came to what earlier attempts left.
+        _discard(
+            job, end, observer
+        )  # It may have ended before it came to what earlier attempts left.
     observer.settle()
     return end
 
@@ -176,22 +178,23 @@ def _goes_on(end: End) -> bool:
     return end.status in LIVE
 
 
-def _discard(job: Job, end: End) -> None:
+def _discard(job: Job, end: End, observer: JobObserver | None = None) -> None:
     """Remove what a job has left at the target to go on from: it will not go on from that."""
     try:
         # Of the target alone: that the source cannot be used must not keep us from it.
         place = endpoint_for(_portals_of(job)[1], job.target_path)
-        engine.discard(engine.Request(place, place, job.id.hex, job.attempt))
+        request = engine.Request(place, place, job.id.hex, job.attempt)
+        engine.discard(request, observer.alive if observer else lambda: None)
     except engine.Replaced:
         raise
     except (engine.EngineError, PortalError) as error:
         end.data["left"] = f"What had arrived stays in a hidden folder at the target: {error}"
 
 
-def _clear_away(job: Job) -> End:
+def _clear_away(job: Job, observer: JobObserver) -> End:
     """End a job that was cancelled between two attempts, leaving nothing of it."""
     end = End(Status.CANCELLED, "CANCELLED", "The job was cancelled; what had arrived is removed.")
-    _discard(job, end)
+    _discard(job, end, observer)
     if "left" not in end.data:
         return end
     message = f"Cancelled. {end.data['left']}"

@@ -16,9 +16,10 @@ from jobs import bridge, observer
 from jobs.attempts import attempt_record
 from jobs.models import Job, JobParcel
 from jobs.observer import JobObserver
-from jobs.services import job_create
+from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from jobs.tasks import run_job
+from tests.engine.conftest import Plant
 from tests.factories import PortalFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -113,3 +114,51 @@ def test_a_bug_after_a_broken_line_leaves_nothing_at_the_target(
     job.refresh_from_db()
     assert (job.status, job.error_code) == (Status.FAILED, "INTERNAL")
     assert list((tmp_path / "srvtrf").iterdir()) == []
+
+
+SLOW_REMOVAL = """
+import os, time
+_rmdir = os.rmdir
+def slow(*args, **options):
+    time.sleep(2.5)
+    return _rmdir(*args, **options)
+os.rmdir = slow
+"""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_worker_that_clears_away_for_long_keeps_its_lease(
+    launch: Callable[..., Job],
+    oscar: User,
+    monkeypatch: pytest.MonkeyPatch,
+    plant: Plant,
+    dies: bool,
+) -> None:
+    """In the run that is cancelled, and in the one that clears away after an attempt that died."""
+    plant(SLOW_REMOVAL)
+    job, renewed = launch(strategy="zip"), []
+
+    class Cancelling(JobObserver):
+        def phase(self, phase: Phase) -> None:
+            super().phase(phase)
+            if phase is Phase.PUBLISH:
+                if dies:
+                    raise engine.ConnectionLost("the line was cut")
+                raise engine.Cancelled("cancelled")
+
+        def alive(self) -> None:
+            before = self._looked
+            super().alive()
+            if self._looked != before:
+                renewed.append(Job.objects.get(pk=job.pk).lease_until)
+
+    monkeypatch.setattr(bridge, "JobObserver", Cancelling)
+    run_job(str(job.pk))
+    if dies:
+        job_cancel(Job.objects.get(pk=job.pk), by=oscar)
+        run_job(str(job.pk))
+
+    job.refresh_from_db()
+    assert job.status == Status.CANCELLED
+    assert len(renewed) >= 2
+    assert renewed == sorted(set(renewed))
