@@ -61,6 +61,8 @@ class Planning:
             session.target.ask("discard", pack_entries(self._stale))
         self.planner.finish()
         self.streams = self._choose_streams()
+        if self.streams > 1:
+            self.planner.put_largest_first()
         self.bytes_resumed = self.bytes_held
         self.bytes_resumed += self.planner.plan_large(self.streams, self._part)
         self._tell_links()

@@ -10,6 +10,7 @@ import pytest
 from engine import ParcelKind, Strategy
 from engine.agent.wire import Entry
 from engine.plan import (
+    FILE_COSTS,
     GROWS_EVERY,
     LARGE,
     PARCEL_BYTES,
@@ -115,6 +116,17 @@ def test_parcels_start_small_and_grow_to_their_limit(strategy: Strategy, kind: P
     assert sizes[GROWS_EVERY : 2 * GROWS_EVERY] == [2 * least] * GROWS_EVERY
     assert sizes[:-1] == sorted(sizes[:-1])
     assert max(sizes) == most
+
+
+def test_several_streams_begin_with_the_largest_parcels() -> None:
+    planner = planned(Strategy.AUTO, [16 << 10] * 5000 + [3 << 20] * 9)
+    cut = list(planner.parcels)
+
+    planner.put_largest_first()
+
+    assert sorted(planner.parcels) == sorted(cut)
+    costs = [parcel.bytes + parcel.files * FILE_COSTS for parcel in planner.parcels]
+    assert costs == sorted(costs, reverse=True) != [c.bytes + c.files * FILE_COSTS for c in cut]
 
 
 def test_a_large_file_travels_alone_over_one_stream_and_in_slices_over_several() -> None:
