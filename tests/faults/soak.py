@@ -60,7 +60,7 @@ class Soak:
         until, fault_at = self.began + self._seconds, self.began + 3
         while time.monotonic() < until:
             self._step()
-            while len(self._cases) < self._live:
+            while len(self._cases) < self._live_now():
                 self._launch()
             if time.monotonic() >= fault_at:
                 self._spoil()
@@ -69,6 +69,10 @@ class Soak:
         self._drain()
         self.processes_left = len(self._world.end_workers())
         self._look_for_debris()
+
+    def _live_now(self) -> int:
+        """How many jobs at a time: every other half minute one, for the others to help with."""
+        return 1 if (time.monotonic() - self.began) % 60 > 30 else self._live
 
     def _step(self) -> None:
         self._world.tick()
@@ -231,7 +235,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument(
-        "--live", type=int, default=LIVE_CASES, help="jobs at a time; below the workers, these help"
+        "--live", type=int, default=LIVE_CASES, help="jobs at a time, where it is not one"
     )
     # Not TMPDIR, which can be too long for a socket's path.
     parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where it all happens")

@@ -17,7 +17,16 @@ MIB = 1 << 20
 Tree = dict[bytes, Entry]
 
 #: Kinds of trees, and how often they come.
-KINDS = {"small": 30, "mixed": 25, "large": 20, "file": 8, "many": 6, "empty": 4, "huge": 3}
+KINDS = {
+    "small": 30,
+    "mixed": 25,
+    "large": 20,
+    "file": 8,
+    "many": 6,
+    "empty": 4,
+    "huge": 3,
+    "clips": 12,
+}
 STRATEGIES = {"auto": 6, "zip": 2, "files": 2, "archive": 1}
 POLICIES = ("fail", "skip", "overwrite", "overwrite-older", "keep-both")
 #: Bytes per second, so that a transfer lasts long enough to be hit.
@@ -88,13 +97,13 @@ def make(seed: int, number: int, roots: dict[str, Path]) -> Case:
         "verify": dice.choice(("", "", "stream", "readback")),
         "on_conflict": dice.choice(POLICIES),
         "streams": 3 if kind == "huge" else dice.choice((0, 0, 1, 3)),
-        "bandwidth_limit": dice.choice(LIMITS) * (8 if kind == "huge" else 1),
+        "bandwidth_limit": dice.choice(LIMITS) * {"huge": 8, "clips": 4}.get(kind, 1),
         "priority": dice.randrange(-1, 2),
     }
     source = roots[source_portal] / order["source_path"]
     target = roots[target_portal] / order["target_path"]
     if order["strategy"] == "archive":
-        order.update(_for_an_archive(kind))
+        order.update(_for_an_archive(kind, dice))
     case = Case(name, kind, order, source, target)
     build(source, kind, dice)
     if kind == "file":
@@ -109,11 +118,11 @@ def make(seed: int, number: int, roots: dict[str, Path]) -> Case:
     return case
 
 
-def _for_an_archive(kind: str) -> dict[str, Any]:
-    """Keep to what survives everything: see test_archive_again.py for what does not."""
+def _for_an_archive(kind: str, dice: random.Random) -> dict[str, Any]:
+    """What goes together with an archive: a move never overwrites one."""
     if kind in ("file", "empty"):
         return {"strategy": "auto"}
-    return {"mode": "copy", "on_conflict": "overwrite"}
+    return {"on_conflict": dice.choice(("fail", "keep-both"))}
 
 
 def build(root: Path, kind: str, dice: random.Random) -> None:
@@ -130,6 +139,9 @@ def build(root: Path, kind: str, dice: random.Random) -> None:
     elif kind == "huge":
         _write(root / "huge.mov", dice.randbytes(dice.randrange(65 * MIB, 80 * MIB)), dice)
         _files(root, dice, dice.randrange(0, 8), 4096)
+    elif kind == "clips":  # Parcels enough to lend some.
+        for number in range(dice.randrange(24, 48)):
+            _write(root / f"c{number:02}.mov", dice.randbytes(dice.randrange(MIB, 3 * MIB)), dice)
     elif kind == "file":
         _write(root / "only.bin", dice.randbytes(dice.randrange(0, 6 * MIB)), dice)
     elif kind == "empty":
