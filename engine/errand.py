@@ -75,10 +75,13 @@ class News(NamedTuple):
 class Lender(Protocol):
     """The other workers, as the one that runs a transfer sees them.
 
-    `look` is told how many bytes still wait, and over how many streams they go
-    without help. Each outcome is told once. `withdraw` takes back what nobody has taken, and
+    `helpers` says how many of them are free to help with so many bytes, that go over so
+    many streams without help; `look` is told how many bytes still wait, and over how many
+    streams. Each outcome is told once. `withdraw` takes back what nobody has taken, and
     says the numbers; after it nobody can take them any more.
     """
+
+    def helpers(self, size: int, streams: int) -> int: ...
 
     def look(self, left: int, streams: int) -> News: ...
 

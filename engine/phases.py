@@ -39,7 +39,9 @@ class Transfer:
         self._spool = Spool()
         self._watch = Watch(observer, self._spool)
         self._proofs = Proofs(self._session, self._spool, self._watch)
-        self._planning = Planning(self._session, self._spool, self._watch, self._proofs)
+        self._planning = Planning(
+            self._session, self._spool, self._watch, self._proofs, observer.lender
+        )
         self._removed = 0
         self._streams = 1
         self._archive_digest = ""

@@ -134,17 +134,21 @@ class Planner:
         block = self._spool.add(pack_entries(entries))
         return Parcel(next(self._numbers), ParcelKind.ZIP, files, size, block)
 
-    def plan_large(self, streams: int, part_of: Callable[[Entry], dict[str, Any]]) -> int:
+    def plan_large(
+        self, streams: int, part_of: Callable[[Entry], dict[str, Any]], helpers: int = 0
+    ) -> int:
         """Plan the large files for so many streams; return the bytes that need not be sent.
 
-        `part_of` says what of a file has arrived, see `agent.resume.Survey`.
+        `part_of` says what of a file has arrived, see `agent.resume.Survey`. With
+        `helpers` what is too much to be lent as a whole goes in slices, too.
         """
         before = sum(parcel.bytes for parcel in self.parcels)
         for large in self._large:
             entry = large.entry
             part = part_of(entry)
-            if streams > 1 or part.get("slices"):
-                self._slice(large, streams, part)
+            shared = helpers and entry.size > PARCEL_BYTES[ParcelKind.FILE][1]
+            if streams > 1 or shared or part.get("slices"):
+                self._slice(large, streams + helpers, part)
             else:
                 block = self._spool.add(pack_entries([entry]))
                 upto = part.get("upto", 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import errors
 from engine.agent.names import NameRules
@@ -16,6 +16,9 @@ from engine.session import Session
 from engine.spool import Spool
 from engine.types import Verify
 from engine.watch import Watch
+
+if TYPE_CHECKING:
+    from engine.errand import Lender
 
 #: Entries that cannot be carried, as many as a plan names.
 NAMED = 20
@@ -34,12 +37,20 @@ MANY_CORES, MANY_BYTES = 8, 4 << 30
 class Planning:
     """The plan of one transfer, and the figures that it rests on."""
 
-    def __init__(self, session: Session, spool: Spool, watch: Watch, proofs: Proofs) -> None:
+    def __init__(
+        self,
+        session: Session,
+        spool: Spool,
+        watch: Watch,
+        proofs: Proofs,
+        lender: Lender | None = None,
+    ) -> None:
         self._session, self._watch, self._proofs = session, watch, proofs
         self._held = Held(spool)
         self.planner = Planner(session.request.strategy, spool)
         self.chooser = Chooser(session, self.planner, spool, self._held, watch.fail)
         self.streams = 1
+        self._lender = lender
         #: Entries (not folders) and bytes that an earlier attempt brought; files in part included.
         self.resumed = self.bytes_held = self.bytes_resumed = 0
         self._stale: list[Entry] = []
@@ -64,7 +75,10 @@ class Planning:
         if self.streams > 1:
             self.planner.put_largest_first()
         self.bytes_resumed = self.bytes_held
-        self.bytes_resumed += self.planner.plan_large(self.streams, self._part)
+        helpers = 0
+        if self._lender and not session.archive_name and not dry:
+            helpers = self._lender.helpers(self.planner.bytes, self.streams)
+        self.bytes_resumed += self.planner.plan_large(self.streams, self._part, helpers)
         self._tell_links()
 
     @property

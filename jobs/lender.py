@@ -13,7 +13,7 @@ from engine.errand import Errand, News, Outcome, Site
 from jobs.choices import LeaseState
 from jobs.leases import leases_renew, leases_withdraw, outcome_of
 from jobs.models import Job, ParcelLease
-from jobs.queue import ring
+from jobs.queue import idle_workers, ring
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +47,19 @@ class JobLender:
         self._most = self._returned = 0
         self._rung = False
 
+    def helpers(self, size: int, streams: int) -> int:
+        """How many workers wait for work that may help; none while Redis is away."""
+        try:
+            return min(self._room(size, streams), idle_workers())
+        except RedisError as error:
+            logger.warning("Job %s: nobody knows who could help: %s", self._job.pk, error)
+            return 0
+
     def look(self, left: int, streams: int) -> News:
         """See what helpers have done; whether the job is large enough is decided the first time."""
         if self._spreads is None:
-            least = settings.KETTER_SPREAD_BYTES
-            # All streams of a job count, whichever worker has them; a helper has one.
-            self._most = min(settings.KETTER_SPREAD_WORKERS, _streams_of(self._job) - streams)
-            self._spreads = 0 < least <= left and self._most > 0
+            self._most = self._room(left, streams)
+            self._spreads = self._most > 0
         if not self._spreads:
             return News()
         with self._patience():
@@ -80,6 +86,13 @@ class JobLender:
             self._out.difference_update(numbers)
             return numbers
         return []
+
+    def _room(self, size: int, streams: int) -> int:
+        """How many helpers so many bytes are worth, beside so many streams."""
+        if not 0 < settings.KETTER_SPREAD_BYTES <= size:
+            return 0
+        # All streams of a job count, whichever worker has them; a helper has one.
+        return max(0, min(settings.KETTER_SPREAD_WORKERS, _streams_of(self._job) - streams))
 
     def _look(self) -> News:
         rows = self._renew()

@@ -13,6 +13,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django_rq import get_queue
+from rq import Worker
+from rq.worker import WorkerStatus
 
 QUEUE = "default"
 #: By its path, so that services need not import tasks.
@@ -38,6 +40,12 @@ def ring(job_id: UUID) -> None:
 def is_silent() -> bool:
     """Whether no ring waits for a worker."""
     return bool(get_queue(QUEUE).is_empty())
+
+
+def idle_workers() -> int:
+    """How many workers wait for a ring, as far as Redis knows."""
+    workers = Worker.all(queue=get_queue(QUEUE))
+    return sum(worker.get_state() == WorkerStatus.IDLE for worker in workers)
 
 
 def ring_again(job_ids: Iterable[UUID]) -> list[UUID]:

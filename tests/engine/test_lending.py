@@ -28,6 +28,9 @@ class Neighbour(engine.SilentObserver):
         self.lent: list[int] = []
         self._back: list[Outcome] = []
 
+    def helpers(self, size: int, streams: int) -> int:
+        return 0
+
     def look(self, left: int, streams: int) -> News:
         back, self._back = self._back, []
         return News(back, 0, 4)

@@ -118,6 +118,22 @@ def test_parcels_start_small_and_grow_to_their_limit(strategy: Strategy, kind: P
     assert max(sizes) == most
 
 
+def test_what_is_too_large_to_be_lent_goes_in_slices_where_others_may_help() -> None:
+    sizes = [PARCEL_BYTES[ParcelKind.FILE][1] + extra for extra in (0, 1)]
+    planner = Planner(Strategy.AUTO, Spool())
+    planner.add(
+        Entry(f"f{number}", "f", size, 0, 0o644, number) for number, size in enumerate(sizes)
+    )
+
+    assert planner.plan_large(1, lambda entry: {}, helpers=2) == 0
+
+    whole, *slices = planner.parcels
+    assert (whole.kind, whole.bytes) == (ParcelKind.FILE, sizes[0])
+    assert {parcel.kind for parcel in slices} == {ParcelKind.RANGE}
+    assert_covered([piece for parcel in slices for piece in parcel.slices], sizes[1])
+    assert max(parcel.bytes for parcel in slices) * 8 <= sizes[1]
+
+
 def test_several_streams_begin_with_the_largest_parcels() -> None:
     planner = planned(Strategy.AUTO, [16 << 10] * 5000 + [3 << 20] * 9)
     cut = list(planner.parcels)

@@ -11,6 +11,7 @@ import pytest
 
 from jobs.choices import LeaseState
 from jobs.models import Job, ParcelLease
+from jobs.queue import idle_workers
 from jobs.services import job_cancel, job_pause, job_resume
 from jobs.states import Status
 from tests.engine.interrupted import build_large
@@ -191,6 +192,26 @@ def test_slices_of_one_file_are_carried_by_several_workers(
         assert job.attempt == 1
         assert "HELPER_JOINED" in codes(job)
         assert codes(job).count("HELPER_LOST") == bool(deed)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_file_too_large_to_be_lent_goes_in_slices_where_workers_are_free(
+    stage: Stage, workers: int
+) -> None:
+    stage.crew.start(workers, IMPATIENT, KETTER_SPREAD_BYTES=1)
+    stage.watch(lambda: idle_workers() == workers)
+
+    job = stage.launch(
+        "tape",
+        lambda root: build_large(root / "tape.mov", 4 * MIB),
+        bandwidth_limit=MIB,
+    )
+
+    stage.wait()
+    stage.oracles[job].judge(job)
+    assert job.plan["parcels"].keys() == {"range" if workers > 1 else "file"}
+    assert job.plan["streams"] == 1
+    assert codes(job).count("HELPER_JOINED") == workers - 1
 
 
 def test_cancelling_a_job_with_helpers_leaves_nothing(stage: Stage, tmp_path: Path) -> None:

@@ -102,6 +102,23 @@ def late(row: ParcelLease) -> None:
     ParcelLease.objects.filter(pk=row.pk).update(lease_until=Now() - timedelta(seconds=1))
 
 
+def test_it_says_who_could_help(job: Job, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.KETTER_SPREAD_BYTES, settings.KETTER_SPREAD_WORKERS = GIB, 3
+    lender = JobLender(job, patience, lambda *_: None)
+    for idle, expected in ((0, 0), (2, 2), (9, 3)):
+        monkeypatch.setattr(lenders, "idle_workers", lambda idle=idle: idle)
+        assert lender.helpers(GIB, 1) == expected
+    settings.KETTER_SPREAD_BYTES = GIB + 1
+    assert lender.helpers(GIB, 1) == 0
+    settings.KETTER_SPREAD_BYTES = 1
+
+    def away() -> int:
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr(lenders, "idle_workers", away)
+    assert lender.helpers(GIB, 1) == 0
+
+
 def test_a_parcel_goes_out_and_its_proof_comes_back(lender: JobLender, told: list[str]) -> None:
     lender.offer(SITE, errands(4))
     row = took()
