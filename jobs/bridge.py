@@ -263,6 +263,12 @@ def failure(code: str, message: str) -> End:
     return End(Status.FAILED, code, message, EventLevel.ERROR, columns=columns)
 
 
+def end_of_outage(error: Exception) -> End:
+    """The end of an attempt that could not begin, or end, because the database was away."""
+    logger.warning("The database was away: %s", error)
+    return End(Status.RETRY_WAIT, "DATABASE_AWAY", "The database was away for a moment.")
+
+
 def end_of_bug(job: Job, bug: Exception) -> End:
     """The end of a job that one of our own mistakes stopped."""
     end = failure("INTERNAL", f"A bug stopped this job ({type(bug).__name__}: {bug}).")

@@ -217,7 +217,9 @@ class Job(models.Model):
             models.Index(fields=["queued_at"], name="job_waiting", condition=Q(status="queued")),
             # The claim asks: whose turn is it?
             models.Index(
-                fields=["-priority", "created_at"], name="job_turn", condition=Q(status="queued")
+                fields=["cancel_requested_at", "-priority", "created_at", "id"],
+                name="job_turn",
+                condition=Q(status="queued"),
             ),
             # The reaper asks: whose time has come?
             models.Index(

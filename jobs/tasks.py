@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import logging
 
+from django.db import InterfaceError, OperationalError
+
 import engine
 from jobs.attempts import job_claim, job_hand_back, job_lost
-from jobs.bridge import clear_after_end, end_of_bug, finish, transfer, worker_name
+from jobs.bridge import (
+    clear_after_end,
+    end_of_bug,
+    end_of_outage,
+    finish,
+    transfer,
+    worker_name,
+)
 from jobs.errors import HandedBack, Orphaned, StaleJob
 from jobs.helping import help_out
 from jobs.models import Job
@@ -43,6 +52,9 @@ def _attempt(job: Job) -> None:
         job_lost(job, reason=str(stop))
     except (engine.Replaced, StaleJob):
         raise
+    except (OperationalError, InterfaceError) as error:
+        # Amid a transfer it is put up with; this was before one began, or after.
+        finish(job, end_of_outage(error))
     except Exception as bug:
         finish(job, end_of_bug(job, bug))
         raise  # rq keeps the traceback.

@@ -13,7 +13,8 @@ from django.db import OperationalError
 import engine
 from engine import Phase
 from jobs import bridge, observer
-from jobs.attempts import attempt_record
+from jobs.attempts import attempt_record, bandwidth_share
+from jobs.life import job_move
 from jobs.models import Job, JobParcel
 from jobs.observer import JobObserver
 from jobs.services import job_cancel, job_create
@@ -94,6 +95,29 @@ def test_the_last_news_waits_for_the_database_too(
     job.refresh_from_db()
     (parcel,) = JobParcel.objects.filter(job=job)
     assert (job.status, parcel.state) == (Status.DONE, "published")
+
+
+def test_an_attempt_that_finds_no_database_as_it_begins_is_tried_again(
+    launch: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = bandwidth_share
+    outage = [OperationalError("the database is away")]
+
+    def away(job: Job) -> int:
+        if outage:
+            raise outage.pop()
+        return asked(job)
+
+    job = launch()
+    monkeypatch.setattr(observer, "bandwidth_share", away)
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert (job.status, job.error_code) == (Status.RETRY_WAIT, "DATABASE_AWAY")
+
+    job_move(job, Status.QUEUED, code="RETRIED", message="Its time has come.")
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert (job.status, job.attempt) == (Status.DONE, 2)
 
 
 def test_a_bug_after_a_broken_line_leaves_nothing_at_the_target(

@@ -10,6 +10,7 @@ from typing import Any
 import django_rq
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -20,6 +21,7 @@ from jobs.life import job_move
 from jobs.models import Job
 from jobs.services import job_cancel, job_create, job_pause, job_resume
 from jobs.states import FINAL, LIVE, Status
+from jobs.turns import waiting
 from portals.models import Portal
 from portals.services import portal_update
 from tests.factories import PortalFactory
@@ -304,3 +306,11 @@ def test_a_lost_job_is_the_first_to_write_there_again(
     assert job_claim(worker="w3") is None
     job_resume(paused, by=oscar)
     assert job_claim(worker="w3") == paused
+
+
+def test_an_index_has_the_jobs_in_their_turn(db: None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_sort = off")
+        plan = waiting().explain()
+    assert "using job_turn" in plan
+    assert "Sort" not in plan
