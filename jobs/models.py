@@ -51,6 +51,15 @@ class JobConflict(models.TextChoices):
     KEEP_BOTH = "keep-both", _("keep both")
 
 
+#: The columns of an order that hold one of a list of values.
+CHOICES: dict[str, type[models.TextChoices]] = {
+    "mode": JobMode,
+    "strategy": JobStrategy,
+    "verify": JobVerify,
+    "on_conflict": JobConflict,
+}
+
+
 class JobQuerySet(models.QuerySet["Job"]):
     """Named reads over jobs."""
 

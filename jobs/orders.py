@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from engine import BadRequest, check_filters
 from engine.transfer import archive_is_at_risk
 from jobs.errors import Problem
-from jobs.models import Job, JobConflict, JobMode, JobStrategy, JobVerify
+from jobs.models import CHOICES, Job
 from jobs.places import overlap_problem, path_problem, place_of, tidy
 from jobs.text import is_storable
 from jobs.turns import holder_of, target_of
@@ -35,12 +35,6 @@ ORDER_FIELDS = (
     "max_tries",
 )
 
-_CHOICES: dict[str, type[TextChoices]] = {
-    "mode": JobMode,
-    "strategy": JobStrategy,
-    "verify": JobVerify,
-    "on_conflict": JobConflict,
-}
 MAX_STREAMS, MAX_PATTERNS, MAX_PATTERN, MAX_KEY = 32, 200, 1024, 128
 #: From the least to the most that can be asked for.
 RANGES = {
@@ -60,7 +54,7 @@ def tidy_order(order: Job) -> None:
 def problems_of(order: Job) -> dict[str, Problem]:
     """Everything that is wrong with a job not yet launched, by field; nothing if it can be."""
     found = {
-        name: _choice_problem(getattr(order, name), choices) for name, choices in _CHOICES.items()
+        name: _choice_problem(getattr(order, name), choices) for name, choices in CHOICES.items()
     }
     for side in ("source", "target"):
         found[f"{side}_portal"] = _portal_problem(getattr(order, f"{side}_portal"))

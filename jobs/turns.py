@@ -14,7 +14,7 @@ from typing import NamedTuple
 from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from jobs.models import Job
+from jobs.models import CHOICES, Job
 from jobs.places import Place, overlaps, place_of
 from jobs.states import LIVE, Status
 from portals.endpoints import thawed
@@ -54,6 +54,11 @@ def obstacle(job: Job, now: Busy) -> str:
     """What a queued job has to wait for, as a sentence; empty if it may begin."""
     if job.cancel_requested_at:
         return ""  # It only clears away what it left.
+    for column, values in CHOICES.items():
+        if getattr(job, column) not in values.values:
+            return _("Waits for a worker of a newer version: this one does not know %(what)s.") % {
+                "what": f"{column} {getattr(job, column)}"
+            }
     mine = target_of(job)
     for other, place in now.held:
         if other.pk != job.pk and overlaps(mine, place):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from django.db.models import ProtectedError
 
+from engine.agent.journal import Journal
+from engine.agent.look import machine
+from jobs.models import Job
 from jobs.states import Status
 from portals.errors import PortalInUse
 from portals.services import portal_delete, portal_update
@@ -110,6 +114,40 @@ def test_a_portal_of_a_job_is_not_deleted(here: Here) -> None:
 
     assert refused == ["lab", "srvtrf"]
     here.judge(job)
+
+
+@pytest.mark.fault("+")
+def test_what_a_newer_version_has_launched_waits_for_a_worker_that_knows_it(here: Here) -> None:
+    """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
+    build_small(here.source, 40)
+    job = here.launch()
+    Job.objects.filter(pk=job.pk).update(strategy="entangled")
+
+    job = here.attempt(job)
+
+    assert (job.status, job.attempt) == (Status.QUEUED, 0)
+    assert "strategy entangled" in job.waits_for
+    Job.objects.filter(pk=job.pk).update(strategy="zip")  # As another worker reads it.
+    here.judge(here.attempt(job))
+
+
+@pytest.mark.fault("+")
+def test_a_newer_version_left_records_that_we_do_not_know(here: Here) -> None:
+    """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
+    build_small(here.source, 40)
+    job = here.attempt(here.launch(at="verify", meddle=lose_an_agent))
+    assert job.status == Status.RETRY_WAIT, job.error_message
+    (left,) = here.target.glob(".ketter-*.part")
+    folder = os.open(left, os.O_RDONLY)
+    journal = Journal(folder, machine())
+    journal.add({"entangled": 1, "list": 3}, b"what may be")
+    journal.close()
+    os.close(folder)
+
+    job = here.attempt(job)
+
+    here.judge(job)
+    assert job.plan["resumed"] > 0
 
 
 @pytest.mark.fault("+")
