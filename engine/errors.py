@@ -18,6 +18,7 @@ EngineError                 code, exit_code, retry
 ├── PermissionDenied
 ├── RootMissing
 ├── TargetExists
+├── DeliveredGone
 ├── TargetBusy
 ├── NoSpace
 ├── VerifyFailed
@@ -134,6 +135,8 @@ class SourceMissing(EngineError):
     """The source path does not exist."""
 
     code = "SOURCE_MISSING"
+    #: Whether the folder is there in which it should be.
+    folder_there = False
 
 
 class SourceChanged(EngineError):
@@ -151,9 +154,16 @@ class PermissionDenied(EngineError):
 
 
 class RootMissing(EngineError):
-    """The root folder at the target does not exist; only folders below it are made."""
+    """A portal's root folder does not exist; only folders below one at a target are made."""
 
     code = "ROOT_MISSING"
+    retry = NEEDS_PERSON
+
+
+class DeliveredGone(EngineError):
+    """An archive that was delivered is gone; what is left at the source was in it."""
+
+    code = "DELIVERED_GONE"
     retry = NEEDS_PERSON
 
 

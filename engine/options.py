@@ -105,6 +105,11 @@ def place(text: str, options: argparse.Namespace) -> Endpoint:
     if not text.startswith("ssh://"):
         if _SCHEME.match(text):
             raise errors.BadRequest(f"{text} is neither a path nor an ssh:// address")
+        if ":" in text.partition("/")[0]:
+            raise errors.BadRequest(
+                f"{text} looks like another host's: write ssh://[user@]host/path, "
+                "or ./… for a folder of that name here"
+            )
         tail = "/" if text.endswith("/") else ""
         return Endpoint("/", os.path.abspath(text).lstrip("/") + tail)
     match = _URL.fullmatch(text)

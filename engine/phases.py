@@ -55,6 +55,8 @@ class Transfer:
             if self._planning.has_work:
                 self._transfer()
                 self._publish()
+            elif self._planning.delivered:
+                self._proofs.tell(ParcelState.PUBLISHED)
             if self._request.mode is Mode.MOVE:
                 self._remove_source()
             report = self._report()
@@ -151,7 +153,6 @@ class Transfer:
             "publish_archive",
             name=session.archive_name,
             digest=self._archive_digest,
-            attempt=self._request.attempt,
             policy=self._request.on_conflict.value,
             keep=keeps,
         )
@@ -167,8 +168,8 @@ class Transfer:
         if there:
             self._session.refuse_same_place()
         self._removed = self._proofs.remove_source(there)
-        if not self._watch.failures_total:  # A later attempt takes this for "all is done".
-            self._proofs.tell(ParcelState.SOURCE_REMOVED)
+        self._watch.tell_what_stays()
+        self._proofs.tell(ParcelState.SOURCE_REMOVED)
         if self._session.staged:
             self._observer.phase(Phase.CLEANUP)
             self._session.clean(undo=False)

@@ -60,7 +60,7 @@ class Planning:
         session = self._session
         rules = self._rules(dry)
         self.chooser.choose(rules)
-        if self._held.delivered:
+        if self.delivered:
             for entries, digests in self._held.all():
                 self._is_proven(entries, digests)
             self.bytes_resumed = self.bytes_held
@@ -82,9 +82,14 @@ class Planning:
         self._tell_links()
 
     @property
+    def delivered(self) -> bool:
+        """Whether an earlier attempt has delivered all of it, in one archive."""
+        return bool(self._held.delivered)
+
+    @property
     def has_work(self) -> bool:
         """Whether there is anything to send, to publish or to clear away."""
-        if self._held.delivered:
+        if self.delivered:
             return False
         staged = self._session.staged
         return bool(self.planner.parcels or self.planner.last_parcels or self.resumed or staged)
@@ -121,6 +126,7 @@ class Planning:
             "resumed": self.resumed,
             "bytes_resumed": self.bytes_resumed,
             "streams": self.streams,
+            "one_file": bool(self._session.single),
             "round_trip_ms": round(self._session.round_trip * 1000, 1),
             "free_bytes": found["free"],
             "free_inodes": found["free_inodes"],

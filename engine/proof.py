@@ -90,7 +90,6 @@ class Proofs:
             self._session.target.ask(
                 "inside",
                 entries + self._spool.get(proven.digests),
-                attempt=self._session.request.attempt,
                 size=len(entries),
             )
 

@@ -106,7 +106,7 @@ class Session:
         found = self.source.ask("look", root=request.source.root, path=request.source.path)
         self.source_found = found
         if found["kind"] == "absent":
-            raise errors.SourceMissing(f"{found['real']} does not exist at the source")
+            raise self._source_missing(found)
         if found["kind"] == "other":
             raise errors.BadRequest(f"{found['real']} is neither a folder nor a file")
         if found["kind"] == "folder":
@@ -119,6 +119,15 @@ class Session:
                 xattrs=request.xattrs,
                 mode_bits=self._mode_bits,
             )
+
+    def _source_missing(self, found: Message) -> errors.EngineError:
+        root, path = self.request.source.root, self.request.source.path
+        if not found["has_root"]:  # It may be a disk that is not mounted.
+            return errors.RootMissing(f"the root {root} does not exist at the source")
+        error = errors.SourceMissing(f"{found['real']} does not exist at the source")
+        above = posixpath.dirname(path.rstrip("/"))
+        error.folder_there = self.source.ask("look", root=root, path=above)["kind"] == "folder"
+        return error
 
     def look_at_target(self) -> None:
         """Wait for the target and refuse what cannot work, changing nothing."""
@@ -210,8 +219,9 @@ class Session:
         lane.source.welcome()
         lane.target.welcome()
         place: dict[str, Any] = {"root": self.request.source.root, "path": self._source_path}
-        lane.source.tell("open", beside=lane.source.shares_with, **place)
-        beside = lane.target.shares_with
+        beside = lane.source.shares_with, self.source_found["machine"]
+        lane.source.tell("open", beside=beside, **place)
+        beside = lane.target.shares_with, self.target_found["machine"]
         lane.target.tell("stage", attach=True, beside=beside, **self._staging())
 
     @property

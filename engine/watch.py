@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Failures that are listed one by one; beyond that only their number is kept.
 LISTED_FAILURES = 1000
+#: Those that an event names.
+NAMED_FAILURES = 100
 PROGRESS_SECONDS = 0.5
 #: Warnings of one code that are told; the rest would say the same.
 TOLD_WARNINGS = 5
@@ -85,6 +87,14 @@ class Watch:
             files_failed=self.failures_total,
         )
         self._observer.progress(self._progress)
+
+    def tell_what_stays(self) -> None:
+        """What a move leaves at the source, for whoever has to end it when we cannot."""
+        if self.failures_total:
+            failures = [failure._asdict() for failure in self.failures[:NAMED_FAILURES]]
+            data = {"failures_total": self.failures_total, "failures": failures}
+            what = f"{self.failures_total} entries stay at the source"
+            self._observer.event("warning", "NOT_ALL_MOVED", what, data)
 
     def last(self) -> None:
         """Tell the counters once more, as they are at the end."""

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,8 +124,9 @@ def transfer(job: Job) -> End:
             observer.save()
             raise HandedBack("The worker was told to end, and its agents with it.") from error
         end = _end_after(job, error, observer)
-        if error.code == "SOURCE_MISSING":
-            end = moved_before(job, only_file=True) or end
+        if isinstance(error, engine.SourceMissing) and (earlier := moved_before(job, error)):
+            _discard(job, earlier, observer)
+            return earlier
         if getattr(error, "kept", False) and not _goes_on(end):
             _discard(job, end, observer)
     if job.attempt > 1 and end.status in {Status.CANCELLED, Status.FAILED}:
@@ -151,24 +153,31 @@ def _end_after(job: Job, error: engine.EngineError | PortalError, observer: JobO
     return failure(error.code, str(error))
 
 
-def moved_before(job: Job, *, only_file: bool = False) -> End | None:
+def moved_before(job: Job, error: engine.SourceMissing | None = None) -> End | None:
     """The end of a move that an earlier attempt had done, and was lost before it could say so.
 
-    The record says so of a source that is removed. Of the `only_file` that is no longer at
-    the source it is enough that it was published: nothing was left to do but to remove it.
+    The record says so of a source that is removed. Of one file that is not at the source any
+    more (`error`) it is enough that it was published: nothing was left to do but to remove it.
     """
     if job.mode != engine.Mode.MOVE or job.attempt == 1:
         return None
+    enough = {ParcelState.SOURCE_REMOVED}
+    if error is not None:
+        if not (error.folder_there and (job.plan or {}).get("one_file")):
+            return None
+        enough.add(ParcelState.PUBLISHED)
     last = job.parcels.exclude(manifest=None).aggregate(Max("attempt"))["attempt__max"]
     parcels = list(job.parcels.filter(attempt=last).values_list("state", "files", "bytes"))
-    files, size = sum(row[1] for row in parcels), sum(row[2] for row in parcels)
-    enough = {ParcelState.SOURCE_REMOVED} | ({ParcelState.PUBLISHED} if only_file else set())
-    if not parcels or {row[0] for row in parcels} - enough or (only_file and files != 1):
+    if not parcels or {row[0] for row in parcels} - enough:
         return None
+    files, size = sum(row[1] for row in parcels), sum(row[2] for row in parcels)
     message = f"Moved {files} files, {filesizeformat(size)}: attempt {last} had done all of it."
-    columns = {"files_done": files, "files_total": files, "bytes_done": size, "bytes_total": size}
-    data = {"files": files, "bytes": size, "mode": job.mode, "files_removed": files}
-    return End(Status.DONE, "DONE", message, data=data, columns=columns)
+    columns = {
+        "files_done": files, "files_total": files, "bytes_done": size, "bytes_total": size
+    }  # fmt: skip
+    data = {"files": files, "bytes": size, "mode": job.mode}
+    stays = job.events.filter(code="NOT_ALL_MOVED", attempt=last).order_by("seq").last()
+    return _end_with(message, data, columns, **(stays.data if stays else {}))
 
 
 def _goes_on(end: End) -> bool:
@@ -298,16 +307,25 @@ def end_of(report: engine.Report) -> End:
         "files_done": report.files,
         "bytes_done": report.bytes,
         "files_skipped": report.files_skipped,
-        "files_failed": report.failures_total,
     }
-    if report.status == "done":
+    failures = [failure._asdict() for failure in report.failures[:FAILURES_NAMED]]
+    return _end_with(message, data, columns, report.failures_total, failures)
+
+
+def _end_with(
+    message: str,
+    data: dict[str, Any],
+    columns: dict[str, Any],
+    failures_total: int = 0,
+    failures: Sequence[dict[str, str]] = (),
+) -> End:
+    """The end of a transfer that came to its end, with as many entries that were not delivered."""
+    columns = {**columns, "files_failed": failures_total}
+    if not failures_total:
         return End(Status.DONE, "DONE", message, data=data, columns=columns)
-    named = report.failures[:FAILURES_NAMED]
-    data["failures_total"] = report.failures_total
-    data["failures"] = [{"path": f.path, "code": f.code, "message": f.message} for f in named]
-    why = f"{report.failures_total} entries could not be delivered"
-    if named:
-        why += f"; the first is {named[0].path}: {named[0].message}"
+    data = {**data, "failures_total": failures_total, "failures": list(failures)}
+    why = f"{failures_total} entries could not be delivered"
+    if failures:
+        why += f"; the first is {failures[0]['path']}: {failures[0]['message']}"
     columns |= {"error_code": "PARTIAL", "error_message": why}
-    message = f"{message} {why}"
-    return End(Status.PARTIAL, "PARTIAL", message, EventLevel.WARNING, data, columns)
+    return End(Status.PARTIAL, "PARTIAL", f"{message} {why}", EventLevel.WARNING, data, columns)

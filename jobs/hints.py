@@ -12,6 +12,10 @@ _HINTS: dict[str, Promise] = {
         "Enter the credential's secret again, or bring its key back into KETTER_FIELD_KEYS, "
         "then resume the job."
     ),
+    "DELIVERED_GONE": _(
+        "What is left at the source was in that archive. Bring the archive back and resume the "
+        "job, or cancel the job and decide about the rest by hand."
+    ),
     "HOST_KEY_CHANGED": _(
         "Find out whether the host's key was replaced on purpose; if so, test the portal, compare "
         "the fingerprint and pin it, then resume the job."

@@ -15,40 +15,64 @@ from engine.agent.journal import Journal
 from engine.agent.publish import second_names
 from engine.agent.stage import digest_file
 from engine.agent.tree import Tree
-from engine.agent.wire import FILE, Entry
+from engine.agent.wire import FILE, AgentError, Entry, show
 
 #: Told of bytes that were read.
 Read = Callable[[int], None]
 
 
-def announce(journal: Journal, attempt: int, key: list[Any], digest: bytes) -> None:
+def announce(journal: Journal, key: list[Any], digest: bytes) -> None:
     """Put down for good that an archive (name, size, if beside another) takes its place now."""
-    journal.add({"delivered": key, "attempt": attempt}, digest)
+    journal.add({"delivered": key}, digest)
     journal.make_durable()
 
 
 def recall(
     journal: Journal, staging: Tree, target: Tree, read: Read
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """What an earlier attempt's archive holds, if it is delivered and still whole, to be told.
+    """What an earlier attempt's archive holds, if that was delivered, to be told.
 
     First `{"delivered": path}`, then `{"held": 0, "list": size}` with entries and digests.
+    DELIVERED_GONE if it is not there any more as it was: what is left of the source
+    is then no whole to begin anew with.
     """
-    places = [at for at, body in journal.records() if "delivered" in body]
-    if not places:
+    at, lists = _last(journal)
+    if at < 0:
         return
-    body = journal.record(places[-1])
+    body = journal.record(at)
     (name, size, both), digest = body["delivered"], body["blob"]
     if size_of(staging, name) >= 0:
-        return  # It had not taken its place yet.
+        journal.add({"delivered": None})  # It had not taken its place; it is made anew.
+        return
     found = find(target, name, size, digest, both, read, medium=True)
     if not found:
-        return
+        sentence = f"the archive {show(name)} was delivered, and is not there any more as it was"
+        raise AgentError("DELIVERED_GONE", sentence)
     yield {"delivered": found}, b""
-    inside = body["attempt"]
-    for at in [at for at, body in journal.records() if body.get("inside") == inside]:
-        body = journal.record(at)
+    for place in lists:
+        body = journal.record(place)
         yield {"held": 0, "list": body["list"]}, body["blob"]
+
+
+def has_left(journal: Journal, staged: Callable[[str], bool]) -> bool:
+    """Whether an archive has taken its place, so that nothing is written any more."""
+    at, _ = _last(journal)
+    return at >= 0 and not staged(journal.record(at)["delivered"][0])
+
+
+def _last(journal: Journal) -> tuple[int, list[int]]:
+    """Where the last archive is put down, -1 if none is, and where the lists of what it holds."""
+    last = -1
+    lists: list[int] = []
+    of_last: list[int] = []
+    for at, body in journal.records():
+        if "start" in body:
+            lists = []
+        elif "inside" in body:
+            lists.append(at)
+        elif "delivered" in body:
+            last, of_last = (at, lists) if body["delivered"] else (-1, [])
+    return last, of_last
 
 
 def find(

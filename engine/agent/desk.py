@@ -38,7 +38,7 @@ class Desk:
 
         Of its end ssh would say nothing: the connection stays, for us.
         """
-        self._beside = beside if self._lives(beside) else 0  # It may be at another machine.
+        self._beside = beside
 
     def all_live(self) -> bool:
         """Whether the agent lives that we have an eye on."""

@@ -8,8 +8,9 @@ body: a message as in `wire` (JSON, and after a NUL a blob). Records:
                                          then DIGEST bytes each (zeros: that one was not)
     {"file": key, "upto": n}             a large file is proven up to there; digest of it all
     {"file": key, "slice": [at, size]}   a slice of a large file is proven; digest of that
-    {"inside": attempt, "list": size}     what the archive of that attempt holds, as in "parcel"
-    {"delivered": key, "attempt": n}     that archive is about to take its place; see `delivered`
+    {"inside": 1, "list": size}          what the archive holds, as in "parcel"
+    {"delivered": key}                   that archive is about to take its place, see `delivered`;
+                                         or, null, it never has
     {"durable": n}                       all records before byte n are about bytes on the disk
     {"void": [path, ...]}                these are not there any more
 

@@ -26,9 +26,11 @@ class Looker:
         """Say what is at a place; see `look`."""
         return look(root, path, staging)
 
-    def do_open(self, root: str, path: str, blob: bytes, beside: int = 0) -> dict[str, Any]:
-        """Use a folder as the tree of the commands that follow; `beside` see `Desk.watch`."""
-        self._desk.watch(beside)
+    def do_open(
+        self, root: str, path: str, blob: bytes, beside: tuple[int, str] = (0, "")
+    ) -> dict[str, Any]:
+        """Use a folder as the tree of the commands that follow; `beside` see `neighbour`."""
+        self._desk.watch(neighbour(*beside))
         return {"made": self._desk.open(root, path, make=False)}
 
     def do_stat(self, path: str, blob: bytes) -> dict[str, Any]:
@@ -83,6 +85,11 @@ def look(root: str, path: str, staging: str) -> dict[str, Any]:
         "machine": machine(),
         "chain": _chain(real),
     }
+
+
+def neighbour(pid: int, at: str) -> int:
+    """The process to have an eye on, see `Desk.watch`; 0 if it is at another machine."""
+    return pid if at == machine() else 0
 
 
 def machine() -> str:

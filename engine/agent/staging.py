@@ -24,6 +24,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Iterator
 
+from engine.agent.delivered import has_left
 from engine.agent.journal import Journal
 from engine.agent.tree import Tree, remove_tree
 from engine.agent.wire import STAGING_PREFIX, STAGING_SUFFIX, AgentError
@@ -75,6 +76,10 @@ class Staging:
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
             _write(self._fd, "fence", str(self._attempt))
             left = self._take_over() if resume else False
+            if resume and not left and self._has_delivered():
+                # Nothing is written any more, whoever may still live; what is known stays.
+                left = True
+                os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
             mine = (f"a{self._attempt}.lock", f"a{self._attempt}" if left else "")
             for name in os.listdir(self._fd):
                 if (name[:1] == "a" and name not in mine) or (name == "journal" and not left):
@@ -152,6 +157,22 @@ class Staging:
             finally:
                 os.close(lock)
         return True
+
+    def _has_delivered(self) -> bool:
+        """Whether the archive of the transfer has left the tree in which it came."""
+        names = os.listdir(self._fd)
+        if "journal" not in names:
+            return False
+        trees = [name for name in names if name[:1] == "a" and name[1:].isdigit()]
+
+        def is_staged(name: str) -> bool:
+            return any(_is_there(self._fd, f"{tree}/{name}") for tree in trees)
+
+        journal = Journal(self._fd, self._machine)
+        try:
+            return has_left(journal, is_staged)
+        finally:
+            journal.close()
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
@@ -239,6 +260,14 @@ def _lock(fd: int, patience: float, how: int = fcntl.LOCK_EX) -> bool:
             if time.monotonic() >= until:
                 return False
         time.sleep(0.05)
+
+
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _write(folder: int, name: str, text: str) -> None:

@@ -13,7 +13,7 @@ from engine.agent.desk import Desk
 from engine.agent.finish import Finisher, give
 from engine.agent.inlet import Inlet
 from engine.agent.journal import Journal
-from engine.agent.look import machine
+from engine.agent.look import machine, neighbour
 from engine.agent.receiver import Receiver, Ways
 from engine.agent.stage import (
     digest_file,
@@ -72,7 +72,7 @@ class Target:
         resume: bool = False,
         announced: bool = False,
         label: str = "",
-        beside: int = 0,
+        beside: tuple[int, str] = (0, ""),
     ) -> dict[str, Any]:
         """Make and open the target folder and prepare the staging folder in it.
 
@@ -80,22 +80,24 @@ class Target:
         that `label` if it belongs to another worker. With `resume`
         what is left of an earlier attempt is told first. `fresh` says that the
         target folder was made for this transfer. If parcels are `announced`, by
-        `expect`, no others are taken. `beside` see `Desk.watch`.
+        `expect`, no others are taken. `beside` see `neighbour`.
         """
-        self._desk.watch(beside)
+        self._desk.watch(neighbour(*beside))
         made = self._desk.open(root, path, make=not attach)
         if announced:
             self._expected = deque()
         self._ways = Ways(*ways)
-        self._staging = Staging(self._desk.tree.fd, transfer_id, attempt, machine())
+        staging = Staging(self._desk.tree.fd, transfer_id, attempt, machine())
         left = False
         if attach:
-            self._staging.attach(label)
+            staging.attach(label)
         else:
-            made, left = self._staging.prepare(made, resume)
-        self._desk.is_over = self._staging.is_over
-        tree, journal = self._staged()
+            made, left = staging.prepare(made, resume)
+        tree, journal = _place_of(staging)
         self._ways = self._ways._replace(made_as=made_as(tree.fd))
+        # Only now: what comes behind a command that has failed must not be taken.
+        self._staging = staging
+        self._desk.is_over = staging.is_over
         if left:
             from engine.agent.resume import Survey
 
@@ -220,13 +222,13 @@ class Target:
             digest = digest_file(tree, entry, self._desk.read, medium=True).hex()
         return {"archive": digest}
 
-    def do_inside(self, attempt: int, size: int, blob: bytes) -> dict[str, Any]:
-        """Put down what the attempt's archive holds: a list of that size, and digests."""
-        self._staged()[1].add({"inside": attempt, "list": size}, blob)
+    def do_inside(self, size: int, blob: bytes) -> dict[str, Any]:
+        """Put down what the archive holds: a list of that size, and digests."""
+        self._staged()[1].add({"inside": 1, "list": size}, blob)
         return {}
 
     def do_publish_archive(
-        self, name: str, digest: str, attempt: int, policy: str, keep: bool, blob: bytes
+        self, name: str, digest: str, policy: str, keep: bool, blob: bytes
     ) -> dict[str, Any]:
         """Put the one archive into place, unless the same is there already.
 
@@ -237,7 +239,7 @@ class Target:
         assert self._staging
         both, raw = policy == "keep-both", bytes.fromhex(digest)
         size = delivered.size_of(tree, name)
-        delivered.announce(journal, attempt, [name, size, both], raw)
+        delivered.announce(journal, [name, size, both], raw)
         with self._staging.publishing():
             there = delivered.find(
                 self._desk.tree, name, size, raw, both, self._desk.read, self._ways.readback
@@ -286,7 +288,10 @@ class Target:
                 break  # Something is in it: it is not ours to remove any more.
 
     def _staged(self) -> tuple[Tree, Journal]:
-        staging = self._staging
-        if staging is None or staging.tree is None or staging.journal is None:
-            raise AgentError("AGENT_FAILED", "nothing is staged")
-        return staging.tree, staging.journal
+        return _place_of(self._staging)
+
+
+def _place_of(staging: Staging | None) -> tuple[Tree, Journal]:
+    if staging is None or staging.tree is None or staging.journal is None:
+        raise AgentError("AGENT_FAILED", "nothing is staged")
+    return staging.tree, staging.journal

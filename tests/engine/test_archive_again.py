@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from engine import Endpoint, Mode, OnConflict, Phase, Request, SilentObserver, S
 from engine.agent.delivered import announce, recall
 from engine.agent.journal import Journal
 from engine.agent.tree import Tree
+from engine.agent.wire import FILE, Entry, pack_entries, unpack_entries
 from tests.engine.interrupted import staging
 
 FILES = 30
@@ -113,19 +116,39 @@ def test_it_may_be_stopped_there_again_and_again(
     assert os.listdir(tmp_path / "day1") == []
 
 
-def test_an_archive_that_is_not_what_was_delivered_is_none(
-    stop_half_way: Callable[..., Request], tmp_path: Path
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_archive_that_is_not_there_as_it_was_needs_a_person(
+    gone: bool, stop_half_way: Callable[..., Request], tmp_path: Path
 ) -> None:
     request = stop_half_way()
     archive = tmp_path / "in" / "day1.zip"
-    data = bytearray(archive.read_bytes())
-    data[100] ^= 1
-    archive.write_bytes(data)
+    data = archive.read_bytes()
+    if gone:
+        archive.unlink()
+    else:
+        archive.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
 
-    with pytest.raises(engine.TargetExists):
+    with pytest.raises(engine.DeliveredGone):
         engine.run(request)
 
     assert len(os.listdir(tmp_path / "day1")) == FILES - 10 + 1
+    archive.write_bytes(data)
+    assert engine.run(request._replace(attempt=3)).status == "done"
+    assert os.listdir(tmp_path / "in") == ["day1.zip"]
+
+
+def test_it_is_known_though_the_first_attempts_agent_stands_still(
+    stop_half_way: Callable[..., Request], tmp_path: Path
+) -> None:
+    request = stop_half_way()
+    (left,) = staging(tmp_path / "in")
+    with (left / "a1.lock").open("rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+        report = engine.run(request)
+
+    assert (report.status, report.files) == ("done", FILES)
+    assert os.listdir(tmp_path / "in") == ["day1.zip"]
 
 
 def test_what_came_or_changed_since_stays_and_is_named(
@@ -160,23 +183,51 @@ def test_a_copy_that_finds_the_same_archive_is_a_success(
     assert (tmp_path / "in" / "day1.zip").stat().st_ino == before
 
 
-def test_an_archive_that_had_not_taken_its_place_is_made_anew(tmp_path: Path) -> None:
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[tuple[Journal, Tree, Tree]]:
+    """A journal, and the trees of an archive before and after it is published."""
     for name in ("staging", "target", "place"):
         (tmp_path / name).mkdir()
     staged, target, place = (
         os.open(tmp_path / name, os.O_RDONLY) for name in ("staging", "target", "place")
     )
     journal = Journal(place, "machine")
-    journal.start(1)
     journal.keep_durable(lambda: None)
-    announce(journal, 1, ["day1.zip", 7, False], b"d" * 32)
-    (tmp_path / "target" / "day1.zip").write_bytes(b"another")
-    (tmp_path / "staging" / "day1.zip").write_bytes(b"archive")
-
-    told = list(recall(journal, Tree(staged), Tree(target), lambda size: None))
-
-    assert told == []
+    trees = Tree(staged), Tree(target)
+    yield journal, *trees
+    for tree in trees:
+        tree.close()
     journal.close()
+    os.close(place)
+
+
+def recalled(place: tuple[Journal, Tree, Tree]) -> list[str]:
+    """The files of the archive that is recalled; nothing if none is."""
+    told = list(recall(*place, lambda size: None))
+    return [entry.path for head, blob in told[1:] for entry in unpack_entries(blob[: head["list"]])]
+
+
+def put_down(journal: Journal, *names: str) -> None:
+    """A run that is about to publish its archive."""
+    journal.start(1)
+    blob = pack_entries(Entry(name, FILE, 1, 2, 0o644, 3) for name in names)
+    journal.add({"inside": 1, "list": len(blob)}, blob + bytes(32 * len(names)))
+    announce(journal, ["day1.zip", 7, False], hashlib.sha256(b"archive").digest())
+
+
+def test_an_archive_that_had_not_taken_its_place_is_made_anew(
+    place: tuple[Journal, Tree, Tree], tmp_path: Path
+) -> None:
+    """By runs of one number, as the command line has them: the second one without a file."""
+    staged = tmp_path / "staging" / "day1.zip"
+    put_down(place[0], "a", "b")
+    staged.write_bytes(b"archive")
+    assert recalled(place) == []
+    staged.unlink()  # As a survey does, before a second run is stopped.
+    assert recalled(place) == []
+    put_down(place[0], "a")
+    (tmp_path / "target" / "day1.zip").write_bytes(b"archive")
+    assert recalled(place) == ["a"]
 
 
 @pytest.mark.parametrize("policy", OVERWRITES)

@@ -15,7 +15,7 @@ import engine
 from engine import Endpoint, HardLinks, Phase, SilentObserver, carry
 from engine.links import Link
 from engine.session import Lane, Session
-from tests.engine.conftest import Run
+from tests.engine.conftest import Plant, Run
 from tests.engine.exactness import through
 from tests.engine.interrupted import MIB, build_large, build_many, staged, whole
 from tests.rig import sshd as rig
@@ -131,6 +131,34 @@ def test_a_stream_that_comes_to_another_place_gives_back_what_it_was_to_carry(
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
     refused = [message for code, message in watch.said if code == "STREAM_REFUSED"]
     assert len(refused) == 2
+
+
+ATTACHING_FAILS = """
+import os
+_open = os.open
+def fails(path, flags, *args, **options):
+    if flags & os.O_EXCL and args == (0o755,):
+        try:
+            _open("{mark}", os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            raise OSError(5, "Input/output error") from None
+    return _open(path, flags, *args, **options)
+os.open = fails
+"""
+
+
+def test_a_stream_that_fails_late_has_taken_nothing(
+    tmp_path: Path, run: Run, sshd: Sshd, plant: Plant
+) -> None:
+    build(tmp_path / "a")
+    plant(ATTACHING_FAILS.replace("{mark}", str(tmp_path / "first")))
+    watch = Watch()
+
+    report = run(watch, target=Endpoint(str(tmp_path), "b", through(sshd)), streams=3)
+
+    assert (report.status, report.streams) == ("done", 1)
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+    assert [code for code, _ in watch.said].count("STREAM_REFUSED") == 2
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
+import engine
+from engine import Phase
+from jobs import bridge, tasks
+from jobs.attempts import job_lost
 from jobs.models import Job
+from jobs.observer import JobObserver
 from jobs.orders import problems_of
 from jobs.states import Status
+from jobs.tasks import run_job
 from tests.factories import JobFactory, PortalFactory
 from tests.faults.crew import Stage
+from tests.faults.here import Here
 from tests.faults.killpoints import FINISH, VICTIMS
 from tests.faults.oracle import Oracle, whole
 from tests.faults.test_kill_points import cases
@@ -88,29 +95,129 @@ def test_whoever_is_killed_there_is_one_whole_archive(mode: str, victim: str, st
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("strategy", ["auto", "archive"])
 @pytest.mark.parametrize("point", ["remove_source", FINISH])
-def test_a_move_of_one_file_that_is_gone_already_is_done(point: str, stage: Stage) -> None:
+def test_a_move_of_one_file_that_is_gone_already_is_done(
+    point: str, strategy: str, stage: Stage
+) -> None:
     def build(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"one file")
 
-    job = stage.launch("only.mov", build, failpoint=f"{point}:worker", mode="move")
+    job = stage.launch(
+        "only.mov", build, failpoint=f"{point}:worker", mode="move", strategy=strategy
+    )
     oracle = stage.oracles.pop(job)
+    stage.crew.start(1)
     if point == "remove_source":
         # As if it had been killed right after it had removed the file.
-        stage.crew.start(1)
         stage.watch(lambda: Job.objects.filter(pk=job.pk, attempt=1, phase="remove_source"))
         oracle.source.unlink(missing_ok=True)
-    else:
-        stage.crew.start(1)
 
     stage.wait(job)
 
     job.refresh_from_db()
     assert (job.status, job.attempt, job.files_done, job.bytes_done) == (Status.DONE, 2, 1, 8)
-    assert oracle.target.read_bytes() == b"one file"
+    if strategy == "archive":
+        with zipfile.ZipFile(oracle.target / "only.mov.zip") as read:
+            assert read.read("only.mov") == b"one file"
+    else:
+        assert oracle.target.read_bytes() == b"one file"
     assert not oracle.source.exists()
     oracle.no_debris()
+
+
+def stop_at(phase: Phase, times: int = 1) -> type[JobObserver]:
+    """An observer of a job that loses its line so many times as a phase begins."""
+    left = [times]
+
+    class Stopped(JobObserver):
+        def phase(self, now: Phase) -> None:
+            super().phase(now)
+            if now is phase and left[0]:
+                left[0] -= 1
+                raise engine.ConnectionLost("the line was cut")
+
+    return Stopped
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_move_of_one_file_that_is_stopped_twice_is_done(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.source.mkdir(parents=True)
+    (here.source / "one").write_bytes(b"one file")
+    monkeypatch.setattr(bridge, "JobObserver", stop_at(Phase.REMOVE_SOURCE, 2))
+    job = here.launch(mode="move", strategy="archive", source_path=f"{here.source.name}/one")
+    for _ in range(2):
+        job = here.attempt(job)
+        assert job.status == Status.RETRY_WAIT, job.error_message
+    (here.source / "one").unlink()  # As if it had been stopped a moment later.
+
+    job = here.attempt(job)
+
+    assert (job.status, job.files_done) == (Status.DONE, 1), job.error_message
+    assert [path.name for path in here.target.iterdir()] == ["one.zip"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("vanishes", ["root", "folder"])
+def test_a_source_that_vanishes_as_a_whole_is_not_done(
+    vanishes: str, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unmounted disk; or a folder with one file, of which a move leaves the folder."""
+    here.source.mkdir(parents=True)
+    (here.source / "one").write_bytes(b"one file")
+    monkeypatch.setattr(bridge, "JobObserver", stop_at(Phase.REMOVE_SOURCE))
+    path = here.source.name if vanishes == "folder" else f"{here.source.name}/one"
+    job = here.attempt(here.launch(mode="move", source_path=path))
+    assert job.status == Status.RETRY_WAIT, job.error_message
+    gone = here.source if vanishes == "folder" else here.source.parent
+    gone.rename(gone.with_name("away"))
+
+    job = here.attempt(job)
+
+    expected = {
+        "folder": (Status.FAILED, "SOURCE_MISSING"),
+        "root": (Status.NEEDS_ATTENTION, "ROOT_MISSING"),
+    }
+    assert (job.status, job.error_code) == expected[vanishes]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("policy", ["fail", "keep-both"])
+@pytest.mark.parametrize("strategy", ["auto", "archive"])
+def test_what_a_lost_attempt_left_at_the_source_is_on_record(
+    strategy: str, policy: str, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is killed between the end of the engine and the record."""
+    build_small(here.source, 10)
+
+    class Changing(JobObserver):
+        def phase(self, now: Phase) -> None:
+            super().phase(now)
+            if now is Phase.REMOVE_SOURCE:
+                changed.write_bytes(b"changed")
+
+    def killed(*_: object) -> None:
+        raise engine.Replaced("as if it were killed here")
+
+    changed = next(here.source.rglob("*.dpx"))
+    monkeypatch.setattr(bridge, "JobObserver", Changing)
+    job = here.launch(mode="move", strategy=strategy, on_conflict=policy)
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "finish", killed)
+        patch.setattr(tasks, "clear_after_end", lambda job: None)
+        run_job(str(job.pk))
+    job.refresh_from_db()
+    job = job_lost(job, reason="killed")
+
+    job = here.attempt(job)
+
+    assert (job.status, job.files_done, job.files_failed) == (Status.PARTIAL, 10, 1)
+    assert changed.name in job.error_message
+    assert changed.read_bytes() == b"changed"
+    assert not list(here.target.rglob("*(2)*")) + list(here.target.rglob(".ketter*"))
 
 
 def verdict(stage: Stage, job: Job) -> str:
