@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: As many failures are named in the last event; the total is always given.
 FAILURES_NAMED = 100
+#: Seconds between tries to clear away what has arrived, over a line that breaks.
+CLEARING_WAITS = (1.0, 2.0, 4.0)
 
 
 def worker_name() -> str:
@@ -106,8 +108,8 @@ def transfer(job: Job) -> End:
         if job.cancel_requested_at:
             return _clear_away(job, observer)
         if earlier := moved_before(job):
-            engine.discard(request_for(job), observer.alive)
-            return earlier
+            _discard(job, earlier, observer)
+            return _with_what_is_left(earlier)
         end = end_of(engine.run(request_for(job), observer))
     except engine.Replaced:
         raise
@@ -126,15 +128,14 @@ def transfer(job: Job) -> End:
         end = _end_after(job, error, observer)
         if isinstance(error, engine.SourceMissing) and (earlier := moved_before(job, error)):
             _discard(job, earlier, observer)
-            return earlier
+            return _with_what_is_left(earlier)
         if getattr(error, "kept", False) and not _goes_on(end):
             _discard(job, end, observer)
-    if job.attempt > 1 and end.status in {Status.CANCELLED, Status.FAILED}:
-        _discard(
-            job, end, observer
-        )  # It may have ended before it came to what earlier attempts left.
+    if end.status in {Status.CANCELLED, Status.FAILED} and (job.attempt > 1 or observer.left):
+        # It may have ended before it came to what earlier attempts left.
+        _discard(job, end, observer)
     observer.settle()
-    return end
+    return _with_what_is_left(end)
 
 
 def _end_after(job: Job, error: engine.EngineError | PortalError, observer: JobObserver) -> End:
@@ -188,26 +189,44 @@ def _goes_on(end: End) -> bool:
 
 
 def _discard(job: Job, end: End, observer: JobObserver | None = None) -> None:
-    """Remove what a job has left at the target to go on from: it will not go on from that."""
-    try:
-        # Of the target alone: that the source cannot be used must not keep us from it.
-        place = endpoint_for(_portals_of(job)[1], job.target_path)
-        request = engine.Request(place, place, job.id.hex, job.attempt)
-        engine.discard(request, observer.alive if observer else lambda: None)
-    except engine.Replaced:
-        raise
-    except (engine.EngineError, PortalError) as error:
-        end.data["left"] = f"What had arrived stays in a hidden folder at the target: {error}"
+    """Remove what a job has left at the target to go on from: it will not go on from that.
+
+    A line that broke is tried again; a host that does not answer is not waited for.
+    """
+    alive = observer.alive if observer else lambda: None
+    for wait in (*CLEARING_WAITS, 0.0):
+        try:
+            # Of the target alone: that the source cannot be used must not keep us from it.
+            place = endpoint_for(_portals_of(job)[1], job.target_path)
+            engine.discard(engine.Request(place, place, job.id.hex, job.attempt), alive)
+            return
+        except engine.Replaced:
+            raise
+        except (engine.EngineError, PortalError) as error:
+            passes = error.retry == TRANSIENT and not isinstance(error, engine.HostUnreachable)
+            if not (passes and wait) or is_told_to_end():
+                left = f"What had arrived stays in a hidden folder at the target: {error}"
+                end.data["left"] = left
+                return
+        alive()
+        time.sleep(wait)
+
+
+def _with_what_is_left(end: End) -> End:
+    """An end that says so if something stays at the target."""
+    if "left" not in end.data:
+        return end
+    end = replace(end, message=f"{end.message} {end.data['left']}")
+    if end.status is Status.CANCELLED:
+        end = replace(end, code="STAGING_LEFT", level=EventLevel.WARNING)
+    return end
 
 
 def _clear_away(job: Job, observer: JobObserver) -> End:
     """End a job that was cancelled between two attempts, leaving nothing of it."""
-    end = End(Status.CANCELLED, "CANCELLED", "The job was cancelled; what had arrived is removed.")
+    end = End(Status.CANCELLED, "CANCELLED", "The job was cancelled; what had arrived is cleared.")
     _discard(job, end, observer)
-    if "left" not in end.data:
-        return end
-    message = f"Cancelled. {end.data['left']}"
-    return End(Status.CANCELLED, "STAGING_LEFT", message, EventLevel.WARNING)
+    return _with_what_is_left(end)
 
 
 def clear_after_end(job: Job) -> None:

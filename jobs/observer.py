@@ -75,6 +75,8 @@ class JobObserver:
         self._notes: list[Note] = []
         self._parcels: dict[int, engine.ParcelReport] = {}
         self._columns: dict[str, Any] = {}
+        #: Whether the engine could not clear away what has arrived.
+        self.left = False
         self._renewed = time.monotonic()
         self._looked = self._asked = 0.0
         self._rate = bandwidth_share(job)
@@ -144,6 +146,9 @@ class JobObserver:
 
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
         """Keep an event for the next look."""
+        if code == "STAGING_LEFT":
+            self.left = True  # It is tried again, and said with the end if that fails, too.
+            return
         self._notes.append(Note(code, message, level, data, timezone.now(), self._phase))
 
     def _tell(self, level: str, code: str, message: str) -> None:
