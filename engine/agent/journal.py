@@ -163,8 +163,9 @@ class Journal:
     def proven(body: dict[str, Any], only: str = "") -> Iterator[tuple[Entry, bytes]]:
         """The entries, or `only` those of a kind, that a parcel's record proves, with digests."""
         blob, size = body["blob"], body["list"]
+        entries = unpack_entries(blob[:size], only)  # First: it finds what is damaged.
         places = (at for at, kind in enumerate(kinds_of(blob)) if not only or kind == only)
-        for index, entry in zip(places, unpack_entries(blob[:size], only)):
+        for index, entry in zip(places, entries):
             at = size + index * DIGEST
             digest = blob[at : at + DIGEST]
             if digest != NO_DIGEST:

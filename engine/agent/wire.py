@@ -210,7 +210,7 @@ def unpack_entries(data: bytes, only: str = "") -> list[Entry]:
 
 
 def kinds_of(data: bytes) -> str:
-    """The kinds of the entries that were packed, a letter each."""
+    """The kinds of the entries that were packed, a letter each; unpacked before, it is in order."""
     (count,) = struct.unpack_from("<I", data)
     return data[_LIST.size : _LIST.size + count].decode("ascii")
 

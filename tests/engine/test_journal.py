@@ -14,6 +14,7 @@ import pytest
 from engine.agent import journal as journals
 from engine.agent.journal import Journal
 from engine.agent.staging import Staging
+from engine.agent.wire import FOLDER, AgentError
 from tests.engine.command import wait_until
 from tests.engine.staged import Place
 
@@ -206,3 +207,11 @@ def test_several_agents_write_whole_records(place: Place) -> None:
         assert [one for one in found if one // 1000 == number] == sorted(
             one for one in found if one // 1000 == number
         )
+
+
+@pytest.mark.parametrize("only", ["", FOLDER])
+@pytest.mark.parametrize("blob", [b"", b"\0\0", b"\xff" * 40])
+def test_a_record_whose_list_is_damaged_proves_nothing(blob: bytes, only: str) -> None:
+    """Found by fuzzing."""
+    with pytest.raises(AgentError, match="damaged"):
+        list(Journal.proven({"blob": blob, "list": len(blob)}, only))
