@@ -51,6 +51,7 @@ def test_it_says_what_it_did_in_json_and_in_words(tmp_path: Path) -> None:
         (["--from", "", "--to", "{tmp}/b", "--mode", "move"], 2, "BAD_REQUEST"),
         (["--from", "{tmp}/a", "--to", ""], 2, "BAD_REQUEST"),
         (["--from", "{tmp}/a", "--to", "ftp://host/b"], 2, "BAD_REQUEST"),
+        (["--from", "{tmp}/a", "--to", "me@host:/b"], 2, "BAD_REQUEST"),
         (["--from", "{tmp}/a", "--to", "ssh://host.invalid/b", "--ssh-config", "none"], 2, ""),
         (["--from", "{tmp}/a", "--to", "ssh://host.invalid/b", "--identity", "none"], 2, ""),
     ],
