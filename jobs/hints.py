@@ -13,8 +13,8 @@ _HINTS: dict[str, Promise] = {
         "then resume the job."
     ),
     "DELIVERED_GONE": _(
-        "What is left at the source was in that archive. Bring the archive back and resume the "
-        "job, or cancel the job and decide about the rest by hand."
+        "What is left at the source was in that archive. Cancel the job and decide by hand; or "
+        "bring the archive back, then resume the job."
     ),
     "HOST_KEY_CHANGED": _(
         "Find out whether the host's key was replaced on purpose; if so, test the portal, compare "

@@ -133,7 +133,8 @@ def digests_of(
 def made_as(fd: int) -> int:
     """The bits of a mode that a new file in a folder gets if it asks for them; 0 if not even these.
 
-    A default ACL of the target's folder may take bits away, and so may a file system.
+    A default ACL of the target's folder may take bits away, and so may a file system. Never tried
+    in the tree that is published: another stream may be counting what is there.
     """
     name = f".{os.getpid():x}"
     probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755, dir_fd=fd)

@@ -111,6 +111,11 @@ class Staging:
         self.tree = Tree(os.open(f"a{self._attempt}", _FOLDER, dir_fd=self._fd))
         self.journal = Journal(self._fd, self._machine)
 
+    @property
+    def fd(self) -> int:
+        """The staging folder itself."""
+        return self._open()
+
     def is_over(self) -> bool:
         """Whether another agent wants our place: a slow line may go on feeding us for long."""
         for whose in {str(self._attempt), f"{self._attempt}-{self._label}"}:

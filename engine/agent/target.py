@@ -94,7 +94,7 @@ class Target:
         else:
             made, left = staging.prepare(made, resume)
         tree, journal = _place_of(staging)
-        self._ways = self._ways._replace(made_as=made_as(tree.fd))
+        self._ways = self._ways._replace(made_as=made_as(staging.fd))
         # Only now: what comes behind a command that has failed must not be taken.
         self._staging = staging
         self._desk.is_over = staging.is_over

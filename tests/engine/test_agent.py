@@ -16,7 +16,8 @@ import pytest
 
 import engine
 from engine import Endpoint, bundle, ssh
-from engine.agent import staging
+from engine.agent import desk, staging
+from engine.agent import target as targets
 from engine.agent.staging import Staging
 from engine.agent.tree import resolve
 from engine.agent.wire import MAGIC, AgentError
@@ -249,3 +250,21 @@ def test_a_label_is_no_path(target: int, label: str) -> None:
     place(target, 1).prepare([])
     with pytest.raises(AgentError, match="letters and digits"):
         place(target, 1).attach(label)
+
+
+def test_what_modes_files_get_is_not_tried_where_all_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second stream that is let in while the first one publishes would be a file too many."""
+    tried: list[str] = []
+
+    def try_it(fd: int) -> int:
+        tried.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        return 0
+
+    monkeypatch.setattr(targets, "made_as", try_it)
+    end = targets.Target(desk.Desk())
+
+    end.do_stage(str(tmp_path), "b", "test", 1, [False, False, False], b"")
+
+    assert tried == [".ketter-test.part"]

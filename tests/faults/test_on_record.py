@@ -12,6 +12,7 @@ from django.db import OperationalError
 
 import engine
 from engine import Phase
+from engine.session import Session
 from jobs import bridge, observer
 from jobs.attempts import attempt_record, bandwidth_share
 from jobs.life import job_move
@@ -186,3 +187,46 @@ def test_a_worker_that_clears_away_for_long_keeps_its_lease(
     assert job.status == Status.CANCELLED
     assert len(renewed) >= 2
     assert renewed == sorted(set(renewed))
+
+
+class CancelledAtTheEnd(JobObserver):
+    """An observer of a job that is cancelled when all has arrived."""
+
+    def phase(self, phase: Phase) -> None:
+        """Cancel it."""
+        super().phase(phase)
+        if phase is Phase.PUBLISH:
+            raise engine.Cancelled("cancelled")
+
+
+@pytest.mark.parametrize(("breaks", "code"), [(2, "CANCELLED"), (9, "STAGING_LEFT")])
+def test_clearing_away_is_tried_again_over_a_line_that_breaks(
+    launch: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    breaks: int,
+    code: str,
+) -> None:
+    left = [breaks]
+
+    def over_a_bad_line(how: Callable[..., None]) -> Callable[..., None]:
+        def attempt(*args: Any) -> None:
+            if left[0]:
+                left[0] -= 1
+                raise engine.ConnectionLost("the line was cut")
+            how(*args)
+
+        return attempt
+
+    monkeypatch.setattr(engine, "discard", over_a_bad_line(engine.discard))
+    monkeypatch.setattr(Session, "clean_anew", over_a_bad_line(Session.clean_anew))
+    monkeypatch.setattr(bridge, "CLEARING_WAITS", (0.01, 0.01))
+    monkeypatch.setattr(bridge, "JobObserver", CancelledAtTheEnd)
+
+    job = launch()
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    codes = list(job.events.order_by("seq").values_list("code", flat=True))
+    assert (job.status, codes[-1]) == (Status.CANCELLED, code)
+    assert codes.count("STAGING_LEFT") == (code == "STAGING_LEFT")
+    assert bool(list((tmp_path / "srvtrf").iterdir())) == (code == "STAGING_LEFT")

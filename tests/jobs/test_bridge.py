@@ -13,7 +13,6 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 import engine
-from engine.session import Session
 from engine.types import ParcelKind, ParcelReport, ParcelState, Phase, Progress
 from jobs import bridge
 from jobs import observer as observing
@@ -272,46 +271,6 @@ def test_a_job_cancelled_after_its_worker_died_leaves_nothing(
     job.refresh_from_db()
     assert (job.status, codes(job)[-1]) == (Status.CANCELLED, "CANCELLED")
     assert [path.name for path in root.rglob("*")] == ["out", "older"]
-
-
-class CancelledAtTheEnd(JobObserver):
-    """An observer of a job that is cancelled when all has arrived."""
-
-    def phase(self, phase: Phase) -> None:
-        super().phase(phase)
-        if phase is Phase.PUBLISH:
-            raise engine.Cancelled("cancelled")
-
-
-@pytest.mark.parametrize(("breaks", "code"), [(2, "CANCELLED"), (9, "STAGING_LEFT")])
-def test_clearing_away_is_tried_again_over_a_line_that_breaks(
-    launched: Callable[..., Job],
-    monkeypatch: pytest.MonkeyPatch,
-    srvtrf: Portal,
-    breaks: int,
-    code: str,
-) -> None:
-    left = [breaks]
-
-    def over_a_bad_line(how: Callable[..., None]) -> Callable[..., None]:
-        def attempt(*args: Any) -> None:
-            if left[0]:
-                left[0] -= 1
-                raise engine.ConnectionLost("the line was cut")
-            how(*args)
-
-        return attempt
-
-    monkeypatch.setattr(engine, "discard", over_a_bad_line(engine.discard))
-    monkeypatch.setattr(Session, "clean_anew", over_a_bad_line(Session.clean_anew))
-    monkeypatch.setattr(bridge, "CLEARING_WAITS", (0.01, 0.01))
-    monkeypatch.setattr(bridge, "JobObserver", CancelledAtTheEnd)
-
-    job = launched()
-
-    assert (job.status, codes(job)[-1]) == (Status.CANCELLED, code)
-    assert codes(job).count("STAGING_LEFT") == (code == "STAGING_LEFT")
-    assert bool(tree(Path(srvtrf.root_path))) == (code == "STAGING_LEFT")
 
 
 def test_it_stops_silently_when_replaced(meddled: Callable[..., Job]) -> None:
