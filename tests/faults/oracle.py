@@ -80,7 +80,7 @@ class Oracle:
 
     def glance(self) -> None:
         """1, 2, 7: what must be true at any moment, also while the job runs."""
-        held = _names(self.source)
+        held = names_below(self.source)
         arrived = snapshot_of_final(self.target)
         for path, entry in arrived.items():
             if entry.kind == "folder" or path in self.there:
@@ -212,7 +212,7 @@ def _manifests(job: Job) -> Iterator[tuple[int, bytes, str, str]]:
             yield parcel.attempt, os.fsencode(record["path"]), record["sha256"], parcel.state
 
 
-def _names(root: Path) -> set[bytes]:
+def names_below(root: Path) -> set[bytes]:
     """The paths of all entries below a folder."""
     base = os.fsencode(root)
     return {
