@@ -75,18 +75,16 @@ class Held:
         stale: Callable[[list[Entry]], None],
     ) -> None:
         """After the scan: hand out what was struck out, and what the source has no more."""
-        for block, size in self._parcels:
-            blob = self._spool.get(block)
+        for entries, proofs in self.all():
             there: list[Entry] = []
             digests: list[bytes] = []
             gone: list[Entry] = []
-            for index, entry in enumerate(unpack_entries(blob[:size])):
+            for index, entry in enumerate(entries):
                 if _key(entry) in self._waiting:
                     gone.append(entry)
                     continue
-                at = size + index * DIGEST
                 there.append(entry)
-                digests.append(blob[at : at + DIGEST])
+                digests.append(proofs[index * DIGEST : (index + 1) * DIGEST])
             if there:
                 found(there, digests)
             if gone:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Failures that are listed one by one; beyond that only their number is kept.
 LISTED_FAILURES = 1000
-#: Those that an event names.
+#: Those that an event names; the total is always given.
 NAMED_FAILURES = 100
 PROGRESS_SECONDS = 0.5
 #: Warnings of one code that are told; the rest would say the same.

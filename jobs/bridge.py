@@ -17,6 +17,7 @@ from django.template.defaultfilters import filesizeformat
 
 import engine
 from engine.errors import NEEDS_PERSON, TRANSIENT
+from engine.watch import NAMED_FAILURES
 from jobs.attempts import bandwidth_share, job_wait, stop_requested
 from jobs.choices import ParcelState
 from jobs.errors import HandedBack, Paused
@@ -33,8 +34,6 @@ from portals.services import portal_mark
 
 logger = logging.getLogger(__name__)
 
-#: As many failures are named in the last event; the total is always given.
-FAILURES_NAMED = 100
 #: Seconds between tries to clear away what has arrived, over a line that breaks.
 CLEARING_WAITS = (1.0, 2.0, 4.0)
 
@@ -327,7 +326,7 @@ def end_of(report: engine.Report) -> End:
         "bytes_done": report.bytes,
         "files_skipped": report.files_skipped,
     }
-    failures = [failure._asdict() for failure in report.failures[:FAILURES_NAMED]]
+    failures = [failure._asdict() for failure in report.failures[:NAMED_FAILURES]]
     return _end_with(message, data, columns, report.failures_total, failures)
 
 

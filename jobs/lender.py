@@ -49,8 +49,9 @@ class JobLender:
 
     def helpers(self, size: int, streams: int) -> int:
         """How many workers wait for work that may help; none while Redis is away."""
+        room = self._room(size, streams)
         try:
-            return min(self._room(size, streams), idle_workers())
+            return min(room, idle_workers()) if room else 0
         except RedisError as error:
             logger.warning("Job %s: nobody knows who could help: %s", self._job.pk, error)
             return 0

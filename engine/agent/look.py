@@ -89,7 +89,7 @@ def look(root: str, path: str, staging: str) -> dict[str, Any]:
 
 def neighbour(pid: int, at: str) -> int:
     """The process to have an eye on, see `Desk.watch`; 0 if it is at another machine."""
-    return pid if at == machine() else 0
+    return pid if pid and at == machine() else 0
 
 
 def machine() -> str:

@@ -118,11 +118,8 @@ class Staging:
 
     def is_over(self) -> bool:
         """Whether another agent wants our place: a slow line may go on feeding us for long."""
-        for whose in {str(self._attempt), f"{self._attempt}-{self._label}"}:
-            with suppress(OSError):
-                os.stat(f"a{whose}.end", dir_fd=self._fd)
-                return True
-        return False
+        whose = {str(self._attempt), f"{self._attempt}-{self._label}"}
+        return any(_is_there(self._fd, f"a{name}.end") for name in whose)
 
     def shut_out(self, label: str) -> None:
         """Have a helper's agent end, and return when it can write no more.
