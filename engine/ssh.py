@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -16,6 +17,7 @@ CONNECT_SECONDS = 15
 _ASKPASS = os.path.join(os.path.dirname(__file__), "askpass.sh")
 _ALIAS = "ketter-pinned"
 _PREFIX = "ketter-ssh-"
+_LOCK = "lock"
 
 _OPTIONS = {
     "StrictHostKeyChecking": "yes",
@@ -77,16 +79,10 @@ class SshFiles:
         self._beside = beside
         #: Whether the connection is another one's.
         self.is_shared = False
-        sweep()
-        # It takes the name that others sweep only once it is locked, and holds the lock
-        # as long as we live: so they can tell what a killed worker left.
-        place, name = _temporary_folder(), f"{_PREFIX}{os.urandom(8).hex()}"
-        unlocked = os.path.join(place, f".{name}")
-        os.mkdir(unlocked, 0o700)
-        self._lock = os.open(os.path.join(unlocked, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.folder = os.path.join(place, name)
-        os.rename(unlocked, self.folder)
+        # What others left must not stop us; a worker's own look says what cannot be removed.
+        with contextlib.suppress(OSError):
+            sweep()
+        self.folder, self._lock = _own_folder()
         self.log = os.path.join(self.folder, "log")
         self.socket = os.path.join(self.folder, "mux")
 
@@ -209,10 +205,44 @@ def _text_of(path: str) -> str:
         return ""
 
 
-def _remove_folder(folder: str) -> None:
-    """Remove a private folder of ours with the files in it, as far as it is there."""
+def _own_folder() -> tuple[str, int]:
+    """Make a private folder; returns it and the lock that we hold on it as long as we live.
+
+    By the lock others tell it from what a killed worker left. One that they took for such
+    before it was locked is left to them, and another one made.
+    """
+    while True:
+        folder = os.path.join(_temporary_folder(), f"{_PREFIX}{os.urandom(8).hex()}")
+        os.mkdir(folder, 0o700)
+        with contextlib.suppress(FileNotFoundError):
+            lock = _open_lock(folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(lock, os.path.join(folder, _LOCK)):
+                return folder, lock
+            os.close(lock)
+
+
+def _open_lock(folder: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    return os.open(os.path.join(folder, _LOCK), flags, 0o600)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether that path still leads to the open file."""
     try:
-        for name in os.listdir(folder):
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove a private folder of ours with the files in it, the lock last.
+
+    So whoever is killed in between, or sees an ssh that is just ending write there once
+    more (an OSError), leaves something that can be swept.
+    """
+    try:
+        for name in sorted(os.listdir(folder), key=lambda name: name == _LOCK):
             os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
     except FileNotFoundError:
@@ -220,23 +250,29 @@ def _remove_folder(folder: str) -> None:
 
 
 def sweep() -> None:
-    """Remove the private folders of workers that were killed before they could."""
-    place = _temporary_folder()
-    with os.scandir(place) as listing:
-        names = [item.name for item in listing if item.name.startswith(_PREFIX)]
-    for name in names:
-        folder = os.path.join(place, name)
+    """Remove the private folders of workers that were killed before they could.
+
+    Raises the first OSError after all were tried; what is left then is for the next look.
+    """
+    with os.scandir(_temporary_folder()) as listing:
+        folders = [item.path for item in listing if item.name.startswith(_PREFIX)]
+    failed: list[OSError] = []
+    for folder in folders:
         try:
-            lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_NOFOLLOW)
+            lock = _open_lock(folder)
         except OSError:
-            continue  # Another user's, or just being made.
+            continue  # Another user's, or gone.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove_folder(folder)
         except BlockingIOError:
             continue  # Its worker lives.
+        except OSError as error:
+            failed.append(error)
         finally:
             os.close(lock)
+    if failed:
+        raise failed[0]
 
 
 def _quoted(path: str) -> str:
