@@ -32,6 +32,8 @@ from engine.agent.wire import STAGING_PREFIX, STAGING_SUFFIX, AgentError
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
+#: What an attempt has to know that comes upon a staging folder.
+_NEEDED = ("gate", "fence", "made", "times")
 #: Seconds to wait for another attempt to leave the gate.
 PATIENCE = 30.0
 #: Seconds to wait for the agent of a transfer that is being ended.
@@ -200,6 +202,10 @@ class Staging:
             times = json.loads(_read(self._fd, "times") or "[]")
             if self.tree:
                 self.tree.forget()
+            # What may take long comes first: the next attempt needs the rest if we are killed.
+            for name in os.listdir(self._fd):
+                if name not in _NEEDED:
+                    remove_tree(self._fd, name)
             found = os.fstat(self._target)
             remove_tree(self._target, self.name)
             if found.st_mtime_ns in times[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections import deque
 from typing import Any
@@ -266,8 +267,13 @@ class Target:
             publish.Publisher(tree, self._desk.tree, policy).publish(files)
         finisher = Finisher(self._desk.tree, self._ways)
         finisher.finish(journal)
+        tops = unpack_entries(blob)
+        for top in tops:
+            if top.mode & stat.S_IRWXU == stat.S_IRWXU:
+                # Already now: without the staging folder no later attempt would know of it.
+                give(self._desk.tree.fd, top, self._ways)
         self._remove_staging(self._staging, undo=False)
-        for top in unpack_entries(blob):
+        for top in tops:
             give(self._desk.tree.fd, top, self._ways)
         make_durable(self._desk.tree.fd)
         return {"problems": finisher.problems, "problem_count": finisher.problem_count}

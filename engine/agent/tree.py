@@ -16,6 +16,8 @@ from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, sh
 _WALK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 #: For reading a file or a folder: never through a link, never waiting for a pipe's other end.
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: How often a folder may look empty and still not be removed, before that is an error.
+_EMPTY_LOOKS = 100
 #: What cannot be the last name of a path.
 _NO_NAMES = ("", ".", "..")
 _OPEN = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY
@@ -223,11 +225,14 @@ def remove_tree(folder: int, name: str) -> None:
     if _unlink(folder, name):
         return
     top = os.open(name, _OPEN, dir_fd=folder)
-    unique, moved = os.urandom(8).hex(), 0
+    unique, moved, empty = os.urandom(8).hex(), 0, 0
     try:
         os.fchmod(top, 0o700)
-        waiting = os.listdir(top)
-        while waiting:
+        while not _remove_empty(folder, name):
+            waiting = os.listdir(top)
+            empty += not waiting
+            if empty == _EMPTY_LOOKS:
+                os.rmdir(name, dir_fd=folder)
             for inner in waiting:
                 if _unlink(top, inner):
                     continue
@@ -241,10 +246,8 @@ def remove_tree(folder: int, name: str) -> None:
                 finally:
                     os.close(below)
                 _remove_empty(top, inner)
-            waiting = os.listdir(top)
     finally:
         os.close(top)
-    os.rmdir(name, dir_fd=folder)
 
 
 def _unlink(folder: int, name: str) -> bool:
@@ -261,9 +264,14 @@ def _unlink(folder: int, name: str) -> bool:
     return True
 
 
-def _remove_empty(folder: int, name: str) -> None:
+def _remove_empty(folder: int, name: str) -> bool:
+    """Remove a folder; False if something is in it."""
     try:
         os.rmdir(name, dir_fd=folder)
+    except FileNotFoundError:
+        return True
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # Else it is listed once more.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+        return False
+    return True

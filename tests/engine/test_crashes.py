@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,44 @@ def test_a_death_at_any_step_of_a_move_is_mended_by_the_next_run(
                 os.replace(place / "b" / "four (2)", place / "b" / "four")
             assert_equal_trees(before, without_folder_times(place / "b"))
     assert deaths > 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(Mode))
+def test_after_a_death_at_any_step_the_folder_that_was_made_is_as_the_source_was(
+    tmp_path: Path, run: Run, plant: Plant, mode: Mode
+) -> None:
+    """Its time may be lost, where the staging folder is gone from it and it has not got it yet."""
+    untimely = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transfer, "_abandon", lambda *_: None)  # The worker dies as well.
+        # Before that the folder is made, and nothing of ours is in it.
+        for step in count(3):
+            place = tmp_path / str(step)
+            (place / "a" / "folder").mkdir(parents=True)
+            (place / "a" / "folder" / "file").write_bytes(b"content")
+            os.chmod(place / "a", 0o711)
+            os.utime(place / "a", ns=(9, 9))
+            text = DYING.replace("LOG", repr(str(place / "log"))).replace("AFTER", "True")
+            plant(text.replace("DEADLY", str(step)))
+            options = {
+                "source": engine.Endpoint(str(place), "a"),
+                "target": engine.Endpoint(str(place), "b"),
+                "mode": mode,
+            }
+            try:
+                run(**options)
+            except engine.AgentLost:
+                pass
+            else:
+                break
+
+            report = run(attempt=2, resume=True, **options)
+
+            assert report.status == "done"
+            assert (place / "b" / "folder" / "file").read_bytes() == b"content"
+            assert oct((place / "b").stat().st_mode) == oct(0o40711), step
+            untimely += (place / "b").stat().st_mtime_ns != 9
+            assert {path.name for path in (place / "b").iterdir()} == {"folder"}, step
+    assert step > 20
+    assert untimely <= 3

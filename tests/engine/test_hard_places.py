@@ -363,3 +363,28 @@ def test_what_cannot_be_removed_is_told_as_delivered(
     message = "clip was delivered, but stays: Permission denied"
     assert [(f.code, f.message) for f in report.failures] == [("PERMISSION_DENIED", message)]
     assert (tmp_path / "b" / "clip").read_bytes() == b"frames"
+
+
+def test_an_agent_that_joins_just_as_the_staging_folder_goes_does_not_keep_it_there(
+    tmp_path: Path, run: Run, plant: Plant
+) -> None:
+    """A further stream may come when all has been carried, and lock its place in there."""
+    build_small(tmp_path / "a", 5)
+    (tmp_path / "a").chmod(0o711)
+    plant("""
+def _late():
+    import os
+    rmdir, late = os.rmdir, [1, 2, 3]
+    def late_rmdir(name, *args, **kwargs):
+        if name == ".ketter-test.part" and late:
+            late.pop()
+            os.close(os.open(name + "/a1.lock", os.O_CREAT | os.O_RDWR, **kwargs))
+        rmdir(name, *args, **kwargs)
+    os.rmdir = late_rmdir
+_late()
+""")
+
+    assert run().status == "done"
+
+    assert {path.name for path in (tmp_path / "b").iterdir()} == set(os.listdir(tmp_path / "a"))
+    assert (tmp_path / "b").stat().st_mode == (tmp_path / "a").stat().st_mode
