@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable
 
+from engine import errors
 from engine.hub import Hub
 from engine.links import Link
 from engine.types import Request
@@ -30,5 +31,7 @@ def discard(request: Request, alive: Callable[[], None] = lambda: None) -> None:
                 link.ask(
                     "clean", transfer_id=request.transfer_id, attempt=request.attempt, undo=True
                 )
+    except (OSError, MemoryError) as error:
+        raise errors.of_this_machine(error) from error
     finally:
         hub.close()

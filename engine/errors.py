@@ -22,6 +22,8 @@ EngineError                 code, exit_code, retry
 ├── TargetBusy
 ├── NoSpace
 ├── VerifyFailed
+├── HostTrouble             no memory, too many open files: it may pass
+├── IoError                 a disk or a file system that errs
 ├── AgentFailed             the far program broke: a bug or a broken host
 ├── AgentLost               it was killed
 ├── Cancelled
@@ -34,6 +36,8 @@ act first). Exit codes are the CLI's and are documented in docs/engine.md.
 """
 
 from __future__ import annotations
+
+import os
 
 TRANSIENT = "transient"
 PERMANENT = "permanent"
@@ -195,10 +199,25 @@ class VerifyFailed(EngineError):
     exit_code = 4
 
 
+class HostTrouble(EngineError):
+    """A machine cannot do now what it usually can: no memory, a network share that is away."""
+
+    code = "HOST_TROUBLE"
+    retry = TRANSIENT
+
+
+class IoError(EngineError):
+    """A disk or a file system errs in a way that trying again may not mend."""
+
+    code = "IO_ERROR"
+    retry = NEEDS_PERSON
+
+
 class AgentFailed(EngineError):
     """The program at a host broke in a way nobody foresaw."""
 
     code = "AGENT_FAILED"
+    retry = NEEDS_PERSON
 
 
 class AgentLost(EngineError):
@@ -226,6 +245,12 @@ class Replaced(EngineError):
     """A newer attempt runs this transfer, so this one must stop."""
 
     code = "REPLACED"
+
+
+def of_this_machine(error: BaseException) -> HostTrouble:
+    """What an error of the system means that the engine met on its own machine."""
+    said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return HostTrouble(f"this machine is in trouble: {said or type(error).__name__}")
 
 
 def _tree(base: type[EngineError]) -> dict[str, type[EngineError]]:

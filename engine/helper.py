@@ -61,6 +61,8 @@ class Helper:
             )
         except AgentError as error:
             raise errors.AgentFailed(str(error)) from error
+        except (OSError, MemoryError) as error:
+            raise errors.of_this_machine(error) from error
         finally:
             spool.close()
 

@@ -22,7 +22,7 @@ from engine.types import ParcelKind
 LOOK_SECONDS = 0.5
 #: Parcels per stream that are not lent: the one who plans them has to have something to do.
 KEPT_PER_STREAM = 1
-#: The most bytes of a parcel of files that is lent: as much as a helper may lose.
+#: The most bytes of a file that is lent in one stream: as much as a helper may lose of it.
 LENT_BYTES = PARCEL_BYTES[ParcelKind.FILE][1]
 
 
@@ -151,6 +151,6 @@ def _can_be_lent(parcel: Parcel) -> bool:
     """
     if parcel.large and (parcel.large.failed or not parcel.slices):
         return False
-    if parcel.kind is ParcelKind.FILE and parcel.bytes > LENT_BYTES:
+    if parcel.kind is ParcelKind.FILE and parcel.files == 1 and parcel.bytes > LENT_BYTES:
         return False
     return not parcel.start and parcel.kind is not ParcelKind.ARCHIVE

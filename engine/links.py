@@ -75,12 +75,15 @@ class Link:
         hub.links.append(self)
         try:
             self._process = self._start(read, stdout)
-        except OSError as error:
+        except (FileNotFoundError, PermissionError) as error:
             raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
         finally:
             os.close(read)
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError as error:  # "can't start new thread"
+            raise errors.of_this_machine(error) from error
 
     @property
     def shares_with(self) -> int:
@@ -212,7 +215,8 @@ class Link:
     def forget(self) -> None:
         """Leave nothing of it in this process or on the disk."""
         if self._process and self._process.stderr:
-            self._reader.join(timeout=2.0)
+            if self._reader.ident is not None:  # Else no thread could be started.
+                self._reader.join(timeout=2.0)
             # Held open by somebody else, it would keep us waiting in close.
             if not self._reader.is_alive():
                 self._process.stderr.close()

@@ -63,9 +63,9 @@ class Transfer:
             self._session.close(done=True)
             return report
         except AgentError as error:  # What an agent said could not be read.
-            failure = errors.AgentFailed(str(error))
-            self._abandon(failure)
-            raise failure from error
+            raise self._abandoned(errors.AgentFailed(str(error))) from error
+        except (OSError, MemoryError) as error:
+            raise self._abandoned(errors.of_this_machine(error)) from error
         except BaseException as error:
             self._abandon(error)
             raise
@@ -174,14 +174,19 @@ class Transfer:
             self._observer.phase(Phase.CLEANUP)
             self._session.clean(undo=False)
 
+    def _abandoned(self, error: errors.EngineError) -> errors.EngineError:
+        self._abandon(error)
+        return error
+
     def _abandon(self, error: BaseException) -> None:
         """Leave nothing of ours at the target, unless it is of use, or somebody else's by now."""
         if isinstance(error, errors.Cancelled):
             self._session.close(done=True)  # Somebody waits for it.
         if not self._session.staged or isinstance(error, errors.Replaced | errors.TargetBusy):
             return
-        if isinstance(error, errors.EngineError) and self._keeps_after(error):
-            error.kept = True
+        if self._keeps_after(error):
+            if isinstance(error, errors.EngineError):
+                error.kept = True
             error.add_note("what has arrived stays at the target, to go on from (resume)")
             return
         self._session.close()
@@ -196,7 +201,9 @@ class Transfer:
                 {"folder": self._session.target_found.get("real", "")},
             )
 
-    def _keeps_after(self, error: errors.EngineError) -> bool:
+    def _keeps_after(self, error: BaseException) -> bool:
+        if not isinstance(error, errors.EngineError):  # A bug; what was proven is none the worse.
+            return self._request.resume and isinstance(error, Exception)
         if error.retry == errors.NEEDS_PERSON:  # Perhaps a full disk: not without being asked to.
             return self._request.resume
         return error.retry == errors.TRANSIENT

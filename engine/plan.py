@@ -20,10 +20,16 @@ LARGE = 64 << 20
 #: A slice of a large file (bytes); its digest is compared as soon as it has arrived.
 SLICE = 8 << 20
 
-#: Parcels grow from the first figure to the second (bytes), doubling every GROWS_EVERY parcels:
-#: so a small transfer is spread over its streams, and a large one has not too many of them.
+#: Parcels grow from the first figure to the second (bytes), doubling every GROWS_EVERY parcels,
+#: and then with what is planned, of which each is one of PARTS: so a small transfer is spread
+#: over its streams, and a large one, of whatever size, has only some thousand of them.
 PARCEL_BYTES = {ParcelKind.ZIP: (4 << 20, 64 << 20), ParcelKind.FILE: (8 << 20, 256 << 20)}
 GROWS_EVERY = 16
+PARTS = 256
+#: Slices of a parcel at most: its head has a list of them.
+MOST_SLICES = 16 << 10
+#: So many large files travel alone in any case, further ones if they are as large as a parcel.
+ALONE = 1000
 PARCEL_ENTRIES = 10_000
 PARCEL_NAMES = 4 << 20
 #: What a file takes beside its content, as bytes that could travel meanwhile.
@@ -93,7 +99,7 @@ class Planner:
                 self._twins.entries.append(entry)
                 continue
             total += size
-            if size >= LARGE and not pack_all:
+            if size >= LARGE and not pack_all and self._goes_alone(size, total):
                 self._large.append(LargeFile(entry))
                 continue
             if pack_all or (auto and (size < SMALL or entry.kind != FILE)):
@@ -103,7 +109,7 @@ class Planner:
             full = group.bytes + size > limits[kind] or len(group.entries) >= PARCEL_ENTRIES
             if group.entries and (full or group.names >= PARCEL_NAMES):
                 self._cut(kind)
-                limits[kind] = self._limit(kind)
+                limits[kind] = self._limit(kind, total)
                 zips, plain = self._groups[ParcelKind.ZIP], self._groups[ParcelKind.FILE]
                 group = self._groups[kind]
             group.entries.append(entry)
@@ -143,12 +149,13 @@ class Planner:
         `helpers` what is too much to be lent as a whole goes in slices, too.
         """
         before = sum(parcel.bytes for parcel in self.parcels)
+        least = min(self.large_bytes // (SLICE * PARTS), MOST_SLICES)
         for large in self._large:
             entry = large.entry
             part = part_of(entry)
             shared = helpers and entry.size > PARCEL_BYTES[ParcelKind.FILE][1]
             if streams > 1 or shared or part.get("slices"):
-                self._slice(large, streams + helpers, part)
+                self._slice(large, streams + helpers, part, least)
             else:
                 block = self._spool.add(pack_entries([entry]))
                 upto = part.get("upto", 0)
@@ -183,13 +190,14 @@ class Planner:
         again, self.parcels = self.parcels[first:], self.parcels[:first]
         return again
 
-    def _slice(self, large: LargeFile, streams: int, part: dict[str, Any]) -> None:
+    def _slice(self, large: LargeFile, streams: int, part: dict[str, Any], least: int = 0) -> None:
+        """Cut parcels of some slices each, of `least` so many as far as there are."""
         entry = large.entry
         there = {at: size for at, size, _ in part.get("slices", ())}
         upto = part.get("upto", 0)
         slices = [(at, min(SLICE, entry.size - at)) for at in range(0, entry.size, SLICE)]
         missing = [(at, size) for at, size in slices if at + size > upto and there.get(at) != size]
-        each = max(1, min(32, len(missing) // (streams * 4)))
+        each = max(1, min(32, len(missing) // (streams * 4)), least)
         block = self._spool.add(pack_entries([entry]))
         for at in range(0, len(missing), each):
             part_of_them = tuple(missing[at : at + each])
@@ -204,9 +212,14 @@ class Planner:
     def _packs_all(self) -> bool:
         return self._strategy in (Strategy.ZIP, Strategy.ARCHIVE)
 
-    def _limit(self, kind: ParcelKind) -> int:
+    def _limit(self, kind: ParcelKind, more: int = 0) -> int:
+        """How large a parcel may be, with so many bytes planned that are not counted yet."""
         least, most = PARCEL_BYTES[kind]
-        return min(least << self._cuts[kind] // GROWS_EVERY, most)
+        growing = least << min(self._cuts[kind] // GROWS_EVERY, 32)
+        return max(min(growing, most), (self.bytes + more) // PARTS)
+
+    def _goes_alone(self, size: int, more: int) -> bool:
+        return len(self._large) < ALONE or size >= (self.bytes + more) // PARTS
 
     @property
     def files(self) -> int:

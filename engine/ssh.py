@@ -313,7 +313,7 @@ def fetch_host_key(access: SshAccess) -> HostKey:
         pinned = _text_of(known).split()[1:3]
     except subprocess.TimeoutExpired:
         raise errors.HostUnreachable(f"{access.host} cannot be reached") from None
-    except OSError as error:
+    except (FileNotFoundError, PermissionError) as error:
         raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
     finally:
         files.remove()

@@ -62,6 +62,8 @@ def _begin(request: Request, observer: Observer) -> Transfer:
         from engine.phases import Transfer
 
         return Transfer(session, observer)
-    except BaseException:
+    except BaseException as error:
         session.close()
+        if isinstance(error, OSError | MemoryError):
+            raise errors.of_this_machine(error) from error
         raise

@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 from engine.errors import Replaced
 from engine.types import ParcelReport, Phase, Progress
 from jobs.choices import LeaseState
+from jobs.hints import hint_for
 from jobs.life import job_move, lease
 from jobs.models import EventLevel, Job, JobParcel
 from jobs.states import TIMED, Status
@@ -95,25 +96,16 @@ def _begin(waiting: Job, worker: str) -> Job:
 def job_lost(job: Job, *, reason: str) -> Job:
     """Take a running job from a worker that is gone, and let another one have it.
 
-    It ends here only if it has lost so many workers in a row that it must be
-    what kills them. A job that somebody cancelled meanwhile is queued, too: the
-    next attempt clears away what this one left, and ends it.
+    One that has lost so many in a row, without getting on, must be what kills them, and needs
+    a person. A job that somebody cancelled meanwhile is queued, too: the next attempt clears
+    away what this one left, and ends it.
     """
     lost = f"Worker {job.worker} was lost in attempt {job.attempt} ({reason})"
     data = {"worker": job.worker, "reason": reason}
+    job.refresh_from_db(fields=["losses"])  # Its attempt may have got on, and counted anew.
     losses = job.losses + 1
     if losses >= MAX_LOSSES:
-        message = f"{lost}; no further attempt after {losses} lost workers in a row."
-        return job_move(
-            job,
-            Status.FAILED,
-            code="WORKER_LOST",
-            message=message,
-            level=EventLevel.ERROR,
-            data=data,
-            error_code="WORKER_LOST",
-            error_message=message,
-        )
+        return _given_up(job, f"{lost}, the {losses}th in a row.", data)
     lock(job)
     pauses = stop_requested(job) is Status.PAUSED
     return job_move(
@@ -124,6 +116,21 @@ def job_lost(job: Job, *, reason: str) -> Job:
         level=EventLevel.WARNING,
         data=data,
         losses=losses,
+    )
+
+
+def _given_up(job: Job, lost: str, data: dict[str, Any]) -> Job:
+    """End the round of a job that kills its workers."""
+    lock(job)
+    if stop_requested(job) is Status.CANCELLED:
+        message = f"{lost} The job is cancelled, and not cleared away: look at its target."
+        to, code, columns = Status.CANCELLED, "STAGING_LEFT", {}
+    else:
+        message = f"{lost} {hint_for('WORKER_LOST')}"
+        to, code = Status.NEEDS_ATTENTION, "WORKER_LOST"
+        columns = {"error_code": code, "error_message": message}
+    return job_move(
+        job, to, code=code, message=message, level=EventLevel.ERROR, data=data, **columns
     )
 
 

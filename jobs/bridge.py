@@ -296,11 +296,11 @@ def end_of_outage(error: Exception) -> End:
     return End(Status.RETRY_WAIT, "DATABASE_AWAY", "The database was away for a moment.")
 
 
-def end_of_bug(job: Job, bug: Exception) -> End:
-    """The end of a job that one of our own mistakes stopped."""
-    end = failure("INTERNAL", f"A bug stopped this job ({type(bug).__name__}: {bug}).")
-    _discard(job, end)
-    return end
+def end_of_bug(bug: Exception) -> End:
+    """What comes after one of our own mistakes: a person, and what has arrived stays."""
+    message = f"A bug stopped this job ({type(bug).__name__}: {bug}). {hint_for('INTERNAL')}"
+    columns = {"error_code": "INTERNAL", "error_message": message}
+    return End(Status.NEEDS_ATTENTION, "INTERNAL", message, EventLevel.ERROR, columns=columns)
 
 
 def end_of(report: engine.Report) -> End:

@@ -7,6 +7,10 @@ from django.utils.translation import gettext_lazy as _
 
 _ANYTHING = _("Look into it, then resume the job.")
 _HINTS: dict[str, Promise] = {
+    "AGENT_FAILED": _(
+        "Look into the host's Python, memory and disk, and report this text if it comes again; "
+        "then resume the job."
+    ),
     "AUTH_FAILED": _("Correct the portal's user name or credential, then resume the job."),
     "CANNOT_DECRYPT": _(
         "Enter the credential's secret again, or bring its key back into KETTER_FIELD_KEYS, "
@@ -24,10 +28,18 @@ _HINTS: dict[str, Promise] = {
         "Test the portal, compare the fingerprint with the host's own and pin it, then resume "
         "the job."
     ),
+    "INTERNAL": _(
+        "The worker's log has the details; please report them. What has arrived stays: resume the "
+        "job after an upgrade, or cancel it."
+    ),
+    "IO_ERROR": _("Look into that disk or file system, then resume the job."),
     "NO_PYTHON": _("Install Python 3.8 or newer on the host, then resume the job."),
     "NO_SPACE": _("Make room at the target, then resume the job."),
     "PERMISSION_DENIED": _("Let the portal's user read or write there, then resume the job."),
     "PORTAL_DISABLED": _("Enable the portal, then resume the job."),
+    "WORKER_LOST": _(
+        "Find out what ends the workers (their memory, say), then resume the job, or cancel it."
+    ),
     "ROOT_MISSING": _("Make or mount the portal's root folder, then resume the job."),
 }
 

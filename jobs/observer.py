@@ -141,8 +141,10 @@ class JobObserver:
         self._parcels[parcel.number] = parcel
 
     def planned(self, plan: dict[str, Any]) -> None:
-        """Keep the plan for the next look."""
+        """Keep the plan for the next look; where it builds on more, losses are counted anew."""
         self._columns["plan"] = storable(plan)
+        if plan["bytes_resumed"] > max(self._held_before, 0):
+            self._columns["losses"] = 0
 
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
         """Keep an event for the next look."""

@@ -94,6 +94,26 @@ _CODES = {
     errno.ENAMETOOLONG: "NAME_TOO_LONG",
     errno.EILSEQ: "NAME_NOT_POSSIBLE",
     errno.EINVAL: "NAME_NOT_POSSIBLE",
+    # What passes by itself, or with a network file system that comes back.
+    **dict.fromkeys(
+        (
+            errno.EAGAIN,
+            errno.ENOMEM,
+            errno.EMFILE,
+            errno.ENFILE,
+            errno.ENOBUFS,
+            errno.ESTALE,
+            errno.ETIMEDOUT,
+            errno.ENOTCONN,
+            errno.ECONNRESET,
+            errno.ECONNABORTED,
+            errno.EHOSTDOWN,
+            errno.EHOSTUNREACH,
+            errno.ENETDOWN,
+            errno.ENETUNREACH,
+        ),
+        "HOST_TROUBLE",
+    ),
 }
 
 

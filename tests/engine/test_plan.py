@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
 import pytest
 
 from engine import ParcelKind, Strategy
-from engine.agent.wire import Entry
+from engine.agent.wire import MAX_HEAD, Entry
 from engine.plan import (
     FILE_COSTS,
     GROWS_EVERY,
     LARGE,
     PARCEL_BYTES,
     PARCEL_ENTRIES,
+    PARTS,
     SLICE,
     SMALL,
     Parcel,
@@ -77,11 +79,11 @@ def assert_bounded(planner: Planner, parcel: Parcel) -> None:
     entries = planner.entries(parcel)
     assert len(entries) <= PARCEL_ENTRIES
     if parcel.kind is ParcelKind.RANGE:
-        assert len(parcel.slices) <= 32
+        assert len(parcel.slices) <= max(32, planner.bytes // (SLICE * PARTS))
     elif len(entries) > 1:
         # An archive that is delivered is cut as the archives on the wire are.
         kind = ParcelKind.FILE if parcel.kind is ParcelKind.FILE else ParcelKind.ZIP
-        assert parcel.bytes <= PARCEL_BYTES[kind][1]
+        assert parcel.bytes <= max(PARCEL_BYTES[kind][1], planner.bytes // PARTS)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,38 @@ def test_parcels_start_small_and_grow_to_their_limit(strategy: Strategy, kind: P
     assert sizes[GROWS_EVERY : 2 * GROWS_EVERY] == [2 * least] * GROWS_EVERY
     assert sizes[:-1] == sorted(sizes[:-1])
     assert max(sizes) == most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [0, 10_000, 100_000, 10**6, 12 * 10**6, 53 * 10**6, LARGE, 10**8])
+def test_a_million_files_are_less_than_five_thousand_parcels_whatever_their_size(size: int) -> None:
+    """Each is a row of the database."""
+    spool = Spool()
+    planner = Planner(Strategy.AUTO, spool)
+    entry = Entry("reel/frame.dpx", "f", size, 0, 0o644, 1)
+    for _ in range(1000):
+        planner.add([entry] * 1000)
+    planner.finish()
+    planner.plan_large(1, lambda entry: {})
+    spool.close()
+
+    assert planner.bytes == sum(parcel.bytes for parcel in planner.parcels) == size * 10**6
+    assert len(planner.parcels) < 3500
+    for parcel in planner.parcels:
+        assert parcel.files <= PARCEL_ENTRIES
+        most = max(PARCEL_BYTES[ParcelKind.FILE][1], planner.bytes // PARTS)
+        assert parcel.bytes <= most
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 12 << 40), (1000, 12 << 30), (40, 1 << 40)])
+def test_large_files_in_slices_are_a_bounded_number_of_parcels_too(count: int, size: int) -> None:
+    planner = Planner(Strategy.AUTO, Spool())
+    planner.add(Entry(f"{number}.mov", "f", size, 0, 0o644, number) for number in range(count))
+    planner.plan_large(4, lambda entry: {})
+
+    assert planner.bytes == sum(parcel.bytes for parcel in planner.parcels) == size * count
+    assert len(planner.parcels) <= PARTS + 2 * count
+    assert max(len(json.dumps(parcel.slices)) for parcel in planner.parcels) < MAX_HEAD
 
 
 def test_what_is_too_large_to_be_lent_goes_in_slices_where_others_may_help() -> None:

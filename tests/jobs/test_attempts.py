@@ -17,7 +17,8 @@ from jobs.attempts import MAX_LOSSES, attempt_record, job_claim, job_lost, job_r
 from jobs.errors import JobHasEnded
 from jobs.life import job_move
 from jobs.models import Job, JobEvent
-from jobs.services import job_cancel
+from jobs.observer import JobObserver
+from jobs.services import job_cancel, job_resume
 from jobs.states import FINAL, Status
 from jobs.trail import Note
 from tests.jobs.conftest import event_add
@@ -217,6 +218,38 @@ def test_a_lost_job_that_is_cancelled_waits_for_an_attempt_to_clear_away(
     assert (job.status, job.cancel_requested_at is None) == (Status.QUEUED, False)
 
 
-def test_it_gives_up_a_job_that_kills_its_workers(job_in: Callable[..., Job]) -> None:
+def test_a_job_that_kills_its_workers_needs_a_person_and_begins_to_count_anew(
+    job_in: Callable[..., Job], oscar: User
+) -> None:
     job = job_lost(job_in(Status.RUNNING, losses=MAX_LOSSES - 1), reason="killed")
-    assert (job.status, job.error_code) == (Status.FAILED, "WORKER_LOST")
+    assert (job.status, job.error_code) == (Status.NEEDS_ATTENTION, "WORKER_LOST")
+    assert f"the {MAX_LOSSES}th in a row. Find out what ends the workers" in job.error_message
+    job = job_resume(job, by=oscar)
+    assert (job.status, job.losses) == (Status.QUEUED, 0)
+
+
+def test_a_cancelled_job_that_kills_its_workers_is_ended_and_says_what_it_leaves(
+    job_in: Callable[..., Job], oscar: User
+) -> None:
+    running = job_in(Status.RUNNING, losses=MAX_LOSSES - 1, attempt=MAX_LOSSES)
+    job_cancel(Job.objects.get(pk=running.pk), by=oscar)
+    job = job_lost(running, reason="killed")
+    assert job.status == Status.CANCELLED
+    event = job.events.order_by("-seq")[0]
+    assert (event.code, event.level) == ("STAGING_LEFT", "error")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "losses"), [(None, 0, 7), (None, 5, 0), (5, 5, 7), (5, 6, 0)]
+)
+def test_losses_are_counted_anew_once_an_attempt_finds_more_than_the_one_before(
+    job_in: Callable[..., Job], before: int | None, now: int, losses: int
+) -> None:
+    """So a job that gets on outlives as many workers as it takes."""
+    plan = None if before is None else {"bytes_resumed": before}
+    job = job_in(Status.RUNNING, losses=7, plan=plan)
+    observer = JobObserver(job)
+    observer.planned({"bytes_resumed": now})
+    observer.save()
+    lost = job_lost(job, reason="killed")
+    assert (lost.status, lost.losses) == (Status.QUEUED, losses + 1)

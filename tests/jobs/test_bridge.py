@@ -202,7 +202,8 @@ def test_it_records_a_bug_as_internal_and_raises_it(
     with pytest.raises(ZeroDivisionError):
         launched()
     job = Job.objects.get()
-    assert (job.status, job.error_code) == (Status.FAILED, "INTERNAL")
+    assert (job.status, job.error_code) == (Status.NEEDS_ATTENTION, "INTERNAL")
+    assert "please report them" in job.error_message
 
 
 class Meddler(JobObserver):
