@@ -37,16 +37,18 @@ _CLAIM_LOCK = 0x4B4554544552
 
 
 @transaction.atomic
-def job_claim(*, worker: str) -> Job | None:
+def job_claim(*, worker: str, cancelled_only: bool = False) -> Job | None:
     """Take the queued job whose turn it is for this worker; None if there is none.
 
-    Workers look one after the other (an advisory lock of the database), so
-    that neither two jobs with one target begin nor more than a portal allows.
-    A job that has to wait says what for.
+    Or, with `cancelled_only`, one that is only to be cleared away. Workers look one after
+    the other (an advisory lock of the database), so that neither two jobs with one target
+    begin nor more than a portal allows. A job that has to wait says what for.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
     for job, why in in_turn():
+        if cancelled_only and not job.cancel_requested_at:
+            return None  # Those that are come first.
         _say(job, why)
         if not why and _lock_queued(job):
             return _begin(job, worker)

@@ -61,6 +61,11 @@ def give_back(*, worker: str, reason: str) -> None:
         job_lost(job, reason=reason)
 
 
+def somebody_waits_to_be_cleared() -> bool:
+    """Whether a job that was cancelled waits for somebody to clear away what it left."""
+    return Job.objects.filter(status=Status.QUEUED, cancel_requested_at__isnull=False).exists()
+
+
 def last_tick() -> int | None:
     """When a reaper last looked, in seconds since 1970; None if it never did."""
     stamp = get_connection(QUEUE).get(LAST_TICK)

@@ -35,6 +35,17 @@ def run_job(rung_for: str) -> None:
         logger.debug("Rung for job %s: no job may begin", rung_for)
         help_out(worker=worker_name())
         return
+    _run(job)
+
+
+def clear_one(*, worker: str) -> None:
+    """Clear away what a cancelled job left, if one waits for that."""
+    job = job_claim(worker=worker, cancelled_only=True)
+    if job is not None:
+        _run(job)
+
+
+def _run(job: Job) -> None:
     try:
         _attempt(job)
     except (engine.Replaced, StaleJob) as stop:

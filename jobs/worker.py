@@ -58,6 +58,8 @@ class KetterWorker(Worker):
         for here, of_target in product((True, False), repeat=2):
             bundle.program(here, of_target)
         self._reaped = 0.0
+        #: The process that clears away beside a work-horse; 0 for none.
+        self._clearing = 0
 
     @property
     def _interval(self) -> int:
@@ -111,6 +113,7 @@ class KetterWorker(Worker):
             self._tell_horse()  # It was perhaps just being forked.
         if self._reaper_is_due:
             self._reap()
+            self._clear_beside()
 
     def handle_work_horse_killed(self, job: RqJob, retpid: int, ret_val: int, rusage: Any) -> None:
         """Give the job back at once when its process died and we did not."""
@@ -141,9 +144,9 @@ class KetterWorker(Worker):
         super().heartbeat(*args, **kwargs)
 
     def _tell_horse(self) -> None:
-        if self.horse_pid:
+        for pid in filter(None, (self.horse_pid, self._clearing)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.horse_pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
 
     def setup_work_horse_signals(self) -> None:
         """In the work-horse: SIGTERM asks the run to stop, it does not cut it off."""
@@ -165,11 +168,34 @@ class KetterWorker(Worker):
         except OSError as error:  # One that is just ending may still write there: the next look.
             logger.warning("Worker %s: could not sweep its temporary folder: %s", self.name, error)
 
-    def _guarded(self, look: Callable[[], object]) -> None:
+    def _clear_beside(self) -> None:
+        """Have what a cancelled job left cleared away: no worker may be free for hours.
+
+        In a process of its own, one at a time; if it dies, the job's lease runs out as any other's.
+        """
+        if self._clearing and os.waitpid(self._clearing, os.WNOHANG) == (0, 0):
+            return
+        self._clearing = 0
+        if self._stop_requested or not self._guarded(reaper.somebody_waits_to_be_cleared):
+            return
+        self._clearing = os.fork()
+        if self._clearing:
+            return
+        try:
+            os.setpgrp()
+            self.setup_work_horse_signals()
+            tasks.clear_one(worker=f"{self.name}.clearing")
+        except BaseException:
+            logger.exception("Worker %s: a cancelled job could not be cleared away", self.name)
+        finally:
+            os._exit(0)
+
+    def _guarded(self, look: Callable[[], object]) -> object:
         """Run the reaper's work; what goes wrong is logged, and tried again at the next look."""
         try:
-            look()
+            return look()
         except (DatabaseError, RedisError, JobError):
             logger.warning("Worker %s: the reaper could not work", self.name, exc_info=True)
+            return None
         finally:
             connections.close_all()

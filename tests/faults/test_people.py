@@ -11,6 +11,7 @@ from django.db.models import ProtectedError
 from engine.agent.journal import Journal
 from engine.agent.look import machine
 from jobs.models import Job
+from jobs.services import job_cancel, job_pause
 from jobs.states import Status
 from portals.errors import PortalInUse
 from portals.services import portal_delete, portal_update
@@ -167,3 +168,42 @@ def test_another_version_left_something_that_we_cannot_read(here: Here, name: st
     job = here.attempt(job)
 
     here.judge(job)
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_a_paused_job_is_cancelled_and_cleared_away_though_every_worker_is_busy(
+    stage: Stage,
+) -> None:
+    paused = stage.launch("paused", build_slow, bandwidth_limit=SLOW)
+    busy = stage.launch("busy", build_slow, bandwidth_limit=SLOW)
+    stage.crew.start(1)
+    stage.watch(lambda: has_arrived(paused))
+    job_pause(paused, by=stage.by)
+    stage.watch(lambda: has_arrived(busy))
+    assert [*Path(stage.far.root_path).glob("in/paused/.ketter-*.part")]
+
+    job_cancel(paused, by=stage.by)
+    stage.wait(paused, seconds=10)
+
+    assert not Path(stage.far.root_path, "in", "paused").exists()
+    assert Job.objects.get(pk=busy.pk).status == Status.RUNNING
+    job_cancel(busy, by=stage.by)
+    stage.wait(busy)
+    for job in (paused, busy):
+        stage.oracles[job].judge(job, status=Status.CANCELLED)
+
+
+#: Bytes per second, and how many there are of each tree.
+SLOW, MANY = 100_000, 4_000_000
+
+
+def build_slow(root: Path) -> None:
+    """A tree that takes longer than anybody waits."""
+    root.mkdir()
+    (root / "large.mov").write_bytes(os.urandom(MANY))
+
+
+def has_arrived(job: Job) -> bool:
+    """Whether some of a job is at the target."""
+    return Job.objects.get(pk=job.pk).bytes_done > 0
