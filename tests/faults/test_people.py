@@ -195,7 +195,7 @@ def test_a_paused_job_is_cancelled_and_cleared_away_though_every_worker_is_busy(
 
 
 #: Bytes per second, and how many there are of each tree.
-SLOW, MANY = 100_000, 4_000_000
+SLOW, MANY = 500_000, 20_000_000
 
 
 def build_slow(root: Path) -> None:
