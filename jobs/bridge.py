@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -242,13 +243,22 @@ def clear_after_end(job: Job) -> None:
 
 
 def finish(job: Job, end: End) -> None:
-    """Record how a job ended; an absent database gets as much time as the lease leaves."""
-    started = time.monotonic()
+    """Record how a job ended."""
+    insist(job, partial(_record, job, end))
+
+
+def insist(job: Job, write: Callable[[], object]) -> None:
+    """Write what became of an attempt; an absent database gets as much time as the lease leaves.
+
+    What the database rolled back must not stay in memory: each try begins from the same row.
+    """
+    started, believed = time.monotonic(), vars(job).copy()
     while True:
         try:
-            _record(job, end)
+            write()
             return
         except (OperationalError, InterfaceError) as error:
+            vars(job).update(believed)
             put_up_with(error, job, since=started)
             time.sleep(LOOK_EVERY)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from django.db import InterfaceError, OperationalError
 
@@ -13,6 +14,7 @@ from jobs.bridge import (
     end_of_bug,
     end_of_outage,
     finish,
+    insist,
     transfer,
     worker_name,
 )
@@ -58,9 +60,9 @@ def _attempt(job: Job) -> None:
     try:
         finish(job, transfer(job))
     except HandedBack:
-        job_hand_back(job)
+        insist(job, partial(job_hand_back, job))
     except Orphaned as stop:
-        job_lost(job, reason=str(stop))
+        insist(job, partial(job_lost, job, reason=str(stop)))
     except (engine.Replaced, StaleJob):
         raise
     except (OperationalError, InterfaceError) as error:

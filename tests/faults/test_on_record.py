@@ -13,14 +13,16 @@ from django.db import OperationalError
 import engine
 from engine import Phase
 from engine.session import Session
-from jobs import bridge, observer
+from jobs import bridge, life, observer
 from jobs.attempts import attempt_record, bandwidth_share
+from jobs.errors import HandedBack, Orphaned
 from jobs.life import job_move
-from jobs.models import Job, JobParcel
+from jobs.models import Job, JobEvent, JobParcel
 from jobs.observer import JobObserver
 from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from jobs.tasks import run_job
+from jobs.trail import Note, append
 from tests.engine.conftest import Plant
 from tests.factories import PortalFactory
 
@@ -119,6 +121,64 @@ def test_an_attempt_that_finds_no_database_as_it_begins_is_tried_again(
     run_job(str(job.pk))
     job.refresh_from_db()
     assert (job.status, job.attempt) == (Status.DONE, 2)
+
+
+@pytest.fixture
+def away_amid_the(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Note]]:
+    """Have the database go away as an event of that code is written, twice."""
+
+    def go(code: str) -> list[Note]:
+        seen: list[Note] = []
+
+        def away(job: Job, *notes: Note) -> list[JobEvent]:
+            found = [note for note in notes if note.code == code]
+            seen.extend(found)
+            if found and len(seen) <= 2:
+                raise OperationalError("the database is away")
+            return append(job, *notes)
+
+        monkeypatch.setattr(life, "append", away)
+        monkeypatch.setattr(bridge, "LOOK_EVERY", 0.05)
+        return seen
+
+    return go
+
+
+def test_the_end_of_a_job_waits_for_the_database(
+    launch: Callable[..., Job], away_amid_the: Callable[[str], list[Note]]
+) -> None:
+    """Also when it goes away amid the writing: nothing of that holds, not in memory either."""
+    seen = away_amid_the("DONE")
+    job = launch()
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert (job.status, job.attempt, len(seen)) == (Status.DONE, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [(HandedBack("told to end"), "HANDED_BACK"), (Orphaned("nobody watches"), "WORKER_LOST")],
+    ids=["told to end", "orphaned"],
+)
+def test_a_job_that_is_given_back_waits_for_the_database(
+    launch: Callable[..., Job],
+    away_amid_the: Callable[[str], list[Note]],
+    monkeypatch: pytest.MonkeyPatch,
+    stop: Exception,
+    code: str,
+) -> None:
+    """Else it would stay this worker's until the lease runs out."""
+
+    def stops(_: JobObserver) -> None:
+        raise stop
+
+    seen = away_amid_the(code)
+    monkeypatch.setattr(JobObserver, "checkpoint", stops)
+    job = launch()
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert (job.status, job.worker, len(seen)) == (Status.QUEUED, "", 3)
+    assert job.losses == (code == "WORKER_LOST")
 
 
 def test_a_bug_after_a_broken_line_needs_a_person(
