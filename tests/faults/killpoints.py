@@ -15,11 +15,12 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from engine.hub import CHECK_SECONDS
 from engine.types import ParcelReport, ParcelState, Phase, Progress
 from jobs import bridge, helping, tasks
 from jobs.helping import HelperObserver
 from jobs.models import Job, ParcelLease
-from jobs.observer import ASK_EVERY, JobObserver
+from jobs.observer import ASK_EVERY, JobObserver, is_told_to_end
 from jobs.services import job_cancel
 from tests.rig.sshd import descendants
 
@@ -30,6 +31,8 @@ FINISH = "finish"
 VICTIMS = ("worker", "sender", "receiver", "sshd")
 #: Seconds that a process gets to appear that is to be killed.
 PATIENCE = 10.0
+#: What a crew's log says of a worker: with its process id, and when by the monotonic clock.
+TOLD, ENDED = "told to end: worker", "ended: worker"
 _HEX = re.compile(r'fromhex\("([0-9a-f]+)"\)')
 
 Deed = Callable[[Job], object]
@@ -117,9 +120,20 @@ def _freeze_all(job: Job) -> None:
     _freeze_worker(job)
 
 
-def _end_worker(_job: Job) -> None:
-    """A deployment."""
+def _end_worker(job: Job) -> None:
+    """A deployment; its log says whom it told, and when.
+
+    The job stands still until its process has heard of it, and until it is time to look whether
+    it was told: so it was told here, and is not over before it looks.
+    """
+    print(f"{TOLD} {os.getppid()} at {time.monotonic()} in {job.target_path}", flush=True)
     os.kill(os.getppid(), signal.SIGTERM)
+    deadline = time.monotonic() + PATIENCE
+    while not is_told_to_end():
+        if time.monotonic() > deadline:
+            raise AssertionError("the worker does not pass on that it was told to end")
+        time.sleep(0.01)
+    time.sleep(CHECK_SECONDS)
 
 
 def _wait(_job: Job) -> None:

@@ -39,6 +39,7 @@ def main(number: int) -> None:
         _workers.add(_fork())
     while _workers:
         pid, status = os.wait()
+        print(f"{killpoints.ENDED} {pid} at {time.monotonic()}", flush=True)
         _workers.discard(pid)
         if not _ending and (os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0):
             _workers.add(_fork())
