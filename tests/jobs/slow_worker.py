@@ -1,7 +1,9 @@
 """A worker whose agents are slow on demand, so that a test can catch a job in each phase.
 
-`KETTER_TEST_SLOW=publish=8` makes every agent take 8 s before each `publish`;
-`rename` slows each single rename of one.
+`KETTER_TEST_SLOW=publish=8` makes every agent wait 8 s before each `publish`, or until there
+is a file at `KETTER_TEST_GATE`; it says that it waits by one of that name with `.there`.
+`read_back` holds up the target before it reads back a parcel, `clean` does so at the end of a
+transfer, not when one is undone; `rename=1` slows each single rename of a `publish`.
 """
 
 from __future__ import annotations
@@ -12,14 +14,32 @@ import os
 from engine import bundle
 from jobs.worker import KetterWorker
 
-_op, _, _seconds = os.environ.get("KETTER_TEST_SLOW", "").partition("=")
+_op, _, _seconds = os.environ["KETTER_TEST_SLOW"].partition("=")
+_gate = os.environ["KETTER_TEST_GATE"]
+_HELD = f"""
+import os, time
+def _held():
+    open({_gate + ".there"!r}, "w").close()
+    until = time.monotonic() + {_seconds or 0}
+    while time.monotonic() < until and not os.path.exists({_gate!r}):
+        time.sleep(0.02)
+"""
 _SLOW_MAIN = f"""
+{_HELD}
 _carry_out = Agent._carry_out
 def _slowly(self, command):
-    if command["op"] == {_op!r}:
-        time.sleep({_seconds or 0})
+    if command["op"] == {_op!r} and not command.get("undo"):
+        _held()
     _carry_out(self, command)
 Agent._carry_out = _slowly
+"""
+_SLOW_RECEIVER = f"""
+{_HELD}
+_read_back = Receiver._read_back
+def _slowly(self):
+    _held()
+    _read_back(self)
+Receiver._read_back = _slowly
 """
 _SLOW_PUBLISH = f"""
 import time
@@ -29,7 +49,9 @@ def _slowly(self, source, target):
     time.sleep({_seconds or 0})
 Publisher._rename = _slowly
 """
-_MORE = {"publish": _SLOW_PUBLISH} if _op == "rename" else {"main": _SLOW_MAIN}
+_MORE = {"rename": {"publish": _SLOW_PUBLISH}, "read_back": {"receiver": _SLOW_RECEIVER}}.get(
+    _op, {"main": _SLOW_MAIN}
+)
 _source_of = bundle.source_of
 
 
