@@ -1,0 +1,119 @@
+"""The private folders for ssh: gone with their worker, also if that is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine import SshAccess, ssh
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder with nothing in it."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("dies_at", ["", "fcntl.flock", "os.listdir", "os.unlink", "os.rmdir"])
+def test_what_a_killed_worker_left_is_swept_away_and_what_a_living_one_has_stays(
+    temporary: Path, dies_at: str
+) -> None:
+    """Killed while it has its secrets, while it makes the folder, or while it removes it."""
+    living = ssh.SshFiles(SshAccess("host", private_key="secret"))
+    living.command("true")
+    kept = set(os.listdir(temporary))
+
+    killed = killed_worker(dies_at)
+
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert set(os.listdir(temporary)) > kept
+    ssh.SshFiles(SshAccess("host")).remove()
+    assert set(os.listdir(temporary)) == kept
+    assert Path(living.folder, "key").exists()
+    living.remove()
+    assert not os.listdir(temporary)
+
+
+def killed_worker(dies_at: str) -> subprocess.CompletedProcess[str]:
+    """Run a process that has files for ssh, and is killed before it can remove them."""
+    code = f"""
+import fcntl, os
+from unittest import mock
+from engine.ssh import SshAccess, SshFiles
+
+def die(*given):
+    if fcntl.LOCK_EX | fcntl.LOCK_NB in given:
+        raise BlockingIOError  # That is the sweep before it makes its own.
+    os.kill(os.getpid(), 9)
+
+with mock.patch("{dies_at or "os.fork"}", die):
+    files = SshFiles(SshAccess("host", private_key="secret"))
+    files.command("true")
+    if {bool(dies_at)}:
+        files.remove()
+die()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_what_an_ssh_still_writes_as_it_is_swept_away_is_swept_at_the_next_look(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it stops nobody who makes a connection of their own meanwhile."""
+    assert killed_worker("").returncode == -signal.SIGKILL
+    (left,) = temporary.iterdir()
+    remove = os.rmdir
+
+    def once_more(path: str) -> None:
+        if path == str(left):
+            (left / "log").write_text("killed by signal 1")
+        remove(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", once_more)
+        with pytest.raises(OSError, match="not empty"):
+            ssh.sweep()
+        ssh.SshFiles(SshAccess("host")).remove()
+    assert [path.name for path in left.iterdir()] == ["log"]
+
+    ssh.sweep()
+
+    assert not os.listdir(temporary)
+
+
+def test_a_sweep_at_the_worst_moment_takes_nothing_from_a_worker_that_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another worker sweeps just before the first lock of this one is taken."""
+    lock = fcntl.flock
+    swept: list[int] = []
+
+    def late(fd: int, how: int) -> None:
+        if how == fcntl.LOCK_EX and not swept:
+            swept.append(fd)
+            ssh.sweep()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    files = ssh.SshFiles(SshAccess("host", private_key="secret"))
+
+    assert swept
+    files.command("true")
+    assert Path(files.folder, "key").exists()
+    files.remove()
