@@ -44,10 +44,13 @@ SMALL = {
 
 
 class Crew:
-    """Some workers, as many all the time, whoever of them dies."""
+    """Some workers, as many all the time, whoever of them dies.
 
-    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
-        self._env, self._folder = dict(env), folder
+    A `wrapper` is a command that becomes theirs: it says on which machine they run.
+    """
+
+    def __init__(self, env: Mapping[str, str], folder: Path, wrapper: Sequence[str] = ()) -> None:
+        self._env, self._wrapper = dict(env), wrapper
         self._process: subprocess.Popen[bytes] | None = None
         self.mark = f"KETTER_FAULTS={uuid.uuid4().hex}"
         # Short, so that connections are shared as they are in real life.
@@ -61,7 +64,7 @@ class Crew:
         more["KETTER_FAULTS_TWEAKS"] = json.dumps(dict(tweaks))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.launcher", str(number)],
+                [*self._wrapper, sys.executable, "-m", "tests.faults.launcher", str(number)],
                 cwd=PROJECT,
                 env={**self._env, **{key: str(given) for key, given in more.items()}},
                 stdin=subprocess.DEVNULL,

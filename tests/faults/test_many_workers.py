@@ -1,18 +1,15 @@
 """Many workers, many jobs: none lost, none run twice, in their order, and never more than allowed.
 
-The workers are real processes, one of them as if on another machine.
+The workers are real processes.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -24,12 +21,10 @@ from jobs.services import job_create
 from jobs.states import FINAL, Status
 from portals.models import Portal
 from tests.factories import PortalFactory
-from tests.rig.sshd import end_tree
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 StartWorker = Callable[..., subprocess.Popen[bytes]]
-PROJECT = Path(__file__).resolve().parent.parent.parent
 WORKERS, JOBS = 4, 500
 #: Seconds that a job may take on the average, all workers together.
 SECONDS_EACH = 0.4
@@ -162,39 +157,3 @@ def most_at_once(jobs: list[Job]) -> int:
         running += step
         most = max(most, running)
     return most
-
-
-@pytest.fixture
-def elsewhere(worker_env: dict[str, str], tmp_path: Path) -> Iterator[str]:
-    """A worker as if on another machine: a host name, a working folder and files of its own."""
-    folder = tmp_path / "elsewhere"
-    (folder / "tmp").mkdir(parents=True)
-    own = ["unshare", "--uts", "sh", "-c", 'hostname otherhost && exec "$@"', "sh"]
-    named = shutil.which("unshare") and os.geteuid() == 0
-    if not named or subprocess.run([*own, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("a host name of its own needs root, and the ability to unshare it")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*own, sys.executable, str(PROJECT / "manage.py"), "rqworker"],
-            cwd=folder,
-            env={**worker_env, "KETTER_VAR_DIR": str(folder), "TMPDIR": str(folder / "tmp")},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    yield "otherhost"
-    end_tree(process.pid)
-    process.wait()
-
-
-def test_a_worker_on_another_machine_simply_joins(
-    worker: StartWorker, elsewhere: str, oscar: User, places: Callable[..., Portal]
-) -> None:
-    worker()
-    jobs = launch(oscar, places("lab"), places("srvtrf"), 60, random.Random(4))
-    wait_for_all(jobs, 90)
-    assert Counter(job.status for job in jobs) == {Status.DONE: 60}
-    assert {len(times) for times in starts(jobs).values()} == {1}
-    assert len({job.worker for job in jobs}) == 2
-    assert any(job.worker.startswith(f"{elsewhere}.") for job in jobs)
