@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -14,6 +16,7 @@ from jobs.states import Status
 from tests.engine.interrupted import build_large, staged
 from tests.faults.conftest import MakeStage
 from tests.faults.crew import Stage
+from tests.faults.oracle import command_line
 from tests.faults.test_workers import MARKED, MIB, codes, in_state
 from tests.rig.relay import Relay, Way
 from tests.rig.sshd import Sshd
@@ -23,6 +26,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 #: An agent that says nothing for so long is taken for lost.
 IMPATIENT = {**MARKED, "engine.links.SILENCE_SECONDS": 3.0}
+#: And an attempt before that does not leave the target is not waited for as long.
+HASTY = {
+    **IMPATIENT,
+    "agents": [*MARKED["agents"], ["DYING_SECONDS = 5.0", "DYING_SECONDS = 2.0"]],
+}
 
 
 @pytest.fixture
@@ -38,7 +46,9 @@ def far_stage(make_stage: MakeStage, sshd: Sshd, line: Relay) -> Stage:
     return make_stage(sshd, line.port)
 
 
-def under_way(stage: Stage, back: bool = False, **order: object) -> Job:
+def under_way(
+    stage: Stage, back: bool = False, tweaks: Mapping[str, Any] = IMPATIENT, **order: object
+) -> Job:
     """A job with a large file, some of which has arrived."""
     job = stage.launch(
         "large",
@@ -47,7 +57,7 @@ def under_way(stage: Stage, back: bool = False, **order: object) -> Job:
         back=back,
         **order,
     )
-    stage.crew.start(1, IMPATIENT)
+    stage.crew.start(1, tweaks)
     stage.watch(lambda: staged(stage.oracles[job].target) >= 5 * MIB)
     return job
 
@@ -165,6 +175,74 @@ def test_a_line_falls_silent_at_the_beginning_or_the_end(
     for path in (gate, gate.with_suffix(".there")):
         path.unlink()
     far_stage.oracles[job].judge(job)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(13)
+def test_the_far_side_never_notices_the_break(far_stage: Stage, line: Relay) -> None:
+    """Fault 13: network blackhole, no RST."""
+    job = under_way(far_stage)
+    agent = far_agent(far_stage)
+
+    line.hold()
+
+    far_stage.watch(in_state(job, Status.RETRY_WAIT), seconds=20)
+    assert is_there(agent)
+    far_stage.watch(lambda: arriving(far_stage, job, attempt=2))
+    # Not for its line, which still stands: it was shut out.
+    assert not is_there(agent)
+    line.hold(False)
+    far_stage.wait()
+    far_stage.oracles[job].judge(job)
+    assert job.attempt == 2
+    assert job.plan["bytes_resumed"] >= 3 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.fault(13)
+def test_the_far_side_stands_still_and_wakes_up_late(far_stage: Stage, line: Relay) -> None:
+    """Fault 13: network blackhole, no RST."""
+    job = under_way(far_stage, tweaks=HASTY)
+    agent = far_agent(far_stage)
+    os.kill(agent, signal.SIGSTOP)
+    line.hold()
+    far_stage.watch(lambda: arriving(far_stage, job, attempt=2))
+    assert is_there(agent)
+
+    with written_by(agent) as file:
+        before = os.fstat(file.fileno())
+        line.hold(False)
+        os.kill(agent, signal.SIGCONT)
+        far_stage.wait()
+        after = os.fstat(file.fileno())
+
+    # It wrote all that had been on its way, and where nobody looks.
+    assert (before.st_nlink, after.st_size > before.st_size) == (0, True)
+    far_stage.oracles[job].judge(job)
+    assert (job.attempt, job.plan["bytes_resumed"]) == (2, 0)
+
+
+def far_agent(stage: Stage) -> int:
+    """The one agent behind the sshd."""
+    (pid,) = [pid for pid in stage.sshd.sessions() if "-I -S" in command_line(pid)]
+    return pid
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process still runs."""
+    return bool(command_line(pid))
+
+
+def arriving(stage: Stage, job: Job, attempt: int) -> bool:
+    """Whether the large file is staged for that attempt."""
+    files = stage.oracles[job].target.glob(f".ketter-*.part/a{attempt}/large.mov")
+    return any(files)
+
+
+def written_by(agent: int) -> BinaryIO:
+    """The file that an agent writes to, whatever became of its name."""
+    (found,) = [fd for fd in Path(f"/proc/{agent}/fd").iterdir() if "large.mov" in os.readlink(fd)]
+    return found.open("rb")
 
 
 @pytest.mark.fault(28)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django_rq import get_queue
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 MIB = 1 << 20
 #: A file of some MiB travels alone, and what of it was proven is put down for each MiB.
-MARKED = {
+MARKED: dict[str, Any] = {
     **SMALL,
     "engine.plan.LARGE": MIB,
     "agents": [["MARK_BYTES = 16 << 20", "MARK_BYTES = 1 << 20"]],

@@ -36,6 +36,7 @@ class _Lane:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     passed: int = 0
+    held: bool = False
     #: (when it may leave, what) with an empty chunk for the end of the stream.
     line: asyncio.Queue[tuple[float, bytes]] = field(
         default_factory=lambda: asyncio.Queue(QUEUE_CHUNKS)
@@ -88,6 +89,10 @@ class Relay:
         """Break every connection with a reset, on both sides."""
         self._run(self._drop())
 
+    def hold(self, held: bool = True) -> None:
+        """Let nothing pass on the connections that stand, or all that waited; new ones go on."""
+        self._run(self._hold(held))
+
     def half_close(self, way: Way) -> None:
         """End the stream in one direction of every connection; the other goes on."""
         self._run(self._half_close(way))
@@ -132,6 +137,7 @@ class Relay:
             try:
                 chunk = await lane.reader.read(CHUNK)
             except OSError:
+                await self._until_it_moves(lane)
                 _reset(lane.writer)
                 return
             spoiled = self._spoil(lane, chunk)
@@ -143,8 +149,7 @@ class Relay:
             while True:
                 due, chunk = await lane.line.get()
                 await asyncio.sleep(due - time.monotonic())
-                while self.stalled:
-                    await asyncio.sleep(TICK)
+                await self._until_it_moves(lane)
                 if not chunk:
                     break
                 lane.writer.write(chunk)
@@ -155,6 +160,10 @@ class Relay:
             if lane.writer.can_write_eof():
                 lane.writer.write_eof()
 
+    async def _until_it_moves(self, lane: _Lane) -> None:
+        while self.stalled or lane.held:
+            await asyncio.sleep(TICK)
+
     def _spoil(self, lane: _Lane, chunk: bytes) -> bytes:
         at = self.flips.get(lane.way, -1) - lane.passed
         if not 0 <= at < len(chunk):
@@ -164,6 +173,10 @@ class Relay:
     async def _drop(self) -> None:
         for lane in self._lanes:
             _reset(lane.writer)
+
+    async def _hold(self, held: bool) -> None:
+        for lane in self._lanes:
+            lane.held = held
 
     async def _half_close(self, way: Way) -> None:
         for lane in self._lanes:

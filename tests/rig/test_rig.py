@@ -192,6 +192,24 @@ def test_it_stalls_and_goes_on(echo: Relay) -> None:
         assert client.recv(4) == b"ping"
 
 
+def test_it_holds_what_stands_and_lets_new_connections_pass(echo: Relay) -> None:
+    with connect(echo) as client:
+        client.sendall(b"ping")
+        assert client.recv(4) == b"ping"
+        echo.hold()
+        client.sendall(b"late")
+        with connect(echo) as other:
+            other.sendall(b"other")
+            other.shutdown(socket.SHUT_WR)
+            deadline = time.monotonic() + 5
+            while echo.passed[Way.UP] < len(b"pingother"):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert echo.passed[Way.UP] == len(b"pingother")
+            echo.hold(False)
+            assert client.recv(4) == b"late"
+
+
 def test_it_drops_with_a_reset(echo: Relay) -> None:
     with connect(echo) as client:
         client.sendall(b"ping")
