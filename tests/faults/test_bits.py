@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from engine.carry import TRIES
 from jobs.states import Status
 from tests.engine.test_hostile_hosts import Lie
 from tests.faults.here import Here
@@ -38,6 +41,16 @@ def _add(self, entry, crc, data):
     _real_add(self, entry, crc, data)
 ZipWriter.add = _add
 """
+#: The target writes down which entries each parcel brings.
+TALLY = """
+_receive = Receiver.receive
+def _counted(self, inlet, head):
+    with open(TALLY, "a") as file:
+        for entry in unpack_entries(head["blob"]):
+            file.write(f"{entry.kind} {entry.path}\\n")
+    _receive(self, inlet, head)
+Receiver.receive = _counted
+"""
 ROTS = {"at rest": ("receiver", AT_REST), "packed": ("zipstream", "import os\n" + PACKED)}
 
 
@@ -55,12 +68,20 @@ def test_a_bit_flips(
     build_small(here.source, 30)
     spoilt = next(here.source.rglob("*000007.dpx"))
     spoilt.write_bytes(b"FRAMES of some length")
-    flag = str(here.source.parent.parent / "flag")
+    flag, tally = here.source.parent.parent / "flag", here.source.parent.parent / "tally"
     module, text = ROTS[where]
-    lie(**{module: text.replace("ONCE", str(once)).replace("FLAG", repr(flag))})
+    texts = {"receiver": TALLY.replace("TALLY", repr(str(tally)))}
+    text = text.replace("ONCE", str(once)).replace("FLAG", repr(str(flag)))
+    lie(**{**texts, module: texts.get(module, "") + text})
 
     job = here.run(mode=mode, strategy=strategy, verify="readback")
 
+    brought = Counter(tally.read_text().splitlines())
+    again = f"f {spoilt.relative_to(here.source)}"
+    assert {entry: times for entry, times in brought.items() if times > 1} == {
+        again: 2 if once or where == "packed" else TRIES
+    }
+    assert sum(entry.startswith("f ") for entry in brought) == 30
     if once or where == "packed":  # What is sent again is not packed.
         here.judge(job)
         return

@@ -251,10 +251,14 @@ def test_a_byte_changes_on_the_line(far_stage: Stage, line: Relay) -> None:
     job = under_way(far_stage)
 
     flip(line)
+    before = line.passed[Way.UP]
 
     far_stage.wait()
     far_stage.oracles[job].judge(job)
     assert "CONNECTION_LOST" in codes(job)
+    # Of 12 MiB: what had been proven did not pass the line again.
+    assert job.plan["bytes_resumed"] >= 3 * MIB
+    assert line.passed[Way.UP] - before < 10 * MIB
 
 
 @pytest.mark.fault(12)
