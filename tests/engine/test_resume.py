@@ -78,10 +78,11 @@ def test_many_files_that_were_proven_are_not_sent_again(
     assert_equal_trees(expected, whole(tmp_path / "b"))
     # Under way on each stream: one parcel that is being settled, one that comes in.
     least = arrived - 2 * int(streams) * PARCEL - PARCEL
-    assert least <= report["bytes_resumed"] <= arrived
+    link = len("reel_0/0")  # It takes no block of the disk.
+    assert least <= report["bytes_resumed"] <= arrived + link
     kept = held.kept(tmp_path / "b")
     # And the link, if its parcel was proven by then.
-    assert report["bytes_resumed"] - len(kept) * (32 << 10) in (0, len("reel_0/0"))
+    assert report["bytes_resumed"] - len(kept) * (32 << 10) in (0, link)
     assert report["files_resumed"] >= len(kept)
     assert report["plan"]["bytes"] == 1600 * (32 << 10) + 8 - report["bytes_resumed"]
     assert report["files"] == 1601
