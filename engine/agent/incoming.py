@@ -64,7 +64,7 @@ class Incoming:
             self._count(len(part))
             self.digest.update(part)
             self.left -= len(part)
-            hole = _is_hole(part)
+            hole = is_hole(part)
             if hole:
                 os.lseek(self._fd, len(part), os.SEEK_CUR)
             else:
@@ -82,6 +82,18 @@ class Incoming:
             self._marked(at, self.digest.copy().digest(), message["blob"])
 
 
-def _is_hole(part: memoryview) -> bool:
+def is_hole(part: memoryview) -> bool:
+    """Whether these are so many zeros that a hole may stand for them."""
     size = len(part)
     return size >= HOLE and not part[0] and not part[-1] and part.tobytes() == _ZEROS[:size]
+
+
+def is_bare(fd: int, at: int, size: int) -> bool:
+    """Whether a file has nothing there but hole; False where the platform does not tell."""
+    seek_data = getattr(os, "SEEK_DATA", None)
+    if seek_data is None:
+        return False
+    try:
+        return os.lseek(fd, at, seek_data) >= at + size
+    except OSError as error:
+        return error.errno == errno.ENXIO  # All that follows is hole.

@@ -9,7 +9,7 @@ import stat
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
-from engine.agent.incoming import Incoming
+from engine.agent.incoming import Incoming, is_bare, is_hole
 from engine.agent.inlet import Inlet, Payload
 from engine.agent.journal import Journal, file_key
 from engine.agent.stage import (
@@ -276,17 +276,18 @@ class Receiver:
 
     def _slice(self, fd: int, entry: Entry, payload: Payload, offset: int, length: int) -> bytes:
         digest, left = hashlib.sha256(), length
-        if fd >= 0:
-            os.lseek(fd, offset, os.SEEK_SET)
         while left:
             part = payload.some(min(left, CHUNK))
             if not part:
                 break
             self._count(len(part))
             digest.update(part)
+            at = offset + length - left
             left -= len(part)
-            if fd >= 0 and not self.errors:
+            # What came damaged may be there already: only what is bare can stay a hole.
+            if fd >= 0 and not self.errors and not (is_hole(part) and is_bare(fd, at, len(part))):
                 try:
+                    os.lseek(fd, at, os.SEEK_SET)
                     write_whole(fd, part)
                 except OSError as error:
                     self._fail(0, entry, error)

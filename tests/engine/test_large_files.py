@@ -12,7 +12,10 @@ import engine
 from engine import Mode, SilentObserver, Verify
 from engine.plan import LARGE
 from tests.engine.conftest import Meddler, Plant, Run, endpoint
+from tests.engine.test_hostile_hosts import Lie, lie
 from tests.rig.trees import assert_equal_trees, build_small, snapshot
+
+__all__ = ["lie"]  # A fixture: hosts that do something else.
 
 SIZE = LARGE + (5 << 20) + 17
 #: The kind of the parcels that a large file makes, by the number of streams.
@@ -53,6 +56,39 @@ def test_it_arrives_exactly(
     assert KINDS[streams] in kinds
     assert_equal_trees(before, tmp_path / "b")
     assert os.listdir(tmp_path / "a") == []
+
+
+@pytest.mark.parametrize("streams", KINDS)
+def test_a_hole_stays_a_hole(tmp_path: Path, run: Run, odd: Path, streams: int) -> None:
+    run(streams=streams)
+
+    held = [(tmp_path / name / "odd").stat().st_blocks * 512 for name in "ab"]
+    assert max(held) <= SIZE - (4 << 20)
+
+
+#: The last slice is damaged once, after it was written, and that is noticed.
+DAMAGED = """
+_slice = Receiver._slice
+def _damaged(self, fd, entry, payload, offset, length):
+    ours = _slice(self, fd, entry, payload, offset, length)
+    if offset + length < entry.size or os.path.exists(FLAG):
+        return ours
+    open(FLAG, "w").close()
+    os.pwrite(fd, b"no zeros", offset + (1 << 20))
+    return bytes([ours[0] ^ 1]) + ours[1:]
+Receiver._slice = _damaged
+"""
+
+
+def test_zeros_are_written_over_what_a_damaged_slice_left(
+    tmp_path: Path, run: Run, odd: Path, lie: Lie
+) -> None:
+    lie(receiver=DAMAGED.replace("FLAG", repr(str(tmp_path / "flag"))))
+
+    run(streams=3)
+
+    assert (tmp_path / "flag").exists()
+    assert_equal_trees(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.parametrize("streams", KINDS)
