@@ -170,6 +170,16 @@ class Chooser:
         else:
             self.skipped += len(same)
 
+    def _gone(self, entry: Entry) -> None:
+        """The source has an entry no more that the scan has found there.
+
+        In a move that is tried again it may be an earlier attempt, whose line was cut, that
+        still removes what it has delivered: then it is as if the scan had come later.
+        """
+        request = self._session.request
+        if request.mode is not Mode.MOVE or request.attempt == 1:
+            self._fail(entry.path, "VANISHED", f"{display_path(entry.path)} is not there any more")
+
     def still_fits(self, entries: list[Entry]) -> list[Entry]:
         """What has arrived and whose place at the target is free; the rest is chosen anew."""
         if not self._compares or not entries:
@@ -234,7 +244,11 @@ class Chooser:
                     )
         proven: list[Entry] = []
         different: list[Entry] = []
+        gone = set(here["gone"])
         for index, entry in enumerate(entries):
+            if index in gone:
+                self._gone(entry)
+                continue
             digest = here["blob"][index * DIGEST : (index + 1) * DIGEST]
             other = there["blob"][index * DIGEST : (index + 1) * DIGEST]
             (proven if digest == other != NO_DIGEST else different).append(entry)

@@ -41,8 +41,8 @@ class Looker:
 
     def do_hash(self, blob: bytes, at_source: bool = False, whole: str = "") -> dict[str, Any]:
         """The digests and ids of entries, see `digests_of`; `whole` comes back as it is."""
-        ids, digests = digests_of(self._desk, self._desk.tree, blob, at_source)
-        return {"ids": ids, "whole": whole, "blob": digests}
+        ids, digests, gone = digests_of(self._desk, self._desk.tree, blob, at_source)
+        return {"ids": ids, "whole": whole, "gone": gone, "blob": digests}
 
     def do_sync(self, blob: bytes) -> dict[str, Any]:
         """Make everything in the tree durable, names included."""

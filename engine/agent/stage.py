@@ -109,25 +109,29 @@ def digest_file(
 
 def digests_of(
     desk: Desk, tree: Tree, blob: bytes, at_source: bool = False
-) -> tuple[list[list[int]], bytes]:
+) -> tuple[list[list[int]], bytes, list[int]]:
     """The ids and digests of a list of entries, from the medium; NO_DIGEST where one fails.
 
-    An id is the device and inode of an entry that has no other name.
+    An id is the device and inode of an entry that has no other name. Third come
+    the places in the list of those that are not there at all.
     """
     digests = bytearray()
     ids: list[list[int]] = []
-    for entry in unpack_entries(blob):
+    gone: list[int] = []
+    for index, entry in enumerate(unpack_entries(blob)):
         try:
             follow = at_source and entry.kind == FILE and entry.link
             folder, name = tree.parent(entry.link if follow else entry.path)
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             ids.append([found.st_dev, found.st_ino] if found.st_nlink == 1 else [])
             digests += digest_file(tree, entry, desk.read, True, at_source)
-        except OSError:
+        except OSError as error:
             # No digest is no proof: the caller treats it as different.
             digests += NO_DIGEST
             ids += [[]] * (len(digests) // DIGEST - len(ids))
-    return ids, bytes(digests)
+            if isinstance(error, FileNotFoundError):
+                gone.append(index)
+    return ids, bytes(digests), gone
 
 
 def made_as(fd: int) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 import engine
 from engine import Mode, OnConflict, Request, SilentObserver, Strategy, Verify, plan
+from engine.choose import Chooser
 from engine.manifest import read as read_manifest
 from tests.engine.conftest import Meddler, Run, endpoint
 from tests.engine.exactness import STRATEGIES
@@ -108,6 +109,30 @@ def test_a_repeated_move_proves_what_is_there_before_it_removes(tmp_path: Path, 
     left = list((tmp_path / "a").rglob("*.dpx"))
     assert [p.name for p in left] == [odd.name]
     assert report.files_removed == 19
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_what_goes_from_the_source_while_it_is_compared_is_no_conflict(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    """An attempt whose line was cut may still remove, at its end, what it has delivered."""
+    build_small(tmp_path / "a", 20)
+    run()
+    gone = next((tmp_path / "a").rglob("*.dpx")).relative_to(tmp_path / "a")
+    prove_all = Chooser._prove_all
+
+    def prove_later(chooser: Chooser) -> None:
+        (tmp_path / "a" / gone).unlink()
+        prove_all(chooser)
+
+    monkeypatch.setattr(Chooser, "_prove_all", prove_later)
+
+    report = run(mode=Mode.MOVE, attempt=attempt)
+
+    assert (report.files_skipped, report.files_removed) == (19, 19)
+    told = [(failure.path, failure.code) for failure in report.failures]
+    assert told == ([(str(gone), "VANISHED")] if attempt == 1 else [])
+    assert len(list((tmp_path / "b").rglob("*.dpx"))) == 20
 
 
 @pytest.mark.parametrize(
