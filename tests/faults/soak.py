@@ -3,8 +3,9 @@
 python -m tests.faults.soak --minutes 30 --seed 1 [--json FILE]
 
 Ends with 0 if nothing was lost, nothing was corrupt, nothing was left lying
-about, and every job ended in one way. The same seed draws the same jobs and the same
-faults in the same order; what they hit depends on the machine.
+about, no worker ended by itself, and every job ended in one way. The same seed
+draws the same jobs and the same faults in the same order; what they hit depends
+on the machine.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ WORKERS, LIVE_CASES = 3, 6
 DRAIN_SECONDS = 180.0
 #: Seconds after which a case is looked at once more: who was frozen may have come back.
 LATER_SECONDS = 10.0
-KINDS = ("lost", "corrupt", "debris", "trail", "unexpected")
+KINDS = ("lost", "corrupt", "debris", "trail", "unexpected", "died")
 
 
 class Soak:
@@ -68,6 +69,7 @@ class Soak:
             time.sleep(0.1)
         self._drain()
         self.processes_left = len(self._world.end_workers())
+        self.name_the_dead()
         self._look_for_debris()
 
     def _live_now(self) -> int:
@@ -176,6 +178,14 @@ class Soak:
         for case in self._cases:
             self._judge(case)
 
+    def name_the_dead(self) -> None:
+        """A worker that ended though nobody wanted it to is a violation."""
+        from tests.faults.soak_oracle import Violation
+
+        for how, said in self._world.died:
+            self.violations.append(Violation("died", "-", f"a worker ended by itself: {how}", said))
+            log(f"VIOLATION died: {how}\n{said}")
+
     def _look_for_debris(self) -> None:
         from tests.faults.soak_oracle import Violation, debris
 
@@ -201,7 +211,6 @@ class Soak:
             "missed": dict(sorted(self.missed.items())),
             "parcels": dict(sorted(self.parcels.items())),
             "events": dict(self.events.most_common()),
-            "workers_died_by_themselves": dict(self._world.died),
             **{kind: found[kind] for kind in KINDS},
             "violations": [violation._asdict() for violation in self.violations],
         }

@@ -19,10 +19,12 @@ from tests.rig.trees import Entry, snapshot
 #: Codes of events that end a job otherwise than by an error.
 ENDS = ("DONE", "PARTIAL", "CANCELLED", "STAGING_LEFT")
 SHOWN = 5
+#: Of a folder that may still be on its way: it gets its mode and its time last.
+ANYHOW = ("kind",)
 
 
 class Violation(NamedTuple):
-    """Something that must not be: `kind` is lost, corrupt, debris, trail or unexpected."""
+    """Something that must not be: `kind` is one of soak.KINDS."""
 
     kind: str
     case: str
@@ -112,7 +114,8 @@ def _judge_target(case: Case, there: Tree, done: bool) -> list[tuple[str, str]]:
     for path, entry in there.items():
         if path.rpartition(b"/")[2].startswith(os.fsencode(STAGING_PREFIX)):
             continue  # Named as debris.
-        if not any(_alike(entry, tree[path]) for tree in (expected, case.there) if path in tree):
+        trees = [tree for tree in (expected, case.there) if path in tree]
+        if not any(_alike(entry, tree[path], ANYHOW) for tree in trees):
             want = expected.get(path) or case.there.get(path)
             found.append(("corrupt", f"target {path!r} is {entry}, not {want}"))
     must = expected if done else case.there
@@ -121,7 +124,7 @@ def _judge_target(case: Case, there: Tree, done: bool) -> list[tuple[str, str]]:
         found += [
             ("corrupt", f"target {path!r} is {there[path]}, not {entry}")
             for path, entry in expected.items()
-            if path in there and not _alike(there[path], entry)
+            if path in there and not _alike(there[path], entry, _kept(case))
         ]
     return _few(found)
 
@@ -133,13 +136,13 @@ def _judge_source(case: Case, after: Tree, there: Tree, done: bool) -> list[tupl
     ]
     for path, entry in case.before.items():
         if path in after:
-            if not _alike(after[path], entry):
+            if not _alike(after[path], entry, _kept(case)):
                 found.append(("corrupt", f"source {path!r} is {after[path]}, not {entry}"))
             elif done and case.is_move and _must_go(case, path, entry):
                 found.append(("unexpected", f"source {path!r} is still there after the move"))
             continue
         place = case.arrives.get(path)
-        arrived = place in there and _alike(there[place], entry) if place is not None else False
+        arrived = place in there and _alike(there[place], entry, ANYHOW) if place else False
         if not case.is_move or not arrived:
             found.append(("lost", f"source {path!r} is gone, and not at the target"))
     return _few(found)
@@ -183,10 +186,15 @@ def _archived(path: Path) -> Counter[str]:
     return found
 
 
-def _alike(one: Entry, other: Entry) -> bool:
-    """Equal as far as it must be: a folder's times change with what is moved out of it."""
+def _kept(case: Case) -> tuple[str, ...]:
+    """What a folder must keep; its time changes with what a killed move took out of it."""
+    return ("kind", "mode") if case.is_move else ("kind", "mode", "mtime_ns")
+
+
+def _alike(one: Entry, other: Entry, kept: tuple[str, ...]) -> bool:
+    """Equal in everything; of two folders, in what is `kept`."""
     if one.kind == other.kind == "folder":
-        return True
+        return all(getattr(one, what) == getattr(other, what) for what in kept)
     return one == other
 
 

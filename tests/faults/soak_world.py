@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +41,10 @@ SHORT = {
 }
 LEASE = 3.0
 _MARK = "KETTER_SOAK"
+#: Characters of a log that are shown of a worker that ended.
+SAID = 4000
+#: What rq says when a worker is up.
+LISTENS = "Listening on"
 
 
 class FarHost(Sshd):
@@ -71,14 +74,16 @@ class Slot:
         self.number, self.log, self._env = number, log, env
         self.process: Process | None = None
         self.frozen = False
-        self.start_at = 0.0
+        self.start_at = self.started = 0.0
         #: Whether its end was asked for; one that ends otherwise is a finding.
         self.expected = False
+        self._said_before = 0
 
     def start(self) -> None:
         """Start a worker."""
         from ketter_site.processes import spawn
 
+        self.started, self._said_before = time.monotonic(), len(self._log())
         argv = [sys.executable, "manage.py", "rqworker"]
         self.process = spawn(argv, log=self.log, env=self._env, cwd=PROJECT)
         self.frozen = self.expected = False
@@ -92,6 +97,21 @@ class Slot:
         """The receiver, the sender, the next lane's receiver and so on; empty if none run."""
         horse = self.horse()
         return sorted(descendants(horse)) if horse else []
+
+    def died_by_itself(self, redis_since: float) -> bool:
+        """Whether nobody wanted the worker to end; `redis_since` is when Redis was last started.
+
+        One that finds no Redis as it begins ends at once: whoever runs it tries again.
+        """
+        began_without = self.started < redis_since and LISTENS not in self.said()
+        return not self.expected and not began_without
+
+    def said(self) -> str:
+        """What this worker has said."""
+        return self._log()[self._said_before :].decode("utf-8", "replace")
+
+    def _log(self) -> bytes:
+        return self.log.read_bytes() if self.log.exists() else b""
 
     def send(self, number: signal.Signals, *more: int) -> None:
         """Send a signal to the worker, and to those of its processes that are named."""
@@ -118,10 +138,12 @@ class World:
         self._numbers = itertools.count()
         self.postgres: Server | None = None
         self.valkey: Server | None = None
+        self.redis_since = 0.0
         self.slots: list[Slot] = []
         self.portals: dict[str, Portal] = {}
         self.roots: dict[str, Path] = {}
-        self.died: Counter[str] = Counter()
+        #: How workers ended that nobody wanted to end, and what they said last.
+        self.died: list[tuple[str, str]] = []
         self._prepare()
 
     def _prepare(self) -> None:
@@ -200,6 +222,7 @@ class World:
         self.valkey = embedded.start_valkey(
             self.folder / "valkey", self._valkey_socket, durable=False
         )
+        self.redis_since = time.monotonic()
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something in a while; `tick` does it."""
@@ -212,8 +235,9 @@ class World:
         for slot in self.slots:
             process = slot.process
             if process is not None and process.poll() is not None:
-                if not slot.expected:
-                    self.died[f"exit status {process.returncode}"] += 1
+                if slot.died_by_itself(self.redis_since):
+                    how = f"exit status {process.returncode}"
+                    self.died.append((how, slot.said()[-SAID:]))
                 slot.process = process = None
             if process is None and time.monotonic() >= slot.start_at:
                 slot.start()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.db import transaction
@@ -18,7 +19,9 @@ from jobs.states import Status
 from jobs.trail import Note, append
 from tests.factories import JobFactory
 from tests.faults import soak_jobs, soak_oracle
+from tests.faults.soak import KINDS, Soak, markdown
 from tests.faults.soak_jobs import Case
+from tests.faults.soak_world import Slot
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SEED, MINUTES = 7, 2.0
@@ -32,9 +35,39 @@ def test_two_minutes_of_faults_lose_nothing_and_leave_nothing(tmp_path: Path) ->
     ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     tally = json.loads(report.read_text())
     assert ended.returncode == 0, ended.stderr[-8000:]
-    assert [tally[kind] for kind in ("lost", "corrupt", "debris")] == [0, 0, 0]
+    assert {kind: tally[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
     assert tally["jobs"] > 10
     assert tally["faults_total"] > 20
+
+
+def test_a_worker_that_ended_by_itself_is_in_the_report() -> None:
+    soak = Soak(SimpleNamespace(died=[("exit status 1", "Traceback")]), SEED, MINUTES)
+    assert "| died | 0 |" in markdown(soak.tally())
+    soak.name_the_dead()
+    tally = soak.tally()
+    assert "| died | 1 |" in markdown(tally)
+    assert [(found["kind"], found["trail"]) for found in tally["violations"]] == [
+        ("died", "Traceback")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "redis_since", "by_itself"),
+    [
+        (False, "Listening on default...", 1.0, True),
+        (False, "Listening on default...", 3.0, True),
+        (False, "ImportError", 1.0, True),
+        (False, "Error 111 connecting to valkey.sock", 3.0, False),
+        (True, "Listening on default...", 1.0, False),
+    ],
+)
+def test_only_a_wanted_end_and_one_for_lack_of_redis_are_no_finding(
+    tmp_path: Path, expected: bool, said: str, redis_since: float, by_itself: bool
+) -> None:
+    slot = Slot(0, tmp_path / "log", {})
+    slot.log.write_text(said)
+    slot.started, slot.expected = 2.0, expected
+    assert slot.died_by_itself(redis_since) is by_itself
 
 
 @pytest.fixture
@@ -98,6 +131,33 @@ def test_the_oracle_sees_a_byte(case: Case, ended: Callable[..., Job]) -> None:
     file.chmod(info.st_mode)
     os.utime(file, ns=(info.st_mtime_ns, info.st_mtime_ns))
     assert {"corrupt", "lost"} == kinds(case, ended())
+
+
+@pytest.mark.parametrize(
+    ("mode", "what", "seen"),
+    [
+        ("copy", "mode", {"corrupt"}),
+        ("copy", "time", {"corrupt"}),
+        ("move", "mode", {"corrupt"}),
+        ("move", "time", set()),  # A killed move may change it while it removes the source.
+    ],
+)
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_the_oracle_sees_what_became_of_a_folder(
+    side: str, mode: str, what: str, seen: set[str], case: Case, ended: Callable[..., Job]
+) -> None:
+    case.order["mode"] = mode
+    if mode == "copy":
+        case.source.rmdir()
+        shutil.copytree(case.target, case.source, symlinks=True)
+    elif side == "source":  # What a move that was cancelled has left there.
+        (case.source / "empty").mkdir()
+    folder = getattr(case, side) / "empty"
+    status = Status.CANCELLED if mode == "move" and side == "source" else Status.DONE
+    folder.chmod(0o711 if what == "mode" else case.before[b"empty"].mode)
+    times = 0 if what == "time" else case.before[b"empty"].mtime_ns
+    os.utime(folder, ns=(times, times))
+    assert kinds(case, ended(status)) == seen
 
 
 def test_the_oracle_sees_what_was_left(case: Case, ended: Callable[..., Job]) -> None:
