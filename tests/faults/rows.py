@@ -1,4 +1,7 @@
-"""The faults that Ketter must survive; each has a test that bears its number and its sentence."""
+"""The faults that Ketter must survive, and what holds through all of them.
+
+Each has a test that bears its number and its sentence.
+"""
 
 from __future__ import annotations
 
@@ -34,4 +37,21 @@ ROWS: dict[int | str, str] = {
     29: "sparse, empty, over 4 GiB, over 65,535 files, empty folders, odd times",
     30: "clock skew or clock stepped backwards",
     "+": "cancel in each phase; version skew; portal edited or deleted while its job runs",
+}
+
+INVARIANTS: dict[int | str, str] = {
+    1: (
+        "No source entry is removed unless its copy was verified in this job"
+        " and the source is unchanged since"
+    ),
+    2: "No final name ever shows partial or unverified content",
+    3: (
+        "After any kill at any point, re-running ends in the same tree as an undisturbed run,"
+        " with no debris"
+    ),
+    4: "At most one attempt publishes",
+    5: "A job ends in exactly one terminal state, with an event that says why",
+    6: "Nothing outside the two roots is read or written",
+    7: "No secret reaches a log, an event, Redis, an API answer or a process list",
+    8: "Memory stays flat as the tree grows",
 }

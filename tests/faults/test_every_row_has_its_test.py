@@ -1,4 +1,4 @@
-"""No fault is forgotten: each row is some test's, and that test says which."""
+"""No fault and no invariant is forgotten: each is some test's, and that test says which."""
 
 from __future__ import annotations
 
@@ -6,35 +6,42 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.rows import ROWS
+import pytest
+
+from tests.faults.rows import INVARIANTS, ROWS
+
+SORTS = {"fault": ROWS, "invariant": INVARIANTS}
 
 
-def marked_tests() -> Iterator[tuple[int | str, str, str]]:
-    """The number on each test that bears one, the test's name and its docstring."""
+def marked_tests(sort: str) -> Iterator[tuple[int | str, str, str]]:
+    """The number on each test that bears one of a sort, the test's name and its docstring."""
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef):
-                for number in map(number_of, node.decorator_list):
+                for number in (number_of(one, sort) for one in node.decorator_list):
                     if number is not None:
-                        yield number, node.name, ast.get_docstring(node) or ""
+                        yield number, node.name, " ".join((ast.get_docstring(node) or "").split())
 
 
-def number_of(decorator: ast.expr) -> int | str | None:
+def number_of(decorator: ast.expr, sort: str) -> int | str | None:
     """The number in `@pytest.mark.fault(number)`; None if it is another decorator."""
-    if not isinstance(decorator, ast.Call) or ast.unparse(decorator.func) != "pytest.mark.fault":
+    if not isinstance(decorator, ast.Call) or ast.unparse(decorator.func) != f"pytest.mark.{sort}":
         return None
     number: int | str = ast.literal_eval(decorator.args[0])
     return number
 
 
-def test_every_row_has_its_test() -> None:
-    assert {number for number, _, _ in marked_tests()} == ROWS.keys()
+@pytest.mark.parametrize("sort", SORTS)
+def test_every_row_has_its_test(sort: str) -> None:
+    assert {number for number, _, _ in marked_tests(sort)} == SORTS[sort].keys()
 
 
-def test_every_test_of_a_row_says_its_sentence() -> None:
+@pytest.mark.parametrize("sort", SORTS)
+def test_every_test_of_a_row_says_its_sentence(sort: str) -> None:
     silent = [
         name
-        for number, name, text in marked_tests()
-        if not text.startswith(f"Fault {number}: {ROWS[number]}.")
+        for number, name, text in marked_tests(sort)
+        if not name.startswith("test_")
+        or not text.startswith(f"{sort.capitalize()} {number}: {SORTS[sort][number]}.")
     ]
     assert silent == []
