@@ -96,7 +96,7 @@ class Hub:
             except errors.EngineError as error:
                 if not link.dispensable:
                     raise
-                self._kept.append((link, {"lost": error, "said": False}))
+                self._arrived.put((link, {"lost": error, "said": False}))
                 link.hang_up()
 
     def close(self, done: bool = False) -> None:
@@ -154,7 +154,11 @@ class Hub:
             if message is None:
                 ended.append(other)
             elif "error" in message:
-                return other.said(*message["error"])
+                error = other.said(*message["error"])
+                if not (other.dispensable and error.retry == errors.PERMANENT):
+                    return error
+                # A stream that comes too late finds nothing there: that is no cause.
+                self._kept.append((other, {"lost": error, "said": True}))
             else:
                 self._kept.append((other, message))
         return min(ended, key=lambda other: other.innocence()).cause_of_death()

@@ -241,7 +241,12 @@ class Link:
         )
 
     def _write(self, data: bytes) -> None:
-        """Write without ever blocking for long, so that the checkpoint goes on being called."""
+        """Write without ever blocking for long, so that the checkpoint goes on being called.
+
+        To one that was let go, be it meanwhile, nothing is written any more.
+        """
+        if self._closing:
+            return
         view = memoryview(data)
         # Not select: a process with many files open may give us a number it cannot take.
         writable = select.poll()
@@ -250,6 +255,8 @@ class Link:
             # A pipe that poll calls writable takes PIPE_BUF bytes at once.
             if not writable.poll(CHECK_SECONDS * 1000):
                 self._hub.check()
+                if self._closing:
+                    return
                 continue
             try:
                 view = view[os.write(self.stdin, view[: select.PIPE_BUF]) :]

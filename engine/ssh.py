@@ -17,7 +17,7 @@ CONNECT_SECONDS = 15
 _ASKPASS = os.path.join(os.path.dirname(__file__), "askpass.sh")
 _ALIAS = "ketter-pinned"
 _PREFIX = "ketter-ssh-"
-_LOCK = "lock"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _OPTIONS = {
     "StrictHostKeyChecking": "yes",
@@ -82,16 +82,18 @@ class SshFiles:
         # What others left must not stop us; a worker's own look says what cannot be removed.
         with contextlib.suppress(OSError):
             sweep()
-        self.folder, self._lock = _own_folder()
+        self.folder, self._fd = _own_folder()
         self.log = os.path.join(self.folder, "log")
         self.socket = os.path.join(self.folder, "mux")
 
     def remove(self) -> None:
         """Remove the folder with all secrets in it."""
-        _remove_folder(self.folder)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._fd < 0:
+            return
+        with contextlib.suppress(OSError):  # An ssh that is ending may write there: a sweep comes.
+            _remove_folder(self._fd, self.folder)
+        os.close(self._fd)
+        self._fd = -1
 
     def remove_secrets(self) -> None:
         """Remove the secrets, once the connection stands; the log stays."""
@@ -206,71 +208,64 @@ def _text_of(path: str) -> str:
 
 
 def _own_folder() -> tuple[str, int]:
-    """Make a private folder; returns it and the lock that we hold on it as long as we live.
+    """Make a private folder; returns it, and its descriptor, by which it is locked for our life.
 
-    By the lock others tell it from what a killed worker left. One that they took for such
-    before it was locked is left to them, and another one made.
+    By the lock others tell it from what a killed worker left; on a file system where folders
+    cannot be locked nothing is swept. One that was taken for such before it was locked is
+    left to them, and another one made.
     """
     while True:
         folder = os.path.join(_temporary_folder(), f"{_PREFIX}{os.urandom(8).hex()}")
         os.mkdir(folder, 0o700)
         with contextlib.suppress(FileNotFoundError):
-            lock = _open_lock(folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if _is_at(lock, os.path.join(folder, _LOCK)):
-                return folder, lock
-            os.close(lock)
-
-
-def _open_lock(folder: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    return os.open(os.path.join(folder, _LOCK), flags, 0o600)
+            fd = os.open(folder, _FOLDER)
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_at(fd, folder):
+                return folder, fd
+            os.close(fd)
 
 
 def _is_at(fd: int, path: str) -> bool:
-    """Whether that path still leads to the open file."""
+    """Whether that path still leads to the open folder."""
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
 
 
-def _remove_folder(folder: str) -> None:
-    """Remove a private folder of ours with the files in it, the lock last.
-
-    So whoever is killed in between, or sees an ssh that is just ending write there once
-    more (an OSError), leaves something that can be swept.
-    """
-    try:
-        for name in sorted(os.listdir(folder), key=lambda name: name == _LOCK):
-            os.unlink(os.path.join(folder, name))
-        os.rmdir(folder)
-    except FileNotFoundError:
-        return  # Somebody else has removed it meanwhile.
+def _remove_folder(fd: int, folder: str) -> None:
+    """Remove a private folder of ours, which is open, with the files in it."""
+    for name in os.listdir(fd):
+        os.unlink(name, dir_fd=fd)
+    os.rmdir(folder)
 
 
 def sweep() -> None:
     """Remove the private folders of workers that were killed before they could.
 
-    Raises the first OSError after all were tried; what is left then is for the next look.
+    Only this user's own: in a folder that all may write to, others may plant what bears such
+    a name. Raises the first OSError after all were tried; the rest is for the next look.
     """
     with os.scandir(_temporary_folder()) as listing:
         folders = [item.path for item in listing if item.name.startswith(_PREFIX)]
     failed: list[OSError] = []
     for folder in folders:
         try:
-            lock = _open_lock(folder)
+            fd = os.open(folder, _FOLDER)
         except OSError:
-            continue  # Another user's, or gone.
+            continue  # No folder, another user's, or gone.
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove_folder(folder)
-        except BlockingIOError:
-            continue  # Its worker lives.
+            if os.fstat(fd).st_uid == os.geteuid():
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(fd, folder):
+                    _remove_folder(fd, folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # Its worker lives, and may be removing it itself.
         except OSError as error:
             failed.append(error)
         finally:
-            os.close(lock)
+            os.close(fd)
     if failed:
         raise failed[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from typing import Any, Callable
@@ -43,6 +44,16 @@ class Desk:
     def all_live(self) -> bool:
         """Whether the agent lives that we have an eye on."""
         return not self._beside or self._lives(self._beside)
+
+    @staticmethod
+    def is_forsaken() -> bool:
+        """Whether whoever gave us commands has gone, though some of them wait to be read.
+
+        So it is where we stood still meanwhile: others have taken over, and may be done.
+        """
+        commands = select.poll()
+        commands.register(0, select.POLLIN)
+        return any(event & select.POLLHUP for _, event in commands.poll(0))
 
     @staticmethod
     def _lives(pid: int) -> bool:

@@ -39,13 +39,14 @@ class Finisher:
                     continue
                 done.add(hash(entry.path))
                 if entry.mode & stat.S_IRWXU == stat.S_IRWXU:
-                    self._one(entry)
+                    self.give(entry)
                 else:
                     self._closed.append(entry)
         for entry in sorted(self._closed, key=lambda entry: -entry.path.count("/")):
-            self._one(entry)
+            self.give(entry)
 
-    def _one(self, entry: Entry) -> None:
+    def give(self, entry: Entry) -> None:
+        """Give a folder of the target what is its; a problem is kept."""
         try:
             give(self._target.folder(entry.path), entry, self._ways)
         except OSError as error:
@@ -56,16 +57,17 @@ class Finisher:
     def _tell(self, problem: AgentError, entry: Entry) -> None:
         self.problem_count += 1
         if len(self.problems) < NAMED:
-            self.problems.append([entry.path, problem.code, str(problem)])
+            self.problems.append([entry.path or ".", problem.code, str(problem)])
 
 
 def give(fd: int, entry: Entry, ways: Ways) -> None:
     """Give an open folder the entry's attributes, mode and time."""
+    refused = []
     if entry.meta and ways.xattrs:
         from engine.agent import xattrs  # Compiled on the host only where it is asked for.
 
         refused = xattrs.apply(fd, entry.meta)
-        if refused:
-            raise AgentError("XATTRS_NOT_KEPT", f"{entry.path}: {', '.join(refused)}")
     os.fchmod(fd, entry.mode & ways.mode_bits)
     os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+    if refused:
+        raise AgentError("XATTRS_NOT_KEPT", f"{entry.path}: {', '.join(refused)}")

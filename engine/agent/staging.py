@@ -17,6 +17,7 @@ At the top of the target folder, so that publishing is a rename:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -33,13 +34,19 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: What an attempt has to know that comes upon a staging folder.
-_NEEDED = ("gate", "fence", "made", "times")
+_NEEDED = ("times", "fence", "made")
+_GATE = "gate"
 #: Seconds to wait for another attempt to leave the gate.
 PATIENCE = 30.0
 #: Seconds to wait for the agent of a transfer that is being ended.
 DYING_SECONDS = 5.0
 #: Seconds to wait for a helper's agent: it may be having its data written to a slow disk.
 SHUT_OUT_SECONDS = 15.0
+
+
+class _Gone(AgentError):
+    def __init__(self) -> None:
+        super().__init__("REPLACED", "the staging folder is gone")
 
 
 class Staging:
@@ -62,8 +69,18 @@ class Staging:
 
         Or, with `resume`, with what the last attempt left, once it has ended.
         Returns the folders that were made for it, by us or by an attempt that
-        died, and whether something was left.
+        died, and whether something was left. Where a dying agent removes the
+        folder meanwhile, it is made anew.
         """
+        while True:
+            try:
+                return self._prepare(made, resume)
+            except (FileNotFoundError, _Gone):
+                if self._is_in_place():
+                    raise
+            self._let_go()
+
+    def _prepare(self, made: list[str], resume: bool) -> tuple[list[str], bool]:
         try:
             before = os.fstat(self._target).st_mtime_ns
             os.mkdir(self.name, 0o700, dir_fd=self._target)
@@ -95,11 +112,28 @@ class Staging:
         self.journal.start(self._attempt)
         return made, left
 
+    def _is_in_place(self) -> bool:
+        """Whether the folder that is open is the one that stands there."""
+        return self._fd >= 0 and _leads_to(self._target, self.name, self._fd)
+
+    def _let_go(self) -> None:
+        for fd in (self._fd, self._own_lock):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._own_lock = -1
+
     def attach(self, label: str = "") -> None:
         """Use the place that another agent of the same attempt prepared.
 
         With a `label` as a helper's, which can be shut out alone (`shut_out`).
         """
+        try:
+            self._attach(label)
+        except (OSError, AgentError):
+            self._let_go()  # Who comes too early must not keep the place from who prepares it.
+            raise
+
+    def _attach(self, label: str) -> None:
         self._open()
         if self._own_lock < 0:
             self._own_lock = self._open_lock(str(self._attempt))
@@ -129,7 +163,7 @@ class Staging:
         TARGET_BUSY if it does not end, say because its machine stands still.
         """
         whose = f"{self._attempt}-{_checked(label)}"
-        _write(self._fd, f"a{whose}.end", "")
+        self._end(whose)
         lock = self._open_lock(whose)
         try:
             if not _lock(lock, SHUT_OUT_SECONDS):
@@ -142,7 +176,10 @@ class Staging:
         for name in os.listdir(self._fd):
             number, _, ending = name[1:].partition(".")
             if ending == "lock" and number.isdigit() and int(number) <= last:
-                _write(self._fd, f"a{number}.end", "")
+                self._end(number)
+
+    def _end(self, whose: str) -> None:
+        os.close(os.open(f"a{whose}.end", _LOCK, 0o600, dir_fd=self._fd))
 
     def _take_over(self) -> bool:
         """Make the last attempt's tree ours; False if there is none, or it is still written to."""
@@ -195,24 +232,42 @@ class Staging:
         if self._own_lock < 0:
             self._tell_to_end(self._attempt)
             self._lock_attempt(DYING_SECONDS)
+        made: list[str] = []
+        while not self._removed(made):
+            continue
+        return made
+
+    def _removed(self, made: list[str]) -> bool:
+        """Remove the folder; False if somebody has made something in it meanwhile.
+
+        Adds to `made` what was made for it. REPLACED if it is a newer attempt's by now.
+        """
         with self._gate():
             if self._fence() > self._attempt:
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
-            made = self._made()
+            made += self._made()
             times = json.loads(_read(self._fd, "times") or "[]")
             if self.tree:
                 self.tree.forget()
             # What may take long comes first: the next attempt needs the rest if we are killed.
-            for name in os.listdir(self._fd):
-                if name not in _NEEDED:
+            names = os.listdir(self._fd)
+            for name in [name for name in names if name not in _NEEDED] + list(_NEEDED):
+                if name != _GATE:
                     remove_tree(self._fd, name)
             found = os.fstat(self._target)
-            remove_tree(self._target, self.name)
+            # Who waits for the gate sees that it is gone; who comes later makes a new one.
+            os.unlink(_GATE, dir_fd=self._fd)
+            try:
+                os.rmdir(self.name, dir_fd=self._target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                return False
             if found.st_mtime_ns in times[1:]:
                 # Nothing but this folder came and went: that need not show.
                 with suppress(OSError):
                     os.utime(self._target, ns=(found.st_atime_ns, times[0]))
-        return made
+        return True
 
     def _open(self) -> int:
         if self._fd < 0:
@@ -238,13 +293,15 @@ class Staging:
     @contextmanager
     def _gate(self) -> Iterator[None]:
         try:
-            fd = os.open("gate", _LOCK, 0o600, dir_fd=self._fd)
+            fd = os.open(_GATE, _LOCK, 0o600, dir_fd=self._fd)
         except FileNotFoundError:
             # The folder was removed while we had it open: somebody else ended this transfer.
-            raise AgentError("REPLACED", "the staging folder is gone") from None
+            raise _Gone from None
         try:
             if not _lock(fd, PATIENCE):
                 raise AgentError("TARGET_BUSY", "another attempt is publishing at the target")
+            if not _leads_to(self._fd, _GATE, fd):
+                raise _Gone
             yield
         finally:
             os.close(fd)
@@ -276,6 +333,15 @@ def _is_there(folder: int, name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _leads_to(folder: int, name: str, fd: int) -> bool:
+    """Whether that name still is what is open."""
+    try:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(fd))
 
 
 def _write(folder: int, name: str, text: str) -> None:

@@ -83,6 +83,8 @@ class Target:
         target folder was made for this transfer. If parcels are `announced`, by
         `expect`, no others are taken. `beside` see `neighbour`.
         """
+        if self._desk.is_forsaken():
+            raise EndOfStream
         self._desk.watch(neighbour(*beside))
         made = self._desk.open(root, path, make=not attach)
         if announced:
@@ -267,14 +269,14 @@ class Target:
             publish.Publisher(tree, self._desk.tree, policy).publish(files)
         finisher = Finisher(self._desk.tree, self._ways)
         finisher.finish(journal)
-        tops = unpack_entries(blob)
+        tops = [top._replace(path="") for top in unpack_entries(blob)]
         for top in tops:
             if top.mode & stat.S_IRWXU == stat.S_IRWXU:
                 # Already now: without the staging folder no later attempt would know of it.
-                give(self._desk.tree.fd, top, self._ways)
+                Finisher(self._desk.tree, self._ways).give(top)
         self._remove_staging(self._staging, undo=False)
         for top in tops:
-            give(self._desk.tree.fd, top, self._ways)
+            finisher.give(top)
         make_durable(self._desk.tree.fd)
         return {"problems": finisher.problems, "problem_count": finisher.problem_count}
 

@@ -10,6 +10,9 @@ import errno
 import os
 import stat
 from collections import OrderedDict
+from contextlib import suppress
+from itertools import count
+from typing import Iterator
 
 from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, show
 
@@ -220,12 +223,16 @@ def remove_tree(folder: int, name: str) -> None:
     """Remove a name and everything below it, following no symlink.
 
     However deep: folders below are first moved up to the top, so that neither
-    descriptors nor recursion run out. Somebody may still be writing there.
+    descriptors nor recursion run out. Somebody may still be writing there, or removing.
     """
     if _unlink(folder, name):
         return
-    top = os.open(name, _OPEN, dir_fd=folder)
-    unique, moved, empty = os.urandom(8).hex(), 0, 0
+    try:
+        top = os.open(name, _OPEN, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    unique, empty = os.urandom(8).hex(), 0
+    names = (f"{unique}{number}" for number in count())
     try:
         os.fchmod(top, 0o700)
         while not _remove_empty(folder, name):
@@ -234,20 +241,27 @@ def remove_tree(folder: int, name: str) -> None:
             if empty == _EMPTY_LOOKS:
                 os.rmdir(name, dir_fd=folder)
             for inner in waiting:
-                if _unlink(top, inner):
-                    continue
-                below = os.open(inner, _OPEN, dir_fd=top)
-                try:
-                    os.fchmod(below, 0o700)
-                    for deeper in os.listdir(below):
-                        if not _unlink(below, deeper):
-                            moved += 1
-                            os.rename(deeper, f"{unique}{moved}", src_dir_fd=below, dst_dir_fd=top)
-                finally:
-                    os.close(below)
-                _remove_empty(top, inner)
+                if not _unlink(top, inner):
+                    _move_up(top, inner, names)
     finally:
         os.close(top)
+
+
+def _move_up(top: int, name: str, names: Iterator[str]) -> None:
+    """Move the folders in a folder of `top` up to it, under new names, and remove the rest."""
+    try:
+        folder = os.open(name, _OPEN, dir_fd=top)
+    except FileNotFoundError:
+        return
+    try:
+        os.fchmod(folder, 0o700)
+        for inner in os.listdir(folder):
+            if not _unlink(folder, inner):
+                with suppress(FileNotFoundError):
+                    os.rename(inner, next(names), src_dir_fd=folder, dst_dir_fd=top)
+    finally:
+        os.close(folder)
+    _remove_empty(top, name)
 
 
 def _unlink(folder: int, name: str) -> bool:
@@ -258,10 +272,17 @@ def _unlink(folder: int, name: str) -> bool:
         pass
     except (IsADirectoryError, PermissionError):
         # A folder: unlink says EISDIR on Linux and EPERM on macOS.
-        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-            raise
-        return False
+        if _is_folder(folder, name):
+            return False
+        raise
     return True
+
+
+def _is_folder(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return True  # Somebody else removes it, too: whoever opens it will see.
 
 
 def _remove_empty(folder: int, name: str) -> bool:

@@ -50,7 +50,7 @@ import fcntl, os
 from unittest import mock
 from engine.ssh import SshAccess, SshFiles
 
-def die(*given):
+def die(*given, **_):
     if fcntl.LOCK_EX | fcntl.LOCK_NB in given:
         raise BlockingIOError  # That is the sweep before it makes its own.
     os.kill(os.getpid(), 9)
@@ -117,3 +117,51 @@ def test_a_sweep_at_the_worst_moment_takes_nothing_from_a_worker_that_starts(
     files.command("true")
     assert Path(files.folder, "key").exists()
     files.remove()
+
+
+def test_a_sweep_follows_no_link_and_takes_nothing_of_others(temporary: Path) -> None:
+    """In /tmp anybody may plant a name like ours."""
+    mine = temporary.parent / "mine"
+    mine.mkdir()
+    (mine / "file").write_text("not for sweeping")
+    (temporary / "ketter-ssh-0").symlink_to(mine)
+    (temporary / "ketter-ssh-1").write_text("no folder")
+    theirs = temporary / "ketter-ssh-2"
+    theirs.mkdir()
+    (theirs / "key").write_text("somebody else's")
+    if os.geteuid() == 0:
+        os.chown(theirs, 65534, 65534)
+    else:
+        theirs.chmod(0)
+
+    ssh.SshFiles(SshAccess("host")).remove()
+
+    assert (mine / "file").exists()
+    assert len(os.listdir(temporary)) == 3
+    theirs.chmod(0o700)
+    assert (theirs / "key").exists()
+
+
+def test_workers_that_make_remove_and_sweep_at_once_are_not_in_each_others_way(
+    temporary: Path,
+) -> None:
+    code = """
+import os, sys, time
+from engine.ssh import SshAccess, SshFiles
+until = time.monotonic() + 3
+while time.monotonic() < until:
+    files = SshFiles(SshAccess("host", private_key="secret"))
+    files.command("true")
+    assert os.path.exists(os.path.join(files.folder, "key")), "swept alive"
+    files.remove()
+    assert not os.path.exists(files.folder), "not removed"
+"""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE
+        )
+        for _ in range(6)
+    ]
+    said = [worker.communicate(timeout=30)[1].decode() for worker in workers]
+    assert said == [""] * 6
+    assert os.listdir(temporary) == []
