@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from engine import errors
 from engine.hub import Hub
 from engine.links import Link
 from engine.types import Endpoint, Probe
@@ -18,6 +19,8 @@ def probe(endpoint: Endpoint) -> Probe:
         link.send_program()
         hello = link.greet()
         found = link.ask("look", root=endpoint.root, path=endpoint.path)
+    except OSError as error:
+        raise errors.of_this_machine(error) from error
     finally:
         hub.close()
     return Probe(

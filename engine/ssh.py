@@ -282,7 +282,10 @@ def fetch_host_key(access: SshAccess) -> HostKey:
     credential sent. Raises a ConnectError where the host cannot be reached.
     """
     bare = SshAccess(access.host, access.port, "nobody", config_file=access.config_file)
-    files = SshFiles(bare)
+    try:
+        files = SshFiles(bare)
+    except OSError as error:
+        raise errors.of_this_machine(error) from error
     known = os.path.join(files.folder, "known_hosts")
     line = files.command("true")
     line[1:1] = [
@@ -310,6 +313,8 @@ def fetch_host_key(access: SshAccess) -> HostKey:
         raise errors.HostUnreachable(f"{access.host} cannot be reached") from None
     except (FileNotFoundError, PermissionError) as error:
         raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
+    except OSError as error:
+        raise errors.of_this_machine(error) from error
     finally:
         files.remove()
     return HostKey(" ".join(pinned), fingerprint(" ".join(pinned)))

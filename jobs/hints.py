@@ -37,10 +37,10 @@ _HINTS: dict[str, Promise] = {
     "NO_SPACE": _("Make room at the target, then resume the job."),
     "PERMISSION_DENIED": _("Let the portal's user read or write there, then resume the job."),
     "PORTAL_DISABLED": _("Enable the portal, then resume the job."),
+    "ROOT_MISSING": _("Make or mount the portal's root folder, then resume the job."),
     "WORKER_LOST": _(
         "Find out what ends the workers (their memory, say), then resume the job, or cancel it."
     ),
-    "ROOT_MISSING": _("Make or mount the portal's root folder, then resume the job."),
 }
 
 

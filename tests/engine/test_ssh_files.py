@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import engine
 from engine import SshAccess, ssh
 
 
@@ -165,3 +169,21 @@ while time.monotonic() < until:
     said = [worker.communicate(timeout=30)[1].decode() for worker in workers]
     assert said == [""] * 6
     assert os.listdir(temporary) == []
+
+
+@pytest.mark.parametrize("ask", [engine.probe, engine.discard, engine.run, engine.fetch_host_key])
+def test_a_temporary_folder_that_takes_none_is_trouble_of_this_machine(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Any], object]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "mkdir", full)
+    far = engine.Endpoint("/", "", SshAccess("host"))
+    given = {engine.probe: far, engine.fetch_host_key: far.ssh}
+    request = engine.Request(far, far, "job", resume=True)
+
+    with pytest.raises(engine.EngineError, match="No space left") as caught:
+        ask(given.get(ask, request))
+
+    assert caught.value.code == "HOST_TROUBLE"
