@@ -149,7 +149,7 @@ class Planner:
         `helpers` what is too much to be lent as a whole goes in slices, too.
         """
         before = sum(parcel.bytes for parcel in self.parcels)
-        least = min(self.large_bytes // (SLICE * PARTS), MOST_SLICES)
+        least = _slices_of_a_part(self.large_bytes)
         for large in self._large:
             entry = large.entry
             part = part_of(entry)
@@ -186,7 +186,7 @@ class Planner:
     def slice_again(self, large: LargeFile) -> list[Parcel]:
         """The parcels of a sliced file once more, for its content was not proven."""
         first = len(self.parcels)
-        self._slice(large, 1, {})
+        self._slice(large, 1, {}, _slices_of_a_part(large.entry.size))
         again, self.parcels = self.parcels[first:], self.parcels[:first]
         return again
 
@@ -272,3 +272,8 @@ class Planner:
     def _add(self, kind: ParcelKind, files: int, size: int, block: Block, **more: Any) -> None:
         number = next(self._numbers)
         self.parcels.append(Parcel(number, kind, files, size, block=block, **more))
+
+
+def _slices_of_a_part(size: int) -> int:
+    """How many slices a parcel should have at least where so many bytes go in slices."""
+    return min(size // (SLICE * PARTS), MOST_SLICES)

@@ -111,8 +111,8 @@ def test_after_a_death_at_any_step_the_folder_that_was_made_is_as_the_source_was
     untimely = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transfer, "_abandon", lambda *_: None)  # The worker dies as well.
-        # Before that the folder is made, and nothing of ours is in it.
-        for step in count(3):
+        # Up to the third step the folder is made, and nothing of ours is in it; then data comes.
+        for step in count(12):
             place = tmp_path / str(step)
             (place / "a" / "folder").mkdir(parents=True)
             (place / "a" / "folder" / "file").write_bytes(b"content")

@@ -121,7 +121,7 @@ def test_parcels_start_small_and_grow_to_their_limit(strategy: Strategy, kind: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [0, 10_000, 100_000, 10**6, 12 * 10**6, 53 * 10**6, LARGE, 10**8])
+@pytest.mark.parametrize("size", [0, 10**6, 53 * 10**6, 10**8])
 def test_a_million_files_are_less_than_five_thousand_parcels_whatever_their_size(size: int) -> None:
     """Each is a row of the database."""
     spool = Spool()
