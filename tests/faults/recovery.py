@@ -1,6 +1,6 @@
 """How long it takes until a job goes on when something dies, with the settings as they come.
 
-python -m tests.faults.recovery [--only horse,worker] [--json FILE]
+python -m tests.faults.recovery [--only kill_horse,kill_worker] [--json FILE]
 
 Prints a table for docs/reliability.md. One job runs from this machine to a host
 behind SSH, slowly; what is measured is the time from the fault to the next
@@ -35,6 +35,9 @@ DEFAULTS = {
     "KETTER_SPREAD_BYTES": str(4 << 30),
 }
 PATIENCE = 120.0
+#: Faults that strike a helper, to be measured apart from others, and how there is one.
+HELPED = ("kill_helper", "kill_helpers_worker")
+SPREAD = {"KETTER_SPREAD_BYTES": "1"}
 
 #: Does something to a world in which a job runs; waits until the job goes on.
 Fault = Callable[[World, "Job"], None]
@@ -42,17 +45,21 @@ Fault = Callable[[World, "Job"], None]
 
 def main(arguments: list[str]) -> int:
     """Measure what was asked for, each in turn on a job of its own."""
+    usual = [name for name in FAULTS if name not in HELPED]
     parser = argparse.ArgumentParser(prog="python -m tests.faults.recovery")
-    parser.add_argument("--only", default=",".join(FAULTS), help="which, by comma")
+    parser.add_argument("--only", default=",".join(usual), help="which, by comma")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("/tmp"))
     options = parser.parse_args(arguments)
+    names = options.only.split(",")
     soak_world.SHORT.update(DEFAULTS)
+    if {*names} & {*HELPED}:
+        soak_world.SHORT.update(SPREAD)
     world = World(2, options.folder)
     found: dict[str, float] = {}
     try:
         world.start()
-        for name in options.only.split(","):
+        for name in names:
             found[name] = measure(world, name)
             print(f"| {name} | {FAULTS[name][0]} | {found[name]:.1f} s |", flush=True)
             if options.json:
@@ -66,6 +73,8 @@ def measure(world: World, name: str) -> float:
     """Seconds from one fault until its job goes on."""
     job = launch(world, name)
     wait(world, lambda: running(job) and job.bytes_done > MIB)
+    if name in HELPED:
+        wait(world, lambda: helper(world, job))
     began = time.monotonic()
     FAULTS[name][1](world, job)
     seconds = time.monotonic() - began
@@ -143,6 +152,32 @@ def sign_of_life(world: World, job: Job) -> None:
 def busy(world: World) -> Slot:
     """The worker that runs the job."""
     return next(slot for slot in world.slots if slot.horse())
+
+
+def helper(world: World, job: Job) -> Slot | None:
+    """The worker that carries parcels for another one, if there is one by now."""
+    taken = set(job.leases.filter(state="taken").values_list("worker", flat=True))
+    found = [
+        slot for slot in world.slots if slot.horse() and str(slot.process.pid) in " ".join(taken)
+    ]
+    return found[0] if found else None
+
+
+def kill_helper(world: World, job: Job) -> None:
+    """The process of a worker that helps; measured until its parcels are another's."""
+    slot = helper(world, job)
+    assert slot
+    send(slot.horse(), signal.SIGKILL)
+    wait(world, lambda: job.events.filter(code="HELPER_LOST").exists())
+
+
+def kill_helpers_worker(world: World, job: Job) -> None:
+    """The whole worker that helps; measured until its parcels are another's."""
+    slot = helper(world, job)
+    assert slot
+    slot.expected = True
+    slot.send(signal.SIGKILL, slot.horse())
+    wait(world, lambda: job.events.filter(code="HELPER_LOST").exists())
 
 
 def kill_horse(world: World, job: Job) -> None:
@@ -246,6 +281,18 @@ def cancel(world: World, job: Job) -> None:
     wait(world, lambda: fresh(job).status == "cancelled")
 
 
+def cancel_at_a_dead_host(world: World, job: Job) -> None:
+    """An operator cancels, and the line lets nothing through any more; measured to the end."""
+    from jobs.services import job_cancel
+
+    world.line.stalled = True
+    try:
+        job_cancel(job, by=world.user)
+        wait(world, lambda: fresh(job).status == "cancelled")
+    finally:
+        world.line.stalled = False
+
+
 def pause(world: World, job: Job) -> None:
     """An operator pauses; measured until nobody works at it."""
     from jobs.services import job_pause
@@ -257,7 +304,8 @@ def pause(world: World, job: Job) -> None:
 def _named() -> Iterator[tuple[str, tuple[str, Fault]]]:
     for fault in (
         kill_horse, kill_worker, kill_parent, tell_to_end, freeze, kill_agent, kill_sessions,
-        blackhole, restart_redis, restart_postgres, cancel, pause,
+        blackhole, restart_redis, restart_postgres, cancel, cancel_at_a_dead_host, pause,
+        kill_helper, kill_helpers_worker,
     ):  # fmt: skip
         yield fault.__name__, ((fault.__doc__ or "").strip().rstrip("."), fault)
 
