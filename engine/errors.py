@@ -23,7 +23,7 @@ EngineError                 code, exit_code, retry
 ├── NoSpace
 ├── VerifyFailed
 ├── HostTrouble             no memory, too many open files: it may pass
-├── IoError                 a disk or a file system that errs
+├── DiskError               a disk or a file system that errs
 ├── AgentFailed             the far program broke: a bug or a broken host
 ├── AgentLost               it was killed
 ├── Cancelled
@@ -206,10 +206,10 @@ class HostTrouble(EngineError):
     retry = TRANSIENT
 
 
-class IoError(EngineError):
+class DiskError(EngineError):
     """A disk or a file system errs in a way that trying again may not mend."""
 
-    code = "IO_ERROR"
+    code = "DISK_ERROR"
     retry = NEEDS_PERSON
 
 

@@ -79,6 +79,8 @@ class Transfer:
             self._preflight()
             self._planning.plan(dry=True)
             return self._planning.summary()
+        except (OSError, MemoryError) as error:
+            raise errors.of_this_machine(error) from error
         finally:
             self._session.close()
             self._spool.close()

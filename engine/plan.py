@@ -25,7 +25,7 @@ SLICE = 8 << 20
 #: over its streams, and a large one, of whatever size, has only some thousand of them.
 PARCEL_BYTES = {ParcelKind.ZIP: (4 << 20, 64 << 20), ParcelKind.FILE: (8 << 20, 256 << 20)}
 GROWS_EVERY = 16
-PARTS = 256
+PARTS = 384
 #: Slices of a parcel at most: its head has a list of them.
 MOST_SLICES = 16 << 10
 #: So many large files travel alone in any case, further ones if they are as large as a parcel.
@@ -72,8 +72,11 @@ class _Group:
 class Planner:
     """Takes entries one by one and cuts them into parcels."""
 
-    def __init__(self, strategy: Strategy, spool: Spool) -> None:
+    def __init__(self, strategy: Strategy, spool: Spool, fine: bool = False) -> None:
+        """With `fine` parcels do not grow with the job: for one that is stopped again and again."""
         self._strategy = strategy
+        self._fine = fine
+        self._grouped = 0
         self._spool = spool
         self._groups = {ParcelKind.ZIP: _Group(), ParcelKind.FILE: _Group()}
         self._twins = _Group()
@@ -109,7 +112,7 @@ class Planner:
             full = group.bytes + size > limits[kind] or len(group.entries) >= PARCEL_ENTRIES
             if group.entries and (full or group.names >= PARCEL_NAMES):
                 self._cut(kind)
-                limits[kind] = self._limit(kind, total)
+                limits[kind] = self._limit(kind)
                 zips, plain = self._groups[ParcelKind.ZIP], self._groups[ParcelKind.FILE]
                 group = self._groups[kind]
             group.entries.append(entry)
@@ -149,7 +152,7 @@ class Planner:
         `helpers` what is too much to be lent as a whole goes in slices, too.
         """
         before = sum(parcel.bytes for parcel in self.parcels)
-        least = _slices_of_a_part(self.large_bytes)
+        least = 0 if self._fine else _slices_of_a_part(self.large_bytes)
         for large in self._large:
             entry = large.entry
             part = part_of(entry)
@@ -212,14 +215,14 @@ class Planner:
     def _packs_all(self) -> bool:
         return self._strategy in (Strategy.ZIP, Strategy.ARCHIVE)
 
-    def _limit(self, kind: ParcelKind, more: int = 0) -> int:
-        """How large a parcel may be, with so many bytes planned that are not counted yet."""
+    def _limit(self, kind: ParcelKind) -> int:
         least, most = PARCEL_BYTES[kind]
-        growing = least << min(self._cuts[kind] // GROWS_EVERY, 32)
-        return max(min(growing, most), (self.bytes + more) // PARTS)
+        growing = min(least << min(self._cuts[kind] // GROWS_EVERY, 32), most)
+        return growing if self._fine else max(growing, self._grouped // PARTS)
 
     def _goes_alone(self, size: int, more: int) -> bool:
-        return len(self._large) < ALONE or size >= (self.bytes + more) // PARTS
+        few = self._fine or len(self._large) < ALONE
+        return few or size >= (self.bytes + more) // PARTS
 
     @property
     def files(self) -> int:
@@ -265,6 +268,7 @@ class Planner:
         elif self._strategy is Strategy.AUTO and len(group.entries) < WORTH_PACKING:
             on_wire = ParcelKind.FILE
         self._cuts[kind] += 1
+        self._grouped += group.bytes
         block = self._spool.add(pack_entries(group.entries))
         self._add(on_wire, group.files, group.bytes, block)
         self._groups[kind] = _Group()

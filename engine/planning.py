@@ -26,6 +26,8 @@ NAMED = 20
 CHANNEL_WINDOW = 2 << 20
 #: What several channels together should be able to move (bytes per second).
 WANTED_RATE = 320 << 20
+#: After so many attempts parcels are small: what is under way when a line breaks is sent again.
+FINE_AFTER = 2
 #: A round trip (seconds) below this does not hold a channel back.
 NEAR = 0.004
 #: A further stream is opened for every so many bytes, at least.
@@ -47,7 +49,8 @@ class Planning:
     ) -> None:
         self._session, self._watch, self._proofs = session, watch, proofs
         self._held = Held(spool)
-        self.planner = Planner(session.request.strategy, spool)
+        fine = session.request.attempt > FINE_AFTER
+        self.planner = Planner(session.request.strategy, spool, fine)
         self.chooser = Chooser(session, self.planner, spool, self._held, watch.fail)
         self.streams = 1
         self._lender = lender

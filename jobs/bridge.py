@@ -306,9 +306,16 @@ def end_of_outage(error: Exception) -> End:
     return End(Status.RETRY_WAIT, "DATABASE_AWAY", "The database was away for a moment.")
 
 
-def end_of_bug(bug: Exception) -> End:
-    """What comes after one of our own mistakes: a person, and what has arrived stays."""
-    message = f"A bug stopped this job ({type(bug).__name__}: {bug}). {hint_for('INTERNAL')}"
+def end_of_bug(job: Job, bug: Exception) -> End:
+    """What comes after one of our own mistakes: a person, and what has arrived stays.
+
+    A job that was only to be cleared away ends: it would meet the same bug again and again.
+    """
+    message = f"A bug stopped this job ({type(bug).__name__}: {bug})."
+    if job.cancel_requested_at:
+        message = f"{message} What has arrived may be in a hidden folder at the target."
+        return End(Status.CANCELLED, "STAGING_LEFT", message, EventLevel.ERROR)
+    message = f"{message} {hint_for('INTERNAL')}"
     columns = {"error_code": "INTERNAL", "error_message": message}
     return End(Status.NEEDS_ATTENTION, "INTERNAL", message, EventLevel.ERROR, columns=columns)
 

@@ -20,6 +20,7 @@ _HINTS: dict[str, Promise] = {
         "What is left at the source was in that archive. Cancel the job and decide by hand; or "
         "bring the archive back, then resume the job."
     ),
+    "DISK_ERROR": _("Look into that disk or file system, then resume the job."),
     "HOST_KEY_CHANGED": _(
         "Find out whether the host's key was replaced on purpose; if so, test the portal, compare "
         "the fingerprint and pin it, then resume the job."
@@ -32,7 +33,6 @@ _HINTS: dict[str, Promise] = {
         "The worker's log has the details; please report them. What has arrived stays: resume the "
         "job after an upgrade, or cancel it."
     ),
-    "IO_ERROR": _("Look into that disk or file system, then resume the job."),
     "NO_PYTHON": _("Install Python 3.8 or newer on the host, then resume the job."),
     "NO_SPACE": _("Make room at the target, then resume the job."),
     "PERMISSION_DENIED": _("Let the portal's user read or write there, then resume the job."),

@@ -69,5 +69,5 @@ def _attempt(job: Job) -> None:
         # Amid a transfer it is put up with; this was before one began, or after.
         finish(job, end_of_outage(error))
     except Exception as bug:
-        finish(job, end_of_bug(bug))
+        finish(job, end_of_bug(job, bug))
         raise  # rq keeps the traceback.

@@ -173,12 +173,17 @@ class KetterWorker(Worker):
 
         In a process of its own, one at a time; if it dies, the job's lease runs out as any other's.
         """
-        if self._clearing and os.waitpid(self._clearing, os.WNOHANG) == (0, 0):
+        try:
+            if self._clearing and os.waitpid(self._clearing, os.WNOHANG) == (0, 0):
+                return
+            self._clearing = 0
+            if self._stop_requested or not self._guarded(reaper.somebody_waits_to_be_cleared):
+                return
+            self._clearing = os.fork()
+        except OSError as error:  # No process more for now: that must not end those that are.
+            self._clearing = 0
+            logger.warning("Worker %s: could not begin to clear away: %s", self.name, error)
             return
-        self._clearing = 0
-        if self._stop_requested or not self._guarded(reaper.somebody_waits_to_be_cleared):
-            return
-        self._clearing = os.fork()
         if self._clearing:
             return
         try:

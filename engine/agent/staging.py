@@ -36,6 +36,8 @@ _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 #: What an attempt has to know that comes upon a staging folder.
 _NEEDED = ("times", "fence", "made")
 _GATE = "gate"
+#: How often to begin again where others come and go at the same moment.
+_TRIES = 100
 #: Seconds to wait for another attempt to leave the gate.
 PATIENCE = 30.0
 #: Seconds to wait for the agent of a transfer that is being ended.
@@ -72,13 +74,18 @@ class Staging:
         died, and whether something was left. Where a dying agent removes the
         folder meanwhile, it is made anew.
         """
-        while True:
+        for _ in range(_TRIES):
             try:
                 return self._prepare(made, resume)
-            except (FileNotFoundError, _Gone):
+            except FileNotFoundError:
                 if self._is_in_place():
                     raise
+            except _Gone:
+                time.sleep(0.05)  # Perhaps whoever removes it is not done.
             self._let_go()
+            if not os.fstat(self._target).st_nlink:
+                break
+        raise AgentError("TARGET_BUSY", "somebody removes the target folder at this moment")
 
     def _prepare(self, made: list[str], resume: bool) -> tuple[list[str], bool]:
         try:
@@ -229,13 +236,18 @@ class Staging:
             self._open()
         except FileNotFoundError:
             return []
-        if self._own_lock < 0:
-            self._tell_to_end(self._attempt)
-            self._lock_attempt(DYING_SECONDS)
         made: list[str] = []
-        while not self._removed(made):
-            continue
-        return made
+        try:
+            if self._own_lock < 0:
+                self._tell_to_end(self._attempt)
+                self._lock_attempt(DYING_SECONDS)
+            if any(self._removed(made) for _ in range(_TRIES)):
+                return made
+        except (FileNotFoundError, _Gone):
+            if self._is_in_place():
+                raise
+            return made  # Somebody else has removed it.
+        raise AgentError("TARGET_BUSY", "somebody writes into the staging folder all the time")
 
     def _removed(self, made: list[str]) -> bool:
         """Remove the folder; False if somebody has made something in it meanwhile.

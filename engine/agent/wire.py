@@ -94,6 +94,9 @@ _CODES = {
     errno.ENAMETOOLONG: "NAME_TOO_LONG",
     errno.EILSEQ: "NAME_NOT_POSSIBLE",
     errno.EINVAL: "NAME_NOT_POSSIBLE",
+    **dict.fromkeys(
+        (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "EUCLEAN", errno.EIO)), "DISK_ERROR"
+    ),
     # What passes by itself, or with a network file system that comes back.
     **dict.fromkeys(
         (

@@ -134,11 +134,35 @@ def test_a_million_files_are_less_than_five_thousand_parcels_whatever_their_size
     spool.close()
 
     assert planner.bytes == sum(parcel.bytes for parcel in planner.parcels) == size * 10**6
-    assert len(planner.parcels) < 3500
+    assert len(planner.parcels) < 4800
     for parcel in planner.parcels:
         assert parcel.files <= PARCEL_ENTRIES
         most = max(PARCEL_BYTES[ParcelKind.FILE][1], planner.bytes // PARTS)
         assert parcel.bytes <= most
+
+
+def test_parcels_of_a_job_that_is_stopped_again_and_again_do_not_grow_with_it() -> None:
+    """What is under way when a line breaks is sent again."""
+    entries = [Entry(f"{number}.mov", "f", 2 << 30, 0, 0o644, number) for number in range(4000)]
+    entries += [Entry(f"{number}.dpx", "f", 12 << 20, 0, 0o644, number) for number in range(20_000)]
+    largest = {}
+    for fine in (False, True):
+        planner = Planner(Strategy.AUTO, Spool(), fine)
+        planner.add(entries)
+        planner.finish()
+        planner.plan_large(4, lambda entry: {})
+        largest[fine] = max(parcel.bytes for parcel in planner.parcels)
+
+    assert largest[True] <= PARCEL_BYTES[ParcelKind.FILE][1] < largest[False]
+
+
+def test_small_files_beside_a_very_large_one_are_in_small_parcels() -> None:
+    planner = Planner(Strategy.AUTO, Spool())
+    planner.add([Entry("tape", "f", 10 << 40, 0, 0o644, 0)])
+    planner.add(Entry(f"{number}", "f", 12 << 20, 0, 0o644, number) for number in range(2000))
+    planner.finish()
+
+    assert max(parcel.bytes for parcel in planner.parcels) <= PARCEL_BYTES[ParcelKind.FILE][1]
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 12 << 40), (1000, 12 << 30), (40, 1 << 40)])

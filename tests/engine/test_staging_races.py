@@ -108,6 +108,30 @@ def test_a_new_attempt_makes_the_folder_anew_that_an_old_one_removes_meanwhile(
         made_as(new.fd)
 
 
+def test_a_target_folder_that_is_removed_under_a_new_attempt_is_not_waited_for_for_ever(
+    attempt: At, tmp_path: Path
+) -> None:
+    new = attempt(2)
+    tmp_path.rmdir()
+    with pytest.raises(AgentError) as caught:
+        new.prepare([])
+    assert caught.value.code == "TARGET_BUSY"
+    tmp_path.mkdir()
+
+
+def test_who_waits_to_remove_what_somebody_else_removes_is_done(
+    attempt: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt(1).prepare([])
+    one, other = attempt(1), attempt(1)
+    assert one.fd >= 0
+    monkeypatch.setattr(one, "_lock_attempt", lambda _: other.remove())
+    monkeypatch.setattr(stagings, "DYING_SECONDS", 0.1)
+    monkeypatch.setattr(other, "_lock_attempt", lambda _: None)
+
+    assert one.remove() == []
+
+
 def test_two_that_tell_the_same_agents_to_end_are_not_in_each_others_way(
     attempt: At, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,7 @@ def staged(here: Here) -> bool:
     [
         (errno.ESTALE, Status.RETRY_WAIT, "HOST_TROUBLE"),
         (errno.EMFILE, Status.RETRY_WAIT, "HOST_TROUBLE"),
-        (errno.EIO, Status.NEEDS_ATTENTION, "IO_ERROR"),
+        (errno.EIO, Status.NEEDS_ATTENTION, "DISK_ERROR"),
     ],
 )
 @pytest.mark.parametrize("mode", ["copy", "move"])
@@ -161,3 +161,23 @@ def test_a_bug_costs_nothing_of_what_arrived(
 
     assert jobs[1].status == Status.CANCELLED
     here.judge(jobs[0])  # Without debris of either.
+
+
+def test_a_cancelled_job_that_meets_a_bug_is_ended_and_says_what_it_leaves(
+    here: Here, source: Path, monkeypatch: pytest.MonkeyPatch, oscar: User
+) -> None:
+    """Queued again, it would meet the bug again, and again."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    job = here.run(at="publish", meddle=killpoints.lose_an_agent)
+    job_cancel(job, by=oscar)
+    monkeypatch.setattr("engine.discard", broken)
+    with pytest.raises(ZeroDivisionError):
+        here.attempt(job)
+
+    job.refresh_from_db()
+    assert job.status == Status.CANCELLED
+    event = job.events.order_by("-seq")[0]
+    assert (event.code, event.level) == ("STAGING_LEFT", "error")
