@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +21,13 @@ SIZE, RATE, SLACK = 128 * MIB, 32 * MIB, 0.05
 
 #: A busy machine can make a transfer late but never early: only being late is tried again.
 TRIES = 3
+
+
+def late(due: float) -> float:
+    """When something that is due is late: the busier the machine is beside, the more later."""
+    beside = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return due * (1 + SLACK * max(1.0, 2 * beside))
+
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +75,7 @@ def test_the_rate_holds_over_all_streams(
         assert report.streams == streams
         assert watch.seconds >= due * (1 - SLACK)
         assert_equal_trees(tmp_path / "a", tmp_path / "b")
-        if watch.seconds <= due * (1 + SLACK):
+        if watch.seconds <= late(due):
             break
     else:
         pytest.fail(f"late {TRIES} times, at last {watch.seconds:.2f} s instead of {due:.2f} s")
@@ -87,4 +95,4 @@ def test_the_command_takes_as_long_as_its_rate_says(tmp_path: Path, streams: int
 
     # Starting, publishing and, after slices, reading all once more takes its time besides.
     seconds = time.monotonic() - began
-    assert SIZE / RATE * (1 - SLACK) <= seconds <= SIZE / RATE * (1 + SLACK) + unlimited
+    assert SIZE / RATE * (1 - SLACK) <= seconds <= late(SIZE / RATE) + unlimited
