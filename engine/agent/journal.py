@@ -92,7 +92,8 @@ class Journal:
     def _flush(self) -> None:
         while True:
             with self._news:
-                self._news.wait(DURABLE_SECONDS)
+                # Also what came while the last flush went on.
+                self._news.wait_for(lambda: self._bytes >= DURABLE_BYTES, DURABLE_SECONDS)
                 self._bytes, dirty, self._dirty = 0, self._dirty, False
             if dirty:
                 try:

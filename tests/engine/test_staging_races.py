@@ -26,8 +26,9 @@ from engine.carry import Carrier
 from engine.hub import Hub
 from engine.links import Link
 from engine.session import Lane
+from tests.engine.command import wait_until
 from tests.engine.conftest import Run
-from tests.faults.oracle import command_line
+from tests.rig.sshd import marked
 
 PROJECT = Path(__file__).resolve().parents[2]
 At = Callable[[int], Staging]
@@ -189,6 +190,7 @@ begin_stage = session.Session.begin_stage
 def begin(self, resume=False):
     pid = self.target._process.pid
     os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
     print(pid, flush=True)
     begin_stage(self, resume)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -204,16 +206,18 @@ def test_an_agent_that_wakes_up_when_all_is_over_makes_nothing(tmp_path: Path) -
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_bytes(b"content")
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
-    worker = subprocess.run(command, cwd=PROJECT, capture_output=True, timeout=20, check=False)
+    mark = f"KETTER_TEST={tmp_path}"
+    env = {**os.environ, "KETTER_TEST": str(tmp_path)}
+    worker = subprocess.run(
+        command, cwd=PROJECT, env=env, capture_output=True, timeout=20, check=False
+    )
     pid = int(worker.stdout)
     assert worker.returncode == -signal.SIGKILL, worker.stderr.decode()
+    wait_until(lambda: marked(mark) == [pid])  # All others have ended.
 
     os.kill(pid, signal.SIGCONT)
 
-    deadline = time.monotonic() + 10
-    while command_line(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not marked(mark))
     assert not (tmp_path / "b").exists()
 
 
@@ -273,25 +277,25 @@ def test_a_further_stream_that_falls_silent_ends_the_transfer(
 ) -> None:
     """Also where nothing else is to come that would be waited for."""
     monkeypatch.setattr("engine.links.SILENCE_SECONDS", 4.0)
-    unload = Carrier._unload
+    send = Carrier._send
     frozen: list[object] = []
     for number in range(24):
         (tmp_path / "a").mkdir(exist_ok=True)
         (tmp_path / "a" / str(number)).write_bytes(os.urandom(2 << 20))
 
     def freeze(self: Carrier, lane: Lane, load: Any) -> None:
-        further = self._session.lanes[1:]
-        if not frozen and further and self._loads.get(further[0]):
-            process = further[0].target._process
+        if not frozen and lane is not self._session.lanes[0]:
+            process = lane.target._process
             assert process
             os.kill(process.pid, signal.SIGSTOP)
             frozen.append(process)
-        unload(self, lane, load)
+        send(self, lane, load)
 
-    monkeypatch.setattr(Carrier, "_unload", freeze)
+    monkeypatch.setattr(Carrier, "_send", freeze)
 
     with pytest.raises(errors.Stalled):
-        run(Impatient(30), streams=2, strategy=Strategy.FILES)
+        # Slowly, so that the further stream is there before all is sent.
+        run(Impatient(30), streams=2, strategy=Strategy.FILES, bwlimit=16 << 20)
 
     assert frozen
 
