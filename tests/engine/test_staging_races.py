@@ -213,7 +213,8 @@ def test_an_agent_that_wakes_up_when_all_is_over_makes_nothing(tmp_path: Path) -
     )
     pid = int(worker.stdout)
     assert worker.returncode == -signal.SIGKILL, worker.stderr.decode()
-    wait_until(lambda: marked(mark) == [pid])  # All others have ended.
+    wait_until(lambda: marked(mark) == [pid])
+    time.sleep(0.5)  # All others have ended; by now they have let go of the pipe, too.
 
     os.kill(pid, signal.SIGCONT)
 
