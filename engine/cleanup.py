@@ -11,6 +11,7 @@ from engine.links import Link
 from engine.types import Request
 
 
+@errors.on_this_machine()
 def discard(request: Request, alive: Callable[[], None] = lambda: None) -> None:
     """Remove the transfer's staging folder at the target, and folders made for it that are empty.
 
@@ -31,7 +32,5 @@ def discard(request: Request, alive: Callable[[], None] = lambda: None) -> None:
                 link.ask(
                     "clean", transfer_id=request.transfer_id, attempt=request.attempt, undo=True
                 )
-    except (OSError, MemoryError) as error:
-        raise errors.of_this_machine(error) from error
     finally:
         hub.close()

@@ -10,6 +10,7 @@ from engine.links import Link
 from engine.types import Endpoint, Probe
 
 
+@errors.on_this_machine()
 def probe(endpoint: Endpoint) -> Probe:
     """What is at an endpoint; raises an EngineError where it cannot be reached or used."""
     began = time.monotonic()
@@ -19,8 +20,6 @@ def probe(endpoint: Endpoint) -> Probe:
         link.send_program()
         hello = link.greet()
         found = link.ask("look", root=endpoint.root, path=endpoint.path)
-    except OSError as error:
-        raise errors.of_this_machine(error) from error
     finally:
         hub.close()
     return Probe(

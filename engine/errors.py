@@ -38,6 +38,8 @@ act first). Exit codes are the CLI's and are documented in docs/engine.md.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TRANSIENT = "transient"
 PERMANENT = "permanent"
@@ -251,6 +253,15 @@ def of_this_machine(error: BaseException) -> HostTrouble:
     """What an error of the system means that the engine met on its own machine."""
     said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return HostTrouble(f"this machine is in trouble: {said or type(error).__name__}")
+
+
+@contextmanager
+def on_this_machine() -> Iterator[None]:
+    """Have an error of the system that is met within, or in a function so decorated, be named."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        raise of_this_machine(error) from error
 
 
 def _tree(base: type[EngineError]) -> dict[str, type[EngineError]]:

@@ -36,6 +36,7 @@ class Helper:
             self.close()
             raise
 
+    @errors.on_this_machine()
     def carry(self, errand: Errand) -> Outcome:
         """Carry one parcel; say what is proven of it and what failed for good."""
         spool = Spool()
@@ -61,8 +62,6 @@ class Helper:
             )
         except AgentError as error:
             raise errors.AgentFailed(str(error)) from error
-        except (OSError, MemoryError) as error:
-            raise errors.of_this_machine(error) from error
         finally:
             spool.close()
 

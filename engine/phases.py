@@ -73,14 +73,13 @@ class Transfer:
             self._session.close()
             self._spool.close()
 
+    @errors.on_this_machine()
     def plan_only(self) -> dict[str, Any]:
         """Do the first two, changing nothing."""
         try:
             self._preflight()
             self._planning.plan(dry=True)
             return self._planning.summary()
-        except (OSError, MemoryError) as error:
-            raise errors.of_this_machine(error) from error
         finally:
             self._session.close()
             self._spool.close()

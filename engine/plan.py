@@ -152,7 +152,7 @@ class Planner:
         `helpers` what is too much to be lent as a whole goes in slices, too.
         """
         before = sum(parcel.bytes for parcel in self.parcels)
-        least = 0 if self._fine else _slices_of_a_part(self.large_bytes)
+        least = self._slices_of_a_part(self.large_bytes)
         for large in self._large:
             entry = large.entry
             part = part_of(entry)
@@ -189,11 +189,11 @@ class Planner:
     def slice_again(self, large: LargeFile) -> list[Parcel]:
         """The parcels of a sliced file once more, for its content was not proven."""
         first = len(self.parcels)
-        self._slice(large, 1, {}, _slices_of_a_part(large.entry.size))
+        self._slice(large, 1, {}, self._slices_of_a_part(large.entry.size))
         again, self.parcels = self.parcels[first:], self.parcels[:first]
         return again
 
-    def _slice(self, large: LargeFile, streams: int, part: dict[str, Any], least: int = 0) -> None:
+    def _slice(self, large: LargeFile, streams: int, part: dict[str, Any], least: int) -> None:
         """Cut parcels of some slices each, of `least` so many as far as there are."""
         entry = large.entry
         there = {at: size for at, size, _ in part.get("slices", ())}
@@ -223,6 +223,10 @@ class Planner:
     def _goes_alone(self, size: int, more: int) -> bool:
         few = self._fine or len(self._large) < ALONE
         return few or size >= (self.bytes + more) // PARTS
+
+    def _slices_of_a_part(self, size: int) -> int:
+        """How many slices a parcel should have at least where so many bytes go in slices."""
+        return 0 if self._fine else min(size // (SLICE * PARTS), MOST_SLICES)
 
     @property
     def files(self) -> int:
@@ -276,8 +280,3 @@ class Planner:
     def _add(self, kind: ParcelKind, files: int, size: int, block: Block, **more: Any) -> None:
         number = next(self._numbers)
         self.parcels.append(Parcel(number, kind, files, size, block=block, **more))
-
-
-def _slices_of_a_part(size: int) -> int:
-    """How many slices a parcel should have at least where so many bytes go in slices."""
-    return min(size // (SLICE * PARTS), MOST_SLICES)

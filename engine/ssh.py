@@ -275,6 +275,7 @@ def _quoted(path: str) -> str:
     return '"' + path.replace("%", "%%").replace('"', '\\"') + '"'
 
 
+@errors.on_this_machine()
 def fetch_host_key(access: SshAccess) -> HostKey:
     """The key the host shows now, for a person to compare; nothing is trusted by asking.
 
@@ -282,10 +283,7 @@ def fetch_host_key(access: SshAccess) -> HostKey:
     credential sent. Raises a ConnectError where the host cannot be reached.
     """
     bare = SshAccess(access.host, access.port, "nobody", config_file=access.config_file)
-    try:
-        files = SshFiles(bare)
-    except OSError as error:
-        raise errors.of_this_machine(error) from error
+    files = SshFiles(bare)
     known = os.path.join(files.folder, "known_hosts")
     line = files.command("true")
     line[1:1] = [
@@ -313,8 +311,6 @@ def fetch_host_key(access: SshAccess) -> HostKey:
         raise errors.HostUnreachable(f"{access.host} cannot be reached") from None
     except (FileNotFoundError, PermissionError) as error:
         raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
-    except OSError as error:
-        raise errors.of_this_machine(error) from error
     finally:
         files.remove()
     return HostKey(" ".join(pinned), fingerprint(" ".join(pinned)))

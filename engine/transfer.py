@@ -47,6 +47,7 @@ def archive_is_at_risk(mode: str, strategy: str, on_conflict: str) -> bool:
     return mode == Mode.MOVE and strategy == Strategy.ARCHIVE and overwrites
 
 
+@errors.on_this_machine()
 def _begin(request: Request, observer: Observer) -> Transfer:
     if request.mode is Mode.MOVE and request.symlinks is Symlinks.FOLLOW:
         raise errors.BadRequest("a move cannot follow symlinks: only what is proven may go")
@@ -62,8 +63,6 @@ def _begin(request: Request, observer: Observer) -> Transfer:
         from engine.phases import Transfer
 
         return Transfer(session, observer)
-    except BaseException as error:
+    except BaseException:
         session.close()
-        if isinstance(error, OSError | MemoryError):
-            raise errors.of_this_machine(error) from error
         raise

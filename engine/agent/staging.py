@@ -262,10 +262,8 @@ class Staging:
             if self.tree:
                 self.tree.forget()
             # What may take long comes first: the next attempt needs the rest if we are killed.
-            names = os.listdir(self._fd)
-            for name in [name for name in names if name not in _NEEDED] + list(_NEEDED):
-                if name != _GATE:
-                    remove_tree(self._fd, name)
+            for name in (*({*os.listdir(self._fd)} - {*_NEEDED, _GATE}), *_NEEDED):
+                remove_tree(self._fd, name)
             found = os.fstat(self._target)
             # Who waits for the gate sees that it is gone; who comes later makes a new one.
             os.unlink(_GATE, dir_fd=self._fd)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from engine import SilentObserver, Strategy, errors
+from engine import Endpoint, SilentObserver, Strategy, errors
 from engine.agent import staging as stagings
 from engine.agent.look import machine
 from engine.agent.stage import made_as
@@ -260,8 +260,6 @@ def test_what_a_stream_says_that_comes_too_late_is_not_taken_for_the_cause(
 
 
 def test_nothing_is_written_to_an_agent_that_was_let_go(tmp_path: Path) -> None:
-    from engine import Endpoint
-
     hub = Hub(lambda: None)
     link = Link(hub, Endpoint(str(tmp_path)))
     try:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 
 class Looking(threading.Thread):
     """Looks again and again while something runs; what it must not see fails the test."""
@@ -44,7 +46,8 @@ class Reads:
         self._root = root
         self.forget()
         next(root.rglob("*.dpx")).read_bytes()
-        self.are_noted = self._facts() != self._before
+        if self._facts() == self._before:
+            pytest.skip("this file system does not note when a file is read")
         self.forget()
 
     def forget(self) -> None:

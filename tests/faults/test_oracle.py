@@ -20,7 +20,7 @@ from jobs.trail import Note, append
 from tests.faults import oracle as oracles
 from tests.faults.here import Here
 from tests.faults.oracle import Oracle
-from tests.rig.trees import MTIME, build_small, entry_of
+from tests.rig.trees import MTIME, build_small, entry_of, spoil
 
 pytestmark = pytest.mark.django_db
 
@@ -325,13 +325,3 @@ def test_it_sees_what_must_not_be(
     deed(scene)
     with pytest.raises(AssertionError, match=f"(?s)^{words}"):
         scene.oracle.judge(scene.job, status=status)
-
-
-def spoil(path: Path) -> None:
-    """Change a byte of a file, and let nothing else show it."""
-    times = path.stat()
-    with path.open("r+b") as file:
-        first = file.read(1)
-        file.seek(0)
-        file.write(bytes([first[0] ^ 1]))
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -17,7 +17,7 @@ from jobs.states import Status
 from tests.engine.interrupted import build_large, staged
 from tests.faults.crew import SMALL, Stage
 from tests.faults.oracle import debris
-from tests.rig.trees import build_small
+from tests.rig.trees import build_small, spoil
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -122,12 +122,7 @@ def test_killed_between_verify_and_source_delete(stage: Stage, spoilt: bool) -> 
         return
 
     rotten = next(path for path in oracle.target.rglob("*.dpx") if path.stat().st_size)
-    times = rotten.stat()
-    with rotten.open("r+b") as file:
-        first = file.read(1)
-        file.seek(0)
-        file.write(bytes([first[0] ^ 0xFF]))
-    os.utime(rotten, ns=(times.st_atime_ns, times.st_mtime_ns))
+    spoil(rotten)
     stage.oracles.clear()  # What is at the target is not what was sent: so it must be.
     stage.watch(lambda: not Job.objects.get(pk=job.pk).is_live)
 

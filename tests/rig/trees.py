@@ -86,6 +86,14 @@ def _set_mtime(path: Path, mtime_ns: int) -> None:
     os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
+def spoil(path: Path) -> None:
+    """Change a byte of a file, and let nothing else show it."""
+    times = path.stat()
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def snapshot(root: Path) -> dict[bytes, Entry]:
     """Everything below `root` by its name in bytes; `root` itself is not in it."""
     found: dict[bytes, Entry] = {}
