@@ -6,10 +6,11 @@ import contextlib
 import logging
 import os
 import secrets
+import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from typing import Any
@@ -23,6 +24,7 @@ from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job as RqJob
 from rq.queue import Queue
+from rq.timeouts import HorseMonitorTimeoutException, UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
 import engine
@@ -38,6 +40,20 @@ logger = logging.getLogger(__name__)
 PRELOADED = (tasks, phases, lend)
 
 
+class HorseLimit(UnixSignalDeathPenalty):
+    """rq's limits, kept by an alarm; but the one on waiting for a work-horse is our own."""
+
+    def setup_death_penalty(self) -> None:
+        """Set the alarm."""
+        if self._exception is not HorseMonitorTimeoutException:
+            super().setup_death_penalty()
+
+    def cancel_death_penalty(self) -> None:
+        """Put the alarm away."""
+        if self._exception is not HorseMonitorTimeoutException:
+            super().cancel_death_penalty()
+
+
 class KetterWorker(Worker):
     """An rq worker whose parent process looks after lost jobs, idle or busy.
 
@@ -46,6 +62,7 @@ class KetterWorker(Worker):
     and no database connection left open, so that forking stays safe.
     """
 
+    death_penalty_class = HorseLimit
     #: Seconds between two tries to reach an absent Redis, at most: rq's minute is long at 2 a.m.
     max_connection_wait_time = 5.0
 
@@ -102,6 +119,30 @@ class KetterWorker(Worker):
             return bool(self.connection.ping())
         except RedisError:
             return False
+
+    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
+        """Wait for the work-horse to end, for one interval at most.
+
+        Returns its process id, wait status and usage; None thrice if it is not ours to wait for.
+        Raises HorseMonitorTimeoutException when the interval is over: here, and not out of the
+        handler of an alarm as rq does it, which cuts off the handler of another signal where it
+        comes amid that. So a SIGTERM got lost. It got lost as well where it came just before the
+        wait began, or to another thread.
+        """
+        deadline = time.monotonic() + self._interval
+        with _any_signal() as signals:
+            while True:
+                try:
+                    pid, status, usage = os.wait4(self.horse_pid, os.WNOHANG)
+                except ChildProcessError:
+                    return None, None, None
+                if pid:
+                    return pid, status, usage
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise HorseMonitorTimeoutException
+                if select.select([signals], [], [], left)[0]:
+                    os.read(signals, 1024)
 
     def maintain_heartbeats(self, job: RqJob, execution: Execution) -> None:
         """Run the reaper also while a work-horse runs; an absent Redis does not stop the horse."""
@@ -204,3 +245,23 @@ class KetterWorker(Worker):
             return None
         finally:
             connections.close_all()
+
+
+@contextlib.contextmanager
+def _any_signal() -> Iterator[int]:
+    """A descriptor that can be read once a signal has come to any thread, or a child has ended.
+
+    It can be read also if that was just before somebody began to wait for it.
+    """
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    # Of a signal nobody handles Python hears nothing.
+    of_children = signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+    try:
+        yield ours
+    finally:
+        signal.signal(signal.SIGCHLD, of_children)
+        signal.set_wakeup_fd(before)
+        os.close(ours)
+        os.close(theirs)

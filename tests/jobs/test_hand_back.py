@@ -118,3 +118,18 @@ def test_it_is_in_time_while_it_waits_for_a_host_that_says_nothing(
 
 def test_an_idle_worker_ends_at_once(worker: StartWorker) -> None:
     assert told_to_end(worker(**LONG)) < IN_TIME
+
+
+@pytest.mark.parametrize(("kind", "interval"), [("LateWorker", 1), ("ElsewhereWorker", 60)])
+def test_it_is_in_time_whenever_the_signal_comes(
+    kind: str, interval: int, worker: StartWorker, launched: Callable[..., Job], line: Relay
+) -> None:
+    """Also amid a look after the job, or to another thread than the one that waits."""
+    line.rate = MEGABYTE
+    often = {**LONG, "KETTER_REAPER_SECONDS": interval}
+    first = worker("--worker-class", f"tests.jobs.late_workers.{kind}", **often)
+    job = launched(1)
+    wait_for_bytes(job, MEGABYTE)
+    assert told_to_end(first) < IN_TIME
+    job.refresh_from_db()
+    assert (job.status, codes(job)[-1]) == (Status.QUEUED, "HANDED_BACK")

@@ -1,0 +1,33 @@
+"""Workers that hear of a signal at a bad moment, as they do on a busy machine."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from jobs.worker import KetterWorker
+
+
+class LateWorker(KetterWorker):
+    """Is just about to tell its work-horse when the time comes to look after it."""
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Begin late."""
+        until = time.monotonic() + self._interval * 1.5
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        super().handle_warm_shutdown_request()
+
+
+class ElsewhereWorker(KetterWorker):
+    """Gets its signals in another thread, so that they do not end what the main one waits for."""
+
+    def subscribe(self) -> None:
+        """Start rq's other thread; from then on it is the only one that takes a SIGTERM."""
+        super().subscribe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def setup_work_horse_signals(self) -> None:
+        """In the work-horse, which has one thread."""
+        super().setup_work_horse_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
