@@ -73,6 +73,16 @@ def end(
     process.wait()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there with all of its text or not at all, whoever reads or dies."""
+    unfinished = path.with_name(f"{path.name}.new")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
 def last_lines(log: Path, count: int = 5) -> str:
     """The end of a log, to show why a program did not start."""
     return "\n".join(log.read_text("utf-8", "replace").splitlines()[-count:])
@@ -92,7 +102,7 @@ class Ledger:
     def add(self, pid: int) -> None:
         """Remember a process together with its start time, as numbers come round again."""
         self.entries[str(pid)] = _started_at(pid)
-        self.path.write_text(json.dumps(self.entries), "utf-8")
+        write_whole(self.path, json.dumps(self.entries))
 
     def end_leftovers(self) -> list[int]:
         """End what an earlier supervisor left behind, and say which processes those were."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -41,6 +43,25 @@ def test_it_ends_what_an_earlier_run_left_behind(tmp_path):
     assert Ledger(tmp_path / "children.json").end_leftovers() == [process.pid]
     assert process.wait(1) != 0
     assert Ledger(tmp_path / "children.json").end_leftovers() == []
+
+
+def test_it_can_be_read_whenever_the_supervisor_dies(tmp_path):
+    """Half a list would keep the next supervisor from starting at all."""
+    ledger = Ledger(tmp_path / "children.json")
+    ledger.add(os.getpid())
+
+    def write() -> None:
+        for _ in range(500):
+            ledger.add(os.getpid())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    looks = 0
+    while writer.is_alive():
+        assert list(json.loads(ledger.path.read_text())) == [str(os.getpid())]
+        looks += 1
+    writer.join()
+    assert looks > 20
 
 
 def test_it_spares_a_process_that_only_got_the_same_number(tmp_path):

@@ -30,7 +30,7 @@ from redis.exceptions import RedisError
 
 from ketter_site import embedded, servers
 from ketter_site.env import BASE_DIR, VAR_DIR, env, make_var_dir
-from ketter_site.processes import Ledger, Process, StartFailed, last_lines, spawn
+from ketter_site.processes import Ledger, Process, StartFailed, last_lines, spawn, write_whole
 from ketter_site.supervisor import Child, StopRequested, Supervisor, raise_on_signals
 
 DEFAULT_BIND = "127.0.0.1:8000"
@@ -111,9 +111,9 @@ class Command(BaseCommand):
             name = f"worker-{number}"
             supervisor.add(Child(name, functools.partial(_spawn_worker, name)))
         _wait_for_web(url, supervisor.children)
-        WEB_URL_FILE.write_text(url, "utf-8")
+        write_whole(WEB_URL_FILE, url)
         if ready_file := options["ready_file"]:
-            ready_file.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
+            write_whole(ready_file, json.dumps({"url": url, "pid": os.getpid()}))
         self.say(f"Ketter is up after {time.monotonic() - began:.1f} s: {url}/admin/")
         self.say(f"Logs are in {LOG_DIR}. Ctrl-C ends it.")
 
