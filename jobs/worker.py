@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -34,6 +35,9 @@ from jobs.errors import JobError
 from jobs.queue import TASK
 
 logger = logging.getLogger(__name__)
+
+#: What tells a worker to end.
+ENDING = (signal.SIGTERM, signal.SIGINT)
 
 #: Loaded here, once, and not in each work-horse: that saves a tenth of a small job's time, and
 #: a worker that is at work while a new version is installed goes on with the one it has.
@@ -75,6 +79,9 @@ class KetterWorker(Worker):
         for here, of_target in product((True, False), repeat=2):
             bundle.program(here, of_target)
         self._reaped = 0.0
+        #: Any signal sends a byte from one to the other while we wait: see `_woken_by_signals`.
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
         #: The process that clears away beside a work-horse; 0 for none.
         self._clearing = 0
 
@@ -97,6 +104,8 @@ class KetterWorker(Worker):
         self._reap()
         if super().should_run_maintenance_tasks:
             super().run_maintenance_tasks()
+        if self._stop_requested:  # rq's own StopRequested can get lost, as where a log is written.
+            raise StopRequested
 
     def execute_job(self, job: RqJob, queue: Queue) -> None:
         """Answer a ring. With Redis away meanwhile, only what it knew of the ring is lost.
@@ -112,7 +121,8 @@ class KetterWorker(Worker):
                 self._guarded(partial(reaper.give_back, worker=self.name, reason=why))
         while not self._stop_requested and not self._redis_answers():
             self._reap()
-            time.sleep(self._interval)
+            with self._woken_by_signals():
+                self._wait_for_signal(self._interval)
 
     def _redis_answers(self) -> bool:
         try:
@@ -130,7 +140,7 @@ class KetterWorker(Worker):
         wait began, or to another thread.
         """
         deadline = time.monotonic() + self._interval
-        with _any_signal() as signals:
+        with self._woken_by_signals():
             while True:
                 try:
                     pid, status, usage = os.wait4(self.horse_pid, os.WNOHANG)
@@ -141,8 +151,34 @@ class KetterWorker(Worker):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise HorseMonitorTimeoutException
-                if select.select([signals], [], [], left)[0]:
-                    os.read(signals, 1024)
+                self._wait_for_signal(left)
+
+    @contextlib.contextmanager
+    def _woken_by_signals(self) -> Iterator[None]:
+        """Have `_wait_for_signal` end when a signal comes to any thread, or a child ends."""
+        before = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        # Of a signal that nobody handles Python hears nothing.
+        of_children = signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, of_children)
+            signal.set_wakeup_fd(before)
+
+    def _wait_for_signal(self, seconds: float) -> None:
+        """Wait so long, or until a signal; one that has come just before counts, too."""
+        if select.select([self._ear], [], [], seconds)[0]:
+            self._ear.recv(1024)
+
+    def fork_work_horse(self, job: RqJob, queue: Queue) -> None:
+        """Fork with the signals to end held back: amid a fork they would reach neither of the two.
+
+        The parent does not know yet whom to pass them on to, and the child forgets them.
+        """
+        with _held_back():
+            super().fork_work_horse(job, queue)
+            if self._stop_requested:
+                self._tell_horse()
 
     def maintain_heartbeats(self, job: RqJob, execution: Execution) -> None:
         """Run the reaper also while a work-horse runs; an absent Redis does not stop the horse."""
@@ -150,8 +186,6 @@ class KetterWorker(Worker):
             super().maintain_heartbeats(job, execution)
         except RedisError as error:
             logger.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
-        if self._stop_requested:
-            self._tell_horse()  # It was perhaps just being forked.
         if self._reaper_is_due:
             self._reap()
             self._clear_beside()
@@ -164,15 +198,24 @@ class KetterWorker(Worker):
             self._guarded(partial(reaper.give_back, worker=self.name, reason=why))
 
     def handle_warm_shutdown_request(self) -> None:
-        """Told to end: have the run under way stop where it is and give its job back."""
-        super().handle_warm_shutdown_request()
-        self._tell_horse()
+        """Told to end: have the run under way stop where it is and give its job back.
 
-    def _shutdown(self) -> None:
-        """Remember that we were told to end: rq only raises that, and what a signal handler raises
-        can get lost where exceptions are caught, as in a client that misses its Redis.
+        And remember it: rq only raises it, and what a signal handler raises can get lost where
+        exceptions are caught, as in a client that misses its Redis. Then rq may write its line.
         """
         self._stop_requested = True
+        self._tell_horse()
+        super().handle_warm_shutdown_request()
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Told so a second time: end, be the work-horse gone or stuck in the kernel."""
+        try:
+            super().request_force_stop(signum, frame)
+        except HorseMonitorTimeoutException:
+            raise SystemExit from None
+
+    def _shutdown(self) -> None:
+        """Tell Redis, if it is there."""
         try:
             super()._shutdown()
         except RedisError as error:
@@ -195,6 +238,7 @@ class KetterWorker(Worker):
         signal.signal(signal.SIGTERM, observer.ask_to_hand_back)
         if self._stop_requested:
             observer.ask_to_hand_back(signal.SIGTERM, None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # They were held back for the fork.
 
     @property
     def _reaper_is_due(self) -> bool:
@@ -220,13 +264,18 @@ class KetterWorker(Worker):
             self._clearing = 0
             if self._stop_requested or not self._guarded(reaper.somebody_waits_to_be_cleared):
                 return
-            self._clearing = os.fork()
+            with _held_back():
+                self._clearing = os.fork()
+                if not self._clearing:
+                    self._clear()
+                if self._stop_requested:
+                    self._tell_horse()
         except OSError as error:  # No process more for now: that must not end those that are.
             self._clearing = 0
             logger.warning("Worker %s: could not begin to clear away: %s", self.name, error)
-            return
-        if self._clearing:
-            return
+
+    def _clear(self) -> NoReturn:
+        """What the forked process does."""
         try:
             os.setpgrp()
             self.setup_work_horse_signals()
@@ -248,20 +297,10 @@ class KetterWorker(Worker):
 
 
 @contextlib.contextmanager
-def _any_signal() -> Iterator[int]:
-    """A descriptor that can be read once a signal has come to any thread, or a child has ended.
-
-    It can be read also if that was just before somebody began to wait for it.
-    """
-    ours, theirs = os.pipe()
-    os.set_blocking(theirs, False)
-    before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-    # Of a signal nobody handles Python hears nothing.
-    of_children = signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+def _held_back() -> Iterator[None]:
+    """Let the signals to end wait, here and in what is forked from here."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        yield ours
+        yield
     finally:
-        signal.signal(signal.SIGCHLD, of_children)
-        signal.set_wakeup_fd(before)
-        os.close(ours)
-        os.close(theirs)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

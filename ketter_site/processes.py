@@ -108,7 +108,10 @@ class Ledger:
         """End what an earlier supervisor left behind, and say which processes those were."""
         if not self.path.exists():
             return []
-        known: dict[str, str] = json.loads(self.path.read_text("utf-8"))
+        try:
+            known: dict[str, str] = json.loads(self.path.read_text("utf-8"))
+        except ValueError:  # A disk that was full, or a crash of the machine: nobody is left then.
+            known = {}
         left = [
             int(pid) for pid, start in known.items() if start and _started_at(int(pid)) == start
         ]

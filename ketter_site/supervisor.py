@@ -10,6 +10,8 @@ from types import FrameType
 
 from ketter_site.processes import Ledger, Process, StartFailed, end
 
+#: What asks for the end: Ctrl-C, a service manager, a terminal that closes.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds between two looks at the children.
 TICK = 0.2
 #: A child that ran this long starts again at once when it dies.
@@ -62,8 +64,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """End all children within seconds: first those in front, then the servers."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        _heed_no_more()
         front = [c.process for c in self.children if c.process and not c.is_server]
         for process in front:
             process.send_signal(signal.SIGTERM)
@@ -108,13 +109,22 @@ class Supervisor:
 
 
 def raise_on_signals() -> None:
-    """Turn Ctrl-C, SIGTERM and the end of the terminal into `StopRequested`."""
+    """Turn Ctrl-C, SIGTERM and the end of the terminal into `StopRequested`, once.
+
+    A closed terminal sends its signal twice: the second must not break into what ends the children.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        _heed_no_more()
         raise StopRequested(signal.Signals(number).name)
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    # Under nohup a closed terminal is to be survived.
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, stop)
+    for number in ENDING:
+        # Under nohup a closed terminal is to be survived.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _heed_no_more() -> None:
+    for number in ENDING:
+        # Not SIG_IGN: Python complains of a signal that came just before that.
+        signal.signal(number, lambda _number, _frame: None)

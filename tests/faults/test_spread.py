@@ -176,7 +176,7 @@ def test_slices_of_one_file_are_carried_by_several_workers(
     make_stage: MakeStage, sshd: Sshd, tmp_path: Path, deed: str
 ) -> None:
     with Relay(sshd.host, sshd.port) as line:
-        line.rate = 3 * MIB
+        line.rate = MIB // 2
         stage = make_stage(sshd, line.port)
         failpoint = f"helping:{deed}" if deed else ""
         job = stage.launch(
@@ -184,13 +184,14 @@ def test_slices_of_one_file_are_carried_by_several_workers(
         )
         gate = str(tmp_path / "gate")
         stage.crew.start(3, SLICED, KETTER_SPREAD_BYTES=1, KETTER_FAULTS_GATE=gate)
+        stage.watch(lambda: "HELPER_JOINED" in codes(job))
+        line.rate = 3 * MIB
 
         stage.wait()
 
         stage.oracles[job].judge(job)
         assert job.plan["parcels"].keys() == {"range"}
         assert job.attempt == 1
-        assert "HELPER_JOINED" in codes(job)
         assert codes(job).count("HELPER_LOST") == bool(deed)
 
 
@@ -203,7 +204,7 @@ def test_a_file_too_large_to_be_lent_goes_in_slices_where_workers_are_free(
 
     job = stage.launch(
         "tape",
-        lambda root: build_large(root / "tape.mov", 4 * MIB),
+        lambda root: build_large(root / "tape.mov", 8 * MIB),
         bandwidth_limit=MIB,
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from typing import Any
 
 from jobs.worker import KetterWorker
 
@@ -27,7 +29,11 @@ class ElsewhereWorker(KetterWorker):
         super().subscribe()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
-    def setup_work_horse_signals(self) -> None:
-        """In the work-horse, which has one thread."""
-        super().setup_work_horse_signals()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+class ForkingWorker(KetterWorker):
+    """Is told to end while it forks its work-horse."""
+
+    def fork_work_horse(self, *args: Any) -> None:
+        """Send it to ourselves when the child is there, and we have not heard its number yet."""
+        os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        super().fork_work_horse(*args)

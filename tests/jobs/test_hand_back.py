@@ -133,3 +133,15 @@ def test_it_is_in_time_whenever_the_signal_comes(
     assert told_to_end(first) < IN_TIME
     job.refresh_from_db()
     assert (job.status, codes(job)[-1]) == (Status.QUEUED, "HANDED_BACK")
+
+
+def test_it_is_in_time_if_the_signal_comes_amid_a_fork(
+    worker: StartWorker, launched: Callable[..., Job], line: Relay
+) -> None:
+    """There the worker does not know yet whom to tell."""
+    line.rate = MEGABYTE
+    only = worker("--worker-class", "tests.jobs.late_workers.ForkingWorker", **LONG)
+    job = launched(1)
+    only.wait(IN_TIME)
+    job.refresh_from_db()
+    assert (job.status, codes(job)[-1]) == (Status.QUEUED, "HANDED_BACK")

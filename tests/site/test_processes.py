@@ -9,15 +9,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from ketter_site import processes
 from ketter_site.processes import Ledger
-from ketter_site.supervisor import Child, StopRequested, Supervisor
+from ketter_site.supervisor import ENDING, Child, StopRequested, Supervisor, raise_on_signals
 
 WAITING = "import time; print('ready', flush=True); time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITING}"
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """What this process does with signals is afterwards as it was."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def spawn(tmp_path, code: str) -> processes.Process:
@@ -64,6 +74,12 @@ def test_it_can_be_read_whenever_the_supervisor_dies(tmp_path):
     assert looks > 20
 
 
+def test_it_starts_over_where_the_list_is_damaged(tmp_path):
+    (tmp_path / "children.json").write_text('{"12')
+    assert Ledger(tmp_path / "children.json").end_leftovers() == []
+    assert not (tmp_path / "children.json").exists()
+
+
 def test_it_spares_a_process_that_only_got_the_same_number(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     (tmp_path / "children.json").write_text(json.dumps({str(process.pid): "1"}))
@@ -81,7 +97,21 @@ def test_it_keeps_one_old_log(tmp_path, monkeypatch):
     assert (tmp_path / "log").read_text() == "second\n"
 
 
-def test_it_starts_a_crashed_child_again_later_each_time(tmp_path, monkeypatch):
+def test_a_second_signal_does_not_break_into_the_end(tmp_path, handlers):
+    """A terminal that closes sends its signal twice, and a wrapper passes on what all have got."""
+    supervisor = Supervisor(Ledger(tmp_path / "children.json"), lambda _: None)
+    supervisor.add(Child("waits", lambda: spawn(tmp_path, WAITING)))
+    process = supervisor.children[0].process
+    raise_on_signals()
+    with pytest.raises(StopRequested):
+        signal.raise_signal(signal.SIGTERM)
+    for number in ENDING:
+        signal.raise_signal(number)
+    supervisor.stop()
+    assert process.poll() is not None
+
+
+def test_it_starts_a_crashed_child_again_later_each_time(tmp_path, monkeypatch, handlers):
     said: list[str] = []
     starts: list[float] = []
 
@@ -94,14 +124,11 @@ def test_it_starts_a_crashed_child_again_later_each_time(tmp_path, monkeypatch):
         if len(said) == 3:
             raise StopRequested
 
-    handlers = {number: signal.getsignal(number) for number in (1, 2, 15)}
     supervisor = Supervisor(Ledger(tmp_path / "children.json"), say)
     supervisor.add(Child("fragile", start))
     with pytest.raises(StopRequested):
         supervisor.watch()
     supervisor.stop()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     assert [line.split(", ")[1] for line in said] == [
         "again in 0.5 s",
         "again in 1 s",

@@ -88,8 +88,10 @@ class Command(BaseCommand):
             except (StartFailed, OperationalError, RedisError) as error:
                 raise CommandError(str(error).strip()) from error
             finally:
-                supervisor.stop()
-                WEB_URL_FILE.unlink(missing_ok=True)
+                try:
+                    supervisor.stop()
+                finally:
+                    WEB_URL_FILE.unlink(missing_ok=True)
             self.say("stopped")
 
     def say(self, line: str) -> None:
