@@ -79,9 +79,9 @@ class KetterWorker(Worker):
         for here, of_target in product((True, False), repeat=2):
             bundle.program(here, of_target)
         self._reaped = 0.0
-        #: Any signal sends a byte from one to the other while we wait: see `_woken_by_signals`.
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
+        #: While we wait any signal sends a byte through this pipe: see `_woken_by_signals`.
+        self._ear, self._bell = os.pipe()
+        os.set_blocking(self._bell, False)
         #: The process that clears away beside a work-horse; 0 for none.
         self._clearing = 0
 
@@ -103,15 +103,13 @@ class KetterWorker(Worker):
         """Run the reaper at its pace, and rq's own tidying at rq's."""
         self._reap()
         if super().should_run_maintenance_tasks:
-            super().run_maintenance_tasks()
+            with self._redis_may_be_away("no tidying"):
+                super().run_maintenance_tasks()
         if self._stop_requested:  # rq's own StopRequested can get lost, as where a log is written.
             raise StopRequested
 
     def execute_job(self, job: RqJob, queue: Queue) -> None:
-        """Answer a ring. With Redis away meanwhile, only what it knew of the ring is lost.
-
-        rq waits for Redis while it is idle, but ends where it misses it elsewhere.
-        """
+        """Answer a ring. With Redis away meanwhile, only what it knew of the ring is lost."""
         try:
             super().execute_job(job, queue)
         except RedisError as error:
@@ -123,6 +121,24 @@ class KetterWorker(Worker):
             self._reap()
             with self._woken_by_signals():
                 self._wait_for_signal(self._interval)
+
+    @contextlib.contextmanager
+    def _redis_may_be_away(self, what: str) -> Iterator[None]:
+        """Go on without Redis: rq waits for it where it waits for a ring, and ends elsewhere."""
+        try:
+            yield
+        except RedisError as error:
+            logger.warning("Worker %s: %s, Redis is away: %s", self.name, what, error)
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Called by rq between two rings: wait for as long as all workers are suspended."""
+        with self._redis_may_be_away("does not know whether it is suspended"):
+            super().check_for_suspension(burst)
+
+    def set_state(self, state: str, pipeline: Any = None) -> None:
+        """Say what we do, in Redis if it is there."""
+        with self._redis_may_be_away(f"cannot say that it is {state}"):
+            super().set_state(state, pipeline)
 
     def _redis_answers(self) -> bool:
         try:
@@ -156,7 +172,7 @@ class KetterWorker(Worker):
     @contextlib.contextmanager
     def _woken_by_signals(self) -> Iterator[None]:
         """Have `_wait_for_signal` end when a signal comes to any thread, or a child ends."""
-        before = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        before = signal.set_wakeup_fd(self._bell, warn_on_full_buffer=False)
         # Of a signal that nobody handles Python hears nothing.
         of_children = signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
         try:
@@ -168,7 +184,7 @@ class KetterWorker(Worker):
     def _wait_for_signal(self, seconds: float) -> None:
         """Wait so long, or until a signal; one that has come just before counts, too."""
         if select.select([self._ear], [], [], seconds)[0]:
-            self._ear.recv(1024)
+            os.read(self._ear, 1024)
 
     def fork_work_horse(self, job: RqJob, queue: Queue) -> None:
         """Fork with the signals to end held back: amid a fork they would reach neither of the two.
@@ -182,10 +198,8 @@ class KetterWorker(Worker):
 
     def maintain_heartbeats(self, job: RqJob, execution: Execution) -> None:
         """Run the reaper also while a work-horse runs; an absent Redis does not stop the horse."""
-        try:
+        with self._redis_may_be_away("no heartbeat"):
             super().maintain_heartbeats(job, execution)
-        except RedisError as error:
-            logger.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
         if self._reaper_is_due:
             self._reap()
             self._clear_beside()
@@ -215,17 +229,16 @@ class KetterWorker(Worker):
             raise SystemExit from None
 
     def _shutdown(self) -> None:
-        """Tell Redis, if it is there."""
-        try:
+        """Tell Redis that we end, if it is there."""
+        with self._redis_may_be_away("ends"):
             super()._shutdown()
-        except RedisError as error:
-            logger.warning("Worker %s: ends, though Redis is away: %s", self.name, error)
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
         """Called by rq each time before it waits for a ring: not if we were told to end."""
         if self._stop_requested and self.get_state() == WorkerStatus.IDLE:
             raise StopRequested
-        super().heartbeat(*args, **kwargs)
+        with self._redis_may_be_away("no heartbeat"):
+            super().heartbeat(*args, **kwargs)
 
     def _tell_horse(self) -> None:
         for pid in filter(None, (self.horse_pid, self._clearing)):

@@ -158,6 +158,19 @@ def test_a_worker_that_is_told_to_end_ends_whatever_its_redis_does(
         worker.heartbeat()
 
 
+def test_a_worker_misses_its_redis_between_two_rings_and_stays(own_redis: Redis) -> None:
+    """rq waits for Redis only where it waits for a ring; just before and after, it ended."""
+    connection = redis.Redis(unix_socket_path=str(own_redis.socket))
+    worker = KetterWorker([Queue(QUEUE, connection=connection)], connection=connection)
+    own_redis.kill()
+
+    worker.check_for_suspension(False)
+    worker.set_state(WorkerStatus.IDLE)
+    worker.heartbeat()
+    assert worker.should_run_maintenance_tasks
+    worker.run_maintenance_tasks()
+
+
 def test_an_idle_worker_without_its_redis_ends_when_told_to(
     own_redis: Redis, lone_worker: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
