@@ -151,9 +151,8 @@ class KetterWorker(Worker):
 
         Returns its process id, wait status and usage; None thrice if it is not ours to wait for.
         Raises HorseMonitorTimeoutException when the interval is over: here, and not out of the
-        handler of an alarm as rq does it, which cuts off the handler of another signal where it
-        comes amid that. So a SIGTERM got lost. It got lost as well where it came just before the
-        wait began, or to another thread.
+        handler of an alarm, as rq does it. That cuts off the handler of SIGTERM where it comes amid
+        it, and we would not end. Nor does it end a wait whose SIGTERM came to another thread.
         """
         deadline = time.monotonic() + self._interval
         with self._woken_by_signals():

@@ -110,7 +110,7 @@ class Ledger:
             return []
         try:
             known: dict[str, str] = json.loads(self.path.read_text("utf-8"))
-        except ValueError:  # A disk that was full, or a crash of the machine: nobody is left then.
+        except ValueError:  # Cut off, as an older version could leave it: nothing to go by.
             known = {}
         left = [
             int(pid) for pid, start in known.items() if start and _started_at(int(pid)) == start

@@ -65,7 +65,7 @@ class Command(BaseCommand):
             "--ready-file",
             type=Path,
             metavar="FILE",
-            help="write a JSON object with `url` and `pid` there once Ketter answers",
+            help="a plain file: gets a JSON object with `url` and `pid` once Ketter answers",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
