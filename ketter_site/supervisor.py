@@ -17,8 +17,11 @@ TICK = 0.2
 #: A child that ran this long starts again at once when it dies.
 SETTLED_SECONDS = 60
 BACKOFF_MAX_SECONDS = 30
-#: How long a child may take to finish what it does before it is pressed.
-PATIENCE_SECONDS = 3
+#: How long a child may take to finish what it does before it is pressed: a worker gives its job
+#: back in that time.
+PATIENCE_SECONDS = 10
+#: And how long then, before it is killed.
+PRESSED_SECONDS = 3
 
 
 class StopRequested(BaseException):
@@ -73,7 +76,7 @@ class Supervisor:
             time.sleep(0.05)
         # A second signal makes a worker drop the job it is at; another attempt takes it up.
         for process in front:
-            end(process, signal.SIGTERM, seconds=PATIENCE_SECONDS)
+            end(process, signal.SIGTERM, seconds=PRESSED_SECONDS)
         for child in reversed(self.children):
             if child.is_server and child.process:
                 end(child.process, child.stop_signal, seconds=20)

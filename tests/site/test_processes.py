@@ -18,6 +18,16 @@ from ketter_site.processes import Ledger
 from ketter_site.supervisor import ENDING, Child, StopRequested, Supervisor, raise_on_signals
 
 WAITING = "import time; print('ready', flush=True); time.sleep(60)"
+BUSY = """
+import signal, time
+def told(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(5)
+    raise SystemExit(7)
+signal.signal(signal.SIGTERM, told)
+print("ready", flush=True)
+time.sleep(60)
+"""
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITING}"
 
 
@@ -109,6 +119,13 @@ def test_a_second_signal_does_not_break_into_the_end(tmp_path, handlers):
         signal.raise_signal(number)
     supervisor.stop()
     assert process.poll() is not None
+
+
+def test_a_child_has_the_time_that_a_worker_may_take_to_give_its_job_back(tmp_path, handlers):
+    supervisor = Supervisor(Ledger(tmp_path / "children.json"), lambda _: None)
+    supervisor.add(Child("busy", lambda: spawn(tmp_path, BUSY)))
+    supervisor.stop()
+    assert supervisor.children[0].process.returncode == 7
 
 
 def test_it_starts_a_crashed_child_again_later_each_time(tmp_path, monkeypatch, handlers):
