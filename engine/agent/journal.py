@@ -25,6 +25,7 @@ import os
 import struct
 import threading
 import zlib
+from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
 from engine.agent.wire import (
@@ -57,6 +58,7 @@ class Journal:
     def __init__(self, folder: int, machine: str) -> None:
         self._fd = os.open(_NAME, _OPEN, 0o600, dir_fd=folder)
         self._machine = machine
+        self._own = threading.Lock()
         self._news = threading.Condition()
         self._bytes = 0
         self._dirty = False
@@ -70,13 +72,9 @@ class Journal:
         """Append a record about so many bytes of payload."""
         data = message(body, blob)
         record = _HEAD.pack(len(data), zlib.crc32(data)) + data
-        # O_APPEND alone would do on a local disk, but not on a network share.
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
+        with self._alone():
             if os.write(self._fd, record) != len(record):
                 raise AgentError("NO_SPACE", "the journal of the transfer could not be written")
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
         with self._news:
             self._dirty = self._dirty or "durable" not in body
             self._bytes += worth
@@ -113,8 +111,9 @@ class Journal:
 
         What a crash cut off at the end is removed.
         """
-        end, flushed = self._survey()
-        os.ftruncate(self._fd, end)
+        with self._alone():
+            end, flushed = self._survey()
+            os.ftruncate(self._fd, end)
         machine = ""
         for at, body in self._read(end):
             if "start" in body:
@@ -129,7 +128,22 @@ class Journal:
 
     def repair(self) -> None:
         """Remove what a crash cut off at the end, so that what is added now can be read."""
-        os.ftruncate(self._fd, self._survey()[0])
+        with self._alone():
+            os.ftruncate(self._fd, self._survey()[0])
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let nobody write meanwhile: no other agent, and no other thread of this one.
+
+        What another just writes looks cut off, and must not be removed. And O_APPEND alone
+        keeps two writers apart on a local disk, but not on a network share.
+        """
+        with self._own:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _survey(self) -> tuple[int, list[tuple[int, int]]]:
         """Where the last whole record ends, and from where to where all is on the disk.

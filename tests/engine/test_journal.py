@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -184,6 +184,31 @@ def test_a_flush_that_fails_makes_nothing_durable(place: Place) -> None:
 
     assert durable_in(journal) == []
     assert place.believed("boot 2") == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("look", [Journal.repair, lambda journal: list(journal.records())])
+def test_what_is_written_beside_a_look_is_not_taken_for_cut_off(
+    place: Place, monkeypatch: pytest.MonkeyPatch, look: Callable[[Journal], object], same: bool
+) -> None:
+    """As by the first stream's agent when a further one joins, or by what makes it durable."""
+    journal = place.begin()
+    journal.add({"parcel": 1, "list": 0})
+    other = journal if same else place.open()
+    writer = threading.Thread(target=lambda: other.add({"parcel": 2, "list": 0}))
+    survey = Journal._survey
+
+    def slowly(looking: Journal) -> tuple[int, list[tuple[int, int]]]:
+        found = survey(looking)
+        if not writer.ident:
+            writer.start()
+            writer.join(0.3)
+        return found
+
+    monkeypatch.setattr(Journal, "_survey", slowly)
+    look(journal)
+    writer.join()
+    assert place.believed() == [1, 2]
 
 
 def test_several_agents_write_whole_records(place: Place) -> None:
