@@ -29,6 +29,8 @@ IMPATIENT = {**SMALL, "agents": [["SHUT_OUT_SECONDS = 15.0", "SHUT_OUT_SECONDS =
 #: Two streams, as between machines with many processors: then a large file goes in slices.
 SLICED = {
     **SMALL,
+    # However long a busy machine takes for a round trip: helpers need room beside the streams.
+    "engine.planning.NEAR": 60.0,
     "engine.planning.MANY_CORES": 1,
     "engine.planning.MANY_BYTES": 0,
     "agents": [["os.cpu_count() or 1", "8"]],
