@@ -44,18 +44,13 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 PRELOADED = (tasks, phases, lend)
 
 
-class HorseLimit(UnixSignalDeathPenalty):
-    """rq's limits, kept by an alarm; but the one on waiting for a work-horse is our own."""
+class AlarmForJobs(UnixSignalDeathPenalty):
+    """rq's limit of time by an alarm, but on jobs alone: `wait_for_horse` keeps its own."""
 
     def setup_death_penalty(self) -> None:
         """Set the alarm."""
         if self._exception is not HorseMonitorTimeoutException:
             super().setup_death_penalty()
-
-    def cancel_death_penalty(self) -> None:
-        """Put the alarm away."""
-        if self._exception is not HorseMonitorTimeoutException:
-            super().cancel_death_penalty()
 
 
 class KetterWorker(Worker):
@@ -66,7 +61,7 @@ class KetterWorker(Worker):
     and no database connection left open, so that forking stays safe.
     """
 
-    death_penalty_class = HorseLimit
+    death_penalty_class = AlarmForJobs
     #: Seconds between two tries to reach an absent Redis, at most: rq's minute is long at 2 a.m.
     max_connection_wait_time = 5.0
 

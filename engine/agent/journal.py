@@ -58,7 +58,7 @@ class Journal:
     def __init__(self, folder: int, machine: str) -> None:
         self._fd = os.open(_NAME, _OPEN, 0o600, dir_fd=folder)
         self._machine = machine
-        self._own = threading.Lock()
+        self._mutex = threading.Lock()
         self._news = threading.Condition()
         self._bytes = 0
         self._dirty = False
@@ -138,7 +138,7 @@ class Journal:
         What another just writes looks cut off, and must not be removed. And O_APPEND alone
         keeps two writers apart on a local disk, but not on a network share.
         """
-        with self._own:
+        with self._mutex:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             try:
                 yield

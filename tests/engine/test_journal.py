@@ -191,7 +191,7 @@ def test_a_flush_that_fails_makes_nothing_durable(place: Place) -> None:
 def test_what_is_written_beside_a_look_is_not_taken_for_cut_off(
     place: Place, monkeypatch: pytest.MonkeyPatch, look: Callable[[Journal], object], same: bool
 ) -> None:
-    """As by the first stream's agent when a further one joins, or by what makes it durable."""
+    """As by what makes it durable, or by an agent of the attempt before that still lives."""
     journal = place.begin()
     journal.add({"parcel": 1, "list": 0})
     other = journal if same else place.open()
