@@ -20,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,14 +31,18 @@ sys.path.insert(0, str(PROJECT))
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 
 from ketter_site.env import VAR_DIR, make_var_dir  # noqa: E402
-from ketter_site.processes import with_parent  # noqa: E402
+from ketter_site.only_one import only_one  # noqa: E402
+from ketter_site.processes import StartFailed, with_parent  # noqa: E402
 from ketter_site.servers import database_config  # noqa: E402
 
 DEMO_DIR = VAR_DIR / "demo"
 LAB, SRVTRF = DEMO_DIR / "lab", DEMO_DIR / "srvtrf"
+LOG_DIR = VAR_DIR / "log"
 PORTALS = {"demo-lab": LAB, "demo-srvtrf": SRVTRF}
 BLOCK = 1024 * 1024
 DAY = 86400
+#: How long a job may wait for a worker before a line says so.
+QUIET_SECONDS = 15
 
 
 class DemoFailed(Exception):
@@ -53,13 +58,14 @@ def main() -> int:
     try:
         make_var_dir()
         database_config()  # Refuses the wrong database before anything is built.
-        make_source(options.files, options.large_mib)
+        with only_one(lambda line: print(line, flush=True)):
+            make_source(options.files, options.large_mib)
         up, url = start_ketter()
-        run_transfer(Api(url, make_token()))
+        run_transfer(Api(url, make_token()), up)
         print(f"\nThe admin is at {url}/admin/", flush=True)
         if not options.exit:
             stay_up(up)
-    except (DemoFailed, ImproperlyConfigured) as error:
+    except (DemoFailed, ImproperlyConfigured, StartFailed, OSError) as error:
         print(f"\nFAILED: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -191,6 +197,10 @@ class Api:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             raise DemoFailed(f"{method} /api/{path}: {error.read().decode()}") from error
+        except (OSError, HTTPException) as error:
+            raise DemoFailed(
+                f"Ketter does not answer at {self.url} any more ({error}): see {LOG_DIR}."
+            ) from error
 
     def ensure_portal(self, name: str, root: Path) -> None:
         """Have a portal of that name with that root."""
@@ -202,19 +212,19 @@ class Api:
             self.call("PATCH", f"portals/{found[0]['id']}/", {"root_path": str(root)})
 
 
-def run_transfer(api: Api) -> None:
+def run_transfer(api: Api, up: subprocess.Popen[bytes]) -> None:
     """Launch the job, watch it to its end, and compare both trees."""
     for name, root in PORTALS.items():
         api.ensure_portal(name, root)
     for job in api.call("GET", "jobs/?source_portal=demo-lab")["results"]:
         # A demo that was interrupted: its job would go on beside this one.
         if job["is_live"]:
-            api.call("POST", f"jobs/{job['id']}/cancel/")
+            cancel(api, job["id"])
     folder = time.strftime("delivery-%Y%m%d-%H%M%S")
     order = {"source_portal": "demo-lab", "target_portal": "demo-srvtrf", "verify": "readback"}
     job = api.call("POST", "jobs/", {**order, "target_path": folder})
     print(f"job {job['id']}: demo-lab -> demo-srvtrf/{folder}", flush=True)
-    job = watch(api, job)
+    job = watch(api, job, up)
     if job["status"] != "done":
         raise DemoFailed(f"{job['status'].upper()} {job['error_code']}: {job['error_message']}")
     compared = compare(LAB, SRVTRF / folder)
@@ -226,11 +236,23 @@ def run_transfer(api: Api) -> None:
     )
 
 
-def watch(api: Api, job: dict[str, Any]) -> dict[str, Any]:
+def cancel(api: Api, job: str) -> None:
+    """Cancel a job, unless it ends just now by itself."""
+    try:
+        api.call("POST", f"jobs/{job}/cancel/")
+    except DemoFailed:
+        if api.call("GET", f"jobs/{job}/")["is_live"]:
+            raise
+
+
+def watch(api: Api, job: dict[str, Any], up: subprocess.Popen[bytes]) -> dict[str, Any]:
     """Show the job's progress until it has ended."""
     live = sys.stdout.isatty()
     last = ""
+    say_at = time.monotonic() + QUIET_SECONDS
     while True:
+        if up.poll() is not None:
+            raise DemoFailed("Ketter ended by itself; the lines above say why.")
         job = api.call("GET", f"jobs/{job['id']}/")
         line = progress_line(job)
         if live:
@@ -238,6 +260,9 @@ def watch(api: Api, job: dict[str, Any]) -> dict[str, Any]:
         elif line != last:
             print(line, flush=True)
         last = line
+        if job["status"] == "queued" and time.monotonic() > say_at:
+            print(f"no worker has taken the job yet: see {LOG_DIR / 'worker-1.log'}", flush=True)
+            say_at = time.monotonic() + QUIET_SECONDS
         # Nobody is here to act, and with both portals on this machine no waiting would help.
         stuck = job["status"] in ("retry_wait", "needs_attention", "paused")
         if stuck or not job["is_live"]:

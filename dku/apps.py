@@ -5,7 +5,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class DkuConfig(AppConfig):
-    """Tells whether the installation is healthy, and proves it."""
+    """Checks that the installation is healthy, and proves it with real transfers."""
 
     name = "dku"
     verbose_name = _("DKU")

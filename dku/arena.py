@@ -1,12 +1,13 @@
-"""Where smoke transfers happen: two portals of their own, emptied before and after.
+"""The place of smoke transfers: two portals of their own, emptied before and after.
 
-Jobs keep their portals for ever, so `dku-source` and `dku-target` are
-permanent; only their folders below VAR_DIR/dku are made and emptied.
+A portal that jobs refer to cannot be deleted, so `dku-source` and `dku-target`
+are permanent; DKU makes and empties only their folders below VAR_DIR/dku.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -21,14 +22,16 @@ from dku.trees import ROOM_BYTES, empty_folder
 from jobs.errors import JobError
 from jobs.models import Job
 from jobs.services import job_cancel
-from portals.models import Portal, PortalKind, PortalState
-from portals.services import portal_create, portal_update
+from portals.kinds import PortalKind
+from portals.models import Portal, PortalState
+from portals.roots import kept
+from portals.services import portal_confirm_root, portal_create, portal_update
 
 SOURCE = "dku-source"
 TARGET = "dku-target"
 PORTAL_NAMES = (SOURCE, TARGET)
 USERNAME = "dku"
-#: How long a cancelled job may take to let go of its files.
+#: How long a cancelled job may take to release its files.
 CANCEL_SECONDS = 15.0
 
 
@@ -65,7 +68,7 @@ def home() -> Path:
 
 
 def smoke_user() -> User:
-    """The user who launches smoke jobs; it has no usable password, so nobody can log in as it."""
+    """The user who launches smoke jobs; without a usable password, it cannot log in."""
     user, created = User.objects.get_or_create(username=USERNAME)
     if created:
         user.set_unusable_password()
@@ -74,7 +77,7 @@ def smoke_user() -> User:
 
 
 def _portal(name: str) -> Portal:
-    """The portal of that name, at its folder below today's VAR_DIR."""
+    """The portal of that name, at its folder below the present VAR_DIR."""
     root = str(home() / name.removeprefix("dku-"))
     empty_folder(Path(root))
     portal = Portal.objects.filter(name=name).first()
@@ -82,17 +85,20 @@ def _portal(name: str) -> Portal:
         return portal_create(name=name, kind=PortalKind.LOCAL, root_path=root)
     if portal.root_path != root or portal.state != PortalState.ACTIVE:
         return portal_update(portal, root_path=root, state=PortalState.ACTIVE)
+    if portal.real_root not in ("", real := kept(os.path.realpath(root))):
+        # DKU made this folder itself, below VAR_DIR: no person has to confirm it.
+        return portal_confirm_root(portal, real_root=real)
     return portal
 
 
 def _end_jobs(user: User) -> None:
-    """Cancel what still runs between the two portals, and wait until it lets go of the files."""
+    """Cancel the live jobs between the two portals, and wait until they release the files."""
     live = Job.objects.live().filter(source_portal__name=SOURCE, target_portal__name=TARGET)
     for job in live.all():
         try:
             job_cancel(job, by=user)
         except JobError:
-            continue  # It ended meanwhile, which is all that was wanted.
+            continue  # The job has ended meanwhile.
     give_up = time.monotonic() + CANCEL_SECONDS
     while live.exists() and time.monotonic() < give_up:
         time.sleep(0.1)
@@ -100,7 +106,10 @@ def _end_jobs(user: User) -> None:
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """Hold the arena alone; the lock goes with the process, however that ends."""
+    """Hold the arena's lock, which ends with this process, however that ends.
+
+    Raises ArenaBusy if another DKU holds it.
+    """
     home().mkdir(parents=True, exist_ok=True)
     with (home() / "lock").open("w") as lock:
         try:
@@ -112,13 +121,18 @@ def _locked() -> Iterator[None]:
 
 @contextmanager
 def arena() -> Iterator[Arena]:
-    """The two portals, empty now and emptied again on every way out."""
+    """The two portals, emptied before and on every way out.
+
+    Raises ArenaBusy if another DKU uses them, NoRoom if their disk has too little room.
+    """
     with _locked():
         free = shutil.disk_usage(home()).free
         if free < ROOM_BYTES:
-            raise NoRoom(f"The smoke transfer needs {ROOM_BYTES} bytes, {free} are free.")
+            raise NoRoom(
+                f"The smoke transfer needs {ROOM_BYTES} bytes in {home()}, {free} are free."
+            )
         user = smoke_user()
-        # A DKU that was killed may have left a job at work.
+        # A DKU that was killed may have left a job running.
         _end_jobs(user)
         stage = Arena(_portal(SOURCE), _portal(TARGET), user)
         try:
@@ -127,7 +141,7 @@ def arena() -> Iterator[Arena]:
             try:
                 _clear(stage)
             except KeyboardInterrupt:
-                # An impatient Ctrl-C: go, but not without tidying up.
+                # A second Ctrl-C: clear the folders all the same, then end.
                 _clear(stage)
                 raise
 

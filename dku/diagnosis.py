@@ -20,7 +20,7 @@ from portals.errors import PortalError
 
 logger = logging.getLogger(__name__)
 
-#: What goes wrong outside Ketter; everything else is a bug and leaves a traceback in the log.
+#: Errors with a cause outside Ketter; any other is a bug and leaves a traceback in the log.
 FORESEEN = (
     DatabaseError,
     RedisError,
@@ -63,7 +63,7 @@ def checks(*, with_smoke: bool, timeout: float) -> list[Check]:
 
 
 def diagnose(todo: Iterable[Check]) -> Iterator[Finding]:
-    """Run the checks one after another; whatever one of them meets, the others still run."""
+    """Run the checks one after another; an error in one of them does not stop the others."""
     failed: set[str] = set()
     for check in todo:
         started = time.perf_counter()
@@ -84,10 +84,10 @@ def _probe(check: Check, failed: set[str]) -> Finding:
     except FORESEEN as error:
         return Finding(Verdict.FAIL, "not measured", first_line(error))
     except Exception as error:
-        logger.exception("The check %s broke", check.name)
+        logger.exception("The check %s itself failed", check.name)
         return Finding(
             Verdict.FAIL,
             "not measured",
-            f"The check itself broke: {type(error).__name__}: {first_line(error)}",
+            f"The check itself failed: {type(error).__name__}: {first_line(error)}",
             "This is a bug in Ketter: please report it with the log.",
         )

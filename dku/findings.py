@@ -1,7 +1,7 @@
-"""What a check is and what it finds.
+"""A check and its finding.
 
-The sentences are plain English, not translated: a report is read by whoever
-is called to help, and compared with others from other installations.
+The sentences are plain English, not translated: people who help read the
+reports, and compare them with reports of other installations.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ class Verdict(StrEnum):
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of some verdicts; of none, a pass."""
+    """The worst of some verdicts; PASS if there are none."""
     return max(verdicts, key=lambda verdict: verdict.exit_code, default=Verdict.PASS)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw.
+    """The result of one check.
 
-    `value` is what was measured, in a few words; `sentence` says what it
-    means; `remedy` what to do about it; `details` holds a line for each part
-    that was looked at (a worker, a folder, a portal); `measured` holds the
-    bare numbers for the JSON report. `name` and `seconds` are set by the one
-    who runs the check.
+    `value` is the measurement, in a few words; `sentence` says what it means;
+    `remedy` what to do about it; `details` holds a line for each part (a
+    worker, a folder, a portal); `measured` holds the bare numbers for the JSON
+    report. `dku.diagnosis.diagnose` sets `name` and `seconds`.
     """
 
     verdict: Verdict
@@ -53,7 +52,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A named measurement; it is not tried when one of those it needs has failed."""
+    """A named measurement; `diagnose` skips it if a check that it needs has failed."""
 
     name: str
     probe: Callable[[], Finding]
@@ -61,6 +60,6 @@ class Check:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, or its kind where it has no words."""
+    """An error's first line, or its class if it has no text."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The last line of defence against a secret in a report."""
+"""Blanks out known secrets in a report: the last defence if a check lets one through."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from urllib.parse import unquote, urlsplit
 from django.conf import settings
 
 HIDDEN = "[hidden]"
-#: A shorter one is also an ordinary word ("ketter"): blanking it out would only point at it.
+#: Characters of the shortest secret to blank out. A shorter one is also an ordinary word
+#: ("ketter"): blanking it out would only point at it.
 SHORTEST = 8
 
 

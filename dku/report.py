@@ -12,20 +12,21 @@ from typing import Any
 
 from dku.findings import Finding, Verdict, worst
 from dku.redaction import redacted
+from engine.named_files import create
 
-#: Changes when a reader of the JSON would have to change.
+#: Goes up if programs that read the JSON have to change.
 FORMAT = 1
 Paint = Callable[[Verdict, str], str]
 
 
 def plain(verdict: Verdict, text: str) -> str:
-    """No colour at all."""
+    """The text without colour."""
     return text
 
 
 @dataclass(frozen=True)
 class Report:
-    """What DKU found on one host at one time."""
+    """The findings of DKU on one host at one time."""
 
     version: str
     started_at: datetime
@@ -67,12 +68,19 @@ class Report:
         return f"\n{verdict}: {counts}; {self.seconds} s"
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write the text and the JSON into a folder; OSError where that is not possible."""
+        """Write the text and the JSON into a folder, for this user alone.
+
+        Raises OSError or BadRequest if that is not possible.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"dku_{self.started_at:%Y%m%dT%H%M%SZ}"
         text, data = folder / f"{stem}.txt", folder / f"{stem}.json"
-        text.write_text(self.as_text(), encoding="utf-8")
-        data.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        for path, content in (
+            (text, self.as_text()),
+            (data, json.dumps(self.as_dict(), indent=2) + "\n"),
+        ):
+            with create(str(path)) as file:
+                file.write(content.encode())
         return text, data
 
 
@@ -82,7 +90,7 @@ def header(version: str, started_at: datetime) -> str:
 
 
 def finding_text(finding: Finding, paint: Paint = plain) -> str:
-    """One finding as text: a line, and where it is not a pass, what it means and what to do."""
+    """One finding as text: a line; unless it is a pass, its meaning and what to do as well."""
     clean = redacted(asdict(finding))
     verdict = paint(finding.verdict, f"{finding.verdict.upper():4}")
     lines = [f"{verdict}  {finding.name:20}  {clean['value']}  ({finding.seconds} s)"]

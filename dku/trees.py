@@ -1,7 +1,7 @@
 """The smoke transfer's trees: how they are made, and a fingerprint of any tree.
 
-The fingerprint is DKU's own and shares no code with the engine: who checks
-must not ask the one who is checked.
+The fingerprint is DKU's own and shares no code with the engine: a check must
+not rely on the code that it checks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ MANY_FILES = 3000
 MANY_FOLDERS = 30
 LARGE_BYTES = 64 * 1024 * 1024
 CHUNK = 1024 * 1024
-#: Room one case needs at most: the source, what is staged, and what is published.
+#: Bytes that one case needs at most: the source, the staged files and the published ones.
 ROOM_BYTES = 3 * LARGE_BYTES
-#: Long past, so that a lost time stamp cannot look right by chance.
+#: A time long past (ns), so that a lost time stamp cannot look right by chance.
 OLD_NS = 1_000_000_000_123_456_789
 
 
 def write_small(root: Path) -> None:
-    """A small folder with what is easily lost: hidden, empty, executable, oddly named."""
+    """A small folder with entries that are easily lost: hidden, empty, executable, oddly named."""
     (root / "take 01" / "empty folder").mkdir(parents=True)
     (root / "take 01" / "açúcar é doce.txt").write_text("maçã\n", encoding="utf-8")
     (root / ".hidden").write_bytes(b"seen")
@@ -53,7 +53,7 @@ def write_large(root: Path) -> None:
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies below a folder: relative path to kind, mode, time and SHA-256."""
+    """The entries below a folder: relative path -> kind, mode, time and SHA-256."""
 
     entries: dict[str, str]
     files: int
@@ -89,7 +89,7 @@ def read_tree(root: Path) -> Tree:
 
 
 def empty_folder(root: Path) -> None:
-    """Make a folder that is there and has nothing in it."""
+    """Make the folder if it is missing, and remove everything in it."""
     root.mkdir(parents=True, exist_ok=True)
     for entry in root.iterdir():
         if entry.is_dir() and not entry.is_symlink():

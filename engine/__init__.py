@@ -1,16 +1,17 @@
 """Ketter's engine: moves a tree from one host to another and proves that it arrived.
 
-This is its whole public face; nothing here needs Django or a database. Names
-are imported when they are first used, so that the command line can have the
-connection made before everything is loaded.
+This module holds all public names; none of them needs Django or a database. A name is
+imported at its first use, so that the command line can start to connect before everything
+is loaded.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.cleanup import discard
-    from engine.connection import probe
+    from engine.connect.ssh import fetch_host_key, fingerprint
+    from engine.connect.ssh_files import sweep
+    from engine.connection_probe import probe
     from engine.errors import (
         AgentFailed,
         AgentLost,
@@ -33,16 +34,19 @@ if TYPE_CHECKING:
         PermissionDenied,
         Replaced,
         RootMissing,
+        RootMoved,
         SourceChanged,
         SourceMissing,
+        StagingNotOurs,
         Stalled,
         TargetBusy,
         TargetExists,
         VerifyFailed,
     )
-    from engine.helper import Helper
-    from engine.rules import check_filters
-    from engine.ssh import fetch_host_key, fingerprint, sweep
+    from engine.leftovers import discard
+    from engine.observer import Observer, SilentObserver
+    from engine.plan.filters import check_filters
+    from engine.share.helper import Helper
     from engine.transfer import dry_run, run
     from engine.types import (
         Endpoint,
@@ -50,7 +54,6 @@ if TYPE_CHECKING:
         HardLinks,
         HostKey,
         Mode,
-        Observer,
         OnConflict,
         ParcelKind,
         ParcelReport,
@@ -60,7 +63,6 @@ if TYPE_CHECKING:
         Progress,
         Report,
         Request,
-        SilentObserver,
         SshAccess,
         Strategy,
         Symlinks,
@@ -69,23 +71,24 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
-    "cleanup": ("discard",),
-    "connection": ("probe",),
-    "ssh": ("fetch_host_key", "fingerprint", "sweep"),
-    "helper": ("Helper",),
-    "rules": ("check_filters",),
+    "leftovers": ("discard",),
+    "connection_probe": ("probe",),
+    "connect.ssh": ("fetch_host_key", "fingerprint"),
+    "connect.ssh_files": ("sweep",),
+    "share.helper": ("Helper",),
+    "plan.filters": ("check_filters",),
     "transfer": ("dry_run", "run"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from the module that has it."""
+    """Import a public name from the module that defines it."""
     if name not in __all__:
         raise AttributeError(name)
     for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(f"engine.{module}"), name)
-    for module in ("errors", "types"):
+    for module in ("errors", "types", "observer"):
         found = getattr(import_module(f"engine.{module}"), name, None)
         if found is not None:
             return found
@@ -130,10 +133,12 @@ __all__ = [
     "Report",
     "Request",
     "RootMissing",
+    "RootMoved",
     "SilentObserver",
     "SourceChanged",
     "SourceMissing",
     "SshAccess",
+    "StagingNotOurs",
     "Stalled",
     "Strategy",
     "Symlinks",

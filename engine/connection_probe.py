@@ -1,39 +1,41 @@
-"""The connection test: reach a place, look, change nothing."""
+"""The connection test: reaches an endpoint, inspects it, changes nothing."""
 
 from __future__ import annotations
 
 import time
 
 from engine import errors
-from engine.hub import Hub
-from engine.links import Link
+from engine.connect.agent_process import AgentProcess
+from engine.connect.inbox import Inbox
+from engine.session.places import inspect
 from engine.types import Endpoint, Probe
 
 
 @errors.on_this_machine()
 def probe(endpoint: Endpoint) -> Probe:
-    """What is at an endpoint; raises an EngineError where it cannot be reached or used."""
+    """Return what is at an endpoint; raises an EngineError if it cannot be reached or used."""
     began = time.monotonic()
-    hub = Hub(lambda: None)
+    inbox = Inbox(lambda: None)
     try:
-        link = Link(hub, endpoint)
-        link.send_program()
-        hello = link.greet()
-        found = link.ask("look", root=endpoint.root, path=endpoint.path)
+        agent = AgentProcess(inbox, endpoint)
+        agent.send_program()
+        hello = agent.greet()
+        found = inspect(agent, endpoint, exposed=True)
     finally:
-        hub.close()
+        inbox.close()
     return Probe(
-        python=hello["python"],
-        system=hello["system"],
-        hostname=found["host"],
-        realpath=found["real"],
-        exists=found["kind"] != "absent",
-        is_dir=found["kind"] == "folder",
-        writable=found["writable"],
-        free_bytes=found["free"],
-        total_bytes=found["size"],
-        free_inodes=found["free_inodes"],
-        name_max=found["name_max"],
-        case_folding=found["case_folding"],
+        python=hello.python,
+        system=hello.system,
+        hostname=found.host,
+        realpath=found.real,
+        exists=found.kind != "absent",
+        is_dir=found.kind == "folder",
+        writable=found.writable,
+        free_bytes=found.free,
+        total_bytes=found.size,
+        free_inodes=found.free_inodes,
+        name_max=found.name_max,
+        case_folding=found.case_folding,
+        exposed=found.exposed,
         seconds=time.monotonic() - began,
     )

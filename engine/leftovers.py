@@ -1,36 +1,56 @@
-"""Clearing away what killed attempts of a transfer left at the target."""
+"""Removes what killed attempts of a transfer left at the target."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
+from typing import Any
 
 from engine import errors
-from engine.hub import Hub
-from engine.links import Link
-from engine.types import Request
+from engine.connect.agent_process import AgentProcess
+from engine.connect.inbox import Inbox
+from engine.protocol.commands import CLEAN, OPEN
+from engine.session.places import inspect, named
+from engine.types import Endpoint, Request
 
 
 @errors.on_this_machine()
 def discard(request: Request, alive: Callable[[], None] = lambda: None) -> None:
-    """Remove the transfer's staging folder at the target, and folders made for it that are empty.
+    """Remove the transfer's staging folder at the target, and empty folders made for it.
 
-    Nothing that was published is touched. `alive` is called several times a second: a
-    million files take minutes. Raises an EngineError where the target cannot be reached,
+    It touches nothing that was published. `alive` is called several times a second: a
+    million files take minutes. Raises an EngineError if the target cannot be reached,
     `Replaced` if a higher attempt is at work, and what `alive` raises.
     """
-    root, path = request.target.root, request.target.path.rstrip("/")
-    hub = Hub(alive)
+    target, path = request.target, request.target.path.rstrip("/")
+    inbox = Inbox(alive)
     try:
-        link = Link(hub, request.target)
-        link.send_program()
-        link.greet()
+        agent = AgentProcess(inbox, target)
+        agent.send_program()
+        agent.greet()
         # A single file is staged beside its name, a folder inside itself.
         for place in dict.fromkeys((path, posixpath.dirname(path))):
-            if link.ask("look", root=root, path=place)["kind"] == "folder":
-                link.ask("open", root=root, path=place)
-                link.ask(
-                    "clean", transfer_id=request.transfer_id, attempt=request.attempt, undo=True
+            if inspect(agent, target, place).kind == "folder":
+                agent.request(OPEN, **named(target, place))
+                agent.request(
+                    CLEAN, transfer_id=request.transfer_id, attempt=request.attempt, undo=True
                 )
     finally:
-        hub.close()
+        inbox.close()
+
+
+@errors.on_this_machine()
+def clean(folder: Endpoint, names: dict[str, Any], attempt: int, alive: Callable[[], None]) -> None:
+    """Remove the staging folder in `folder` with a new agent, after the others have ended."""
+    inbox = Inbox(alive)
+    try:
+        agent = AgentProcess(inbox, folder)
+        agent.send_program()
+        agent.greet()
+        agent.request(OPEN, **named(folder, folder.path))
+        agent.request(CLEAN, **names, attempt=attempt, undo=True)
+    except errors.EngineError as error:
+        if error.code != "VANISHED":  # Without a target folder there is no staging folder.
+            raise
+    finally:
+        inbox.close()

@@ -1,40 +1,39 @@
-"""Errands: parcels of one transfer that other workers carry.
+"""Loans: parcels of one transfer that other workers (helpers) carry.
 
-The worker that runs the transfer offers them through its `Lender`; a helper
+The worker that runs the transfer offers parcels through its `Lender`. A helper
 takes them one by one, joins the staging folder with agents of its own, and
-hands back what both ends say. Proof, publishing and the source's removal stay
-with the one worker. A helper that is lost is shut out at the target before
-anybody else sends what it had.
+returns the reports of both ends. Proof, publishing and the removal at the source stay
+with the one worker. If a helper is lost, the target's agent fences it out before
+another worker sends its parcels.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
+from engine.agent.typed import NamedTuple
 from engine.types import Blob
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
+class Location(NamedTuple):
+    """Where a transfer's ends are, as its own worker found them; all fields fit into JSON.
 
-class Site(NamedTuple):
-    """Where a transfer's ends are, as its own worker has found them; all of it fits into JSON.
-
-    `machine` and `folder` (device, inode) tell a helper whether it sees the same
-    source, `target_machine` whether it writes from the same one: locks and what is
-    durable hold there; `names` are a single file's, at the source and at the target.
+    A helper compares `machine` and `folder` (device, inode) to check that it sees the same
+    source, and `target_machine` to check that it writes from the same machine: only there do
+    locks and durability hold. `names` are a single file's names at the source and the target.
     """
 
     source_path: str
     target_path: str
     names: Sequence[str]
     machine: str
-    folder: Sequence[int]
+    folder: Sequence[int | str]
     target_machine: str
 
 
-class Errand(NamedTuple):
-    """One parcel to be carried; `entries` is its packed list, see `agent.wire.pack_entries`."""
+class LentParcel(NamedTuple):
+    """One parcel to carry; `entries` is its packed list, see `agent.wire.pack_entries`."""
 
     number: int
     kind: str
@@ -44,12 +43,12 @@ class Errand(NamedTuple):
     slices: Sequence[Sequence[int]] = ()
 
 
-class Outcome(NamedTuple):
-    """What became of an errand.
+class ParcelResult(NamedTuple):
+    """The outcome of a lent parcel.
 
-    `proven` are packed entries with their digests; `failures` (path, code,
-    sentence) are final, and `undelivered` says how many of them are no folders.
-    With `returned` nothing is known of it but the `label` of the helper that had it.
+    `proven` are packed entries with their digests. `failures` (path, code, sentence) are final;
+    `undelivered` counts those that are not folders. With `returned`, the parcel came back and
+    only the `label` of the helper that had it is known (empty if no helper had it).
     """
 
     number: int
@@ -60,14 +59,14 @@ class Outcome(NamedTuple):
     returned: bool = False
 
 
-class News(NamedTuple):
+class LoanStatus(NamedTuple):
     """What other workers have done since the last look.
 
-    `moving` are the bytes of parcels that are with them; `room` is how many more
-    parcels they would take.
+    `moving` counts the bytes that they have moved of parcels they still have; `room` is the
+    number of further parcels that they would take.
     """
 
-    outcomes: Sequence[Outcome] = ()
+    results: Sequence[ParcelResult] = ()
     moving: int = 0
     room: int = 0
 
@@ -75,16 +74,16 @@ class News(NamedTuple):
 class Lender(Protocol):
     """The other workers, as the one that runs a transfer sees them.
 
-    `helpers` says how many of them are free to help with so many bytes, that go over so
-    many streams without help; `look` is told how many bytes still wait, and over how many
-    streams. Each outcome is told once. `withdraw` takes back what nobody has taken, and
-    says the numbers; after it nobody can take them any more.
+    `helpers` returns how many workers are free to help with `size` bytes, which go over
+    `streams` streams without help. `look` gets the number of bytes that still wait, and over how
+    many streams they go; it returns each result once. `withdraw` takes back the parcels that no
+    helper has taken, and returns their numbers; afterwards no helper can take them.
     """
 
     def helpers(self, size: int, streams: int) -> int: ...
 
-    def look(self, left: int, streams: int) -> News: ...
+    def look(self, left: int, streams: int) -> LoanStatus: ...
 
-    def offer(self, site: Site, errands: Sequence[Errand]) -> None: ...
+    def offer(self, location: Location, loans: Sequence[LentParcel]) -> None: ...
 
     def withdraw(self) -> Sequence[int]: ...

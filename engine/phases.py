@@ -1,10 +1,10 @@
-"""One transfer from first contact to the last clean-up: the phases, in order.
+"""Transfer: runs one transfer from the first contact to the clean-up, phase by phase.
 
-1. preflight: connect both ends, refuse what cannot work.
+1. preflight: connect both ends, refuse a transfer that cannot work.
 2. scan: list the source, compare it with the target, cut parcels.
 3. transfer: carry the parcels into the staging folder; each is verified as it lands.
-4. publish: make it durable, rename it into place, give folders their times, clean up.
-5. remove_source (move only): remove what was proven and has not changed.
+4. publish: make the entries durable, rename them into place, set folder times, clean up.
+5. remove_source (move only): remove the entries that were proven and have not changed.
 """
 
 from __future__ import annotations
@@ -12,35 +12,39 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from engine import errors
+from engine import errors, leftovers
 from engine.agent.wire import AgentError, pack_entries
-from engine.carry import Carrier
-from engine.planning import Planning
-from engine.proof import Proofs
-from engine.session import Session
-from engine.spool import Spool
-from engine.types import (
-    Mode,
-    Observer,
-    ParcelState,
-    Phase,
-    Report,
-)
-from engine.watch import Watch
+from engine.carry.carrier import Carrier
+from engine.carry.digest_check import DigestCheck
+from engine.carry.queue import ParcelQueue
+from engine.carry.stream_pool import StreamPool
+from engine.carry.whole_files import WholeFiles
+from engine.observer import Observer
+from engine.parcels.spool import Spool
+from engine.plan.transfer_plan import TransferPlan
+from engine.proof.proofs import Proofs
+from engine.proof.reporter import Reporter
+from engine.protocol.commands import PUBLISH, PUBLISH_ARCHIVE
+from engine.session.preflight import inspect_target, open_source
+from engine.session.session import Session
+from engine.types import Mode, ParcelState, Phase, Report
+
+#: Errors that say that the staging folder belongs to another run or user: it stays.
+_STAGING_OF_ANOTHER = (errors.Replaced, errors.TargetBusy, errors.StagingNotOurs)
 
 
 class Transfer:
-    """A transfer whose ends are being connected; `run` or `plan_only` does the rest."""
+    """One transfer whose ends are being connected; `run` or `plan_only` does the rest."""
 
     def __init__(self, session: Session, observer: Observer) -> None:
         self._request = session.request
         self._observer = observer
         self._session = session
         self._spool = Spool()
-        self._watch = Watch(observer, self._spool)
-        self._proofs = Proofs(self._session, self._spool, self._watch)
-        self._planning = Planning(
-            self._session, self._spool, self._watch, self._proofs, observer.lender
+        self._reporter = Reporter(observer, self._spool)
+        self._proofs = Proofs(self._session, self._spool, self._reporter)
+        self._plan = TransferPlan(
+            self._session, self._spool, self._reporter, self._proofs, observer.lender
         )
         self._removed = 0
         self._streams = 1
@@ -48,21 +52,21 @@ class Transfer:
         self._began = time.monotonic()
 
     def run(self) -> Report:
-        """Do all phases."""
+        """Run all phases; return how the transfer ended, or raise the error that ended it."""
         try:
             self._preflight()
-            self._plan()
-            if self._planning.has_work:
+            self._make_plan()
+            if self._plan.has_work:
                 self._transfer()
                 self._publish()
-            elif self._planning.delivered:
-                self._proofs.tell(ParcelState.PUBLISHED)
+            elif self._plan.delivered:
+                self._proofs.report_state(ParcelState.PUBLISHED)
             if self._request.mode is Mode.MOVE:
                 self._remove_source()
             report = self._report()
             self._session.close(done=True)
             return report
-        except AgentError as error:  # What an agent said could not be read.
+        except AgentError as error:  # An agent's message was malformed.
             raise self._abandoned(errors.AgentFailed(str(error))) from error
         except (OSError, MemoryError) as error:
             raise self._abandoned(errors.of_this_machine(error)) from error
@@ -75,157 +79,186 @@ class Transfer:
 
     @errors.on_this_machine()
     def plan_only(self) -> dict[str, Any]:
-        """Do the first two, changing nothing."""
+        """Run the first two phases, changing nothing; return the plan's figures."""
         try:
             self._preflight()
-            self._planning.plan(dry=True)
-            return self._planning.summary()
+            self._plan.plan(dry=True)
+            return self._plan.summary()
         finally:
             self._session.close()
             self._spool.close()
 
     def _preflight(self) -> None:
         self._observer.phase(Phase.PREFLIGHT)
-        self._session.open_source()
-        self._session.look_at_target()
+        open_source(self._session)
+        inspect_target(self._session)
+        request = self._session.request
+        # Before any write, or read but the scan: the observer may know that a root has moved.
+        self._observer.rooted(request.source.real_root, request.target.real_root)
 
-    def _plan(self) -> None:
+    def _make_plan(self) -> None:
         self._observer.phase(Phase.SCAN)
-        self._planning.plan(dry=False)
-        self._planning.refuse()
-        self._watch.total(self._planning)
-        self._observer.planned(self._planning.summary())
-        for parcel in self._planning.planner.parcels + self._planning.planner.last_parcels:
-            self._watch.tell(parcel, ParcelState.PENDING)
-        self._watch.moved(self._planning.bytes_resumed, self._planning.resumed, now=True)
+        self._plan.plan(dry=False)
+        self._plan.refuse()
+        self._reporter.total(self._plan.totals())
+        self._observer.planned(self._plan.summary())
+        for parcel in self._plan.builder.parcels + self._plan.builder.last_parcels:
+            self._reporter.report_parcel(parcel, ParcelState.PENDING)
+        self._reporter.moved(self._plan.bytes_resumed, self._plan.resumed, now=True)
 
     def _transfer(self) -> None:
         self._observer.phase(Phase.TRANSFER)
-        session, planner = self._session, self._planning.planner
-        if not session.staged:
-            session.begin_stage()  # The first parcels follow at once; far away that saves time.
-        done = (self._planning.bytes_resumed, self._planning.resumed)
-        streams = self._planning.streams
-        carrier = self._carrier(streams, done)
-        carrier.carry(planner.parcels)
-        carrier.carry(planner.last_parcels)
-        self._streams, self._archive_digest = carrier.lanes, carrier.archive_digest
-        proven, failed = self._proofs.files, carrier.undelivered
-        if proven + failed != planner.files + self._planning.resumed:
+        session, builder = self._session, self._plan.builder
+        if not session.staging.is_there:
+            session.staging.begin()  # The first parcels follow at once: it saves a round trip.
+        carrier = self._carrier()
+        carrier.carry(builder.parcels)
+        carrier.carry(builder.last_parcels)
+        self._streams, self._archive_digest = carrier.stream_count, self._check.archive_digest
+        if session.aim.archive_name and not self._archive_digest:
+            raise errors.AgentFailed("protocol error at the source: no digest of the archive came")
+        proven, failed = self._proofs.files, self._proofs.undelivered
+        if proven + failed != builder.files + self._plan.resumed:
             raise errors.VerifyFailed(
-                f"{planner.files + self._planning.resumed} files were planned, "
+                f"{builder.files + self._plan.resumed} files were planned, "
                 f"but {proven} proven and {failed} failed"
             )
-        self._watch.moved(self._proofs.bytes, proven, now=True)
+        self._reporter.moved(self._proofs.bytes, proven, now=True)
 
-    def _carrier(self, streams: int, done: tuple[int, int]) -> Carrier:
-        of = (self._session, self._planning.planner, self._spool, self._proofs, streams, done)
+    def _carrier(self) -> Carrier:
+        session, spool, proofs, plan = self._session, self._spool, self._proofs, self._plan
+        whole_files = WholeFiles(session, spool, plan.builder.slice_again)
+        self._check = DigestCheck(session, proofs, whole_files)
+        return Carrier(
+            session,
+            spool,
+            proofs,
+            pool=StreamPool(
+                session, wanted=plan.streams, size=plan.builder.bytes, warn=proofs.warned
+            ),
+            queue=self._queue(),
+            check=self._check,
+            rate_limit=lambda: self._observer.bandwidth(self._request.bwlimit),
+            done=(plan.bytes_resumed, plan.resumed),
+        )
+
+    def _queue(self) -> ParcelQueue:
         if self._observer.lender is None:
-            return Carrier(*of)
-        from engine.lend import LendingCarrier  # Most transfers are one worker's alone.
+            return ParcelQueue()
+        from engine.share.lending import LendingQueue  # Most transfers have one worker only.
 
-        return LendingCarrier(*of, self._observer.lender)
+        return LendingQueue(self._session, self._spool, self._observer.lender, self._proofs.started)
 
     def _publish(self) -> None:
         self._observer.phase(Phase.PUBLISH)
         session, top = self._session, pack_entries([])
-        if session.archive_name:
+        if session.aim.archive_name:
             self._publish_archive()
             return
-        if not session.single and session.fresh_target:
-            top = self._planning.chooser.top
+        if not session.aim.single and session.staging.fresh_target:
+            top = self._plan.comparison.scan.top
         policy, files = self._request.on_conflict.value, self._proofs.files
-        done = session.target.ask("publish", top, policy=policy, files=files)
-        session.staged = False
+        session.leave_to_first()
+        done = session.target.request(PUBLISH, top, policy=policy, files=files)
+        session.staging.is_there = False
         self._observer.phase(Phase.CLEANUP)
-        self._watch.warn(
+        self._reporter.warn(
             "FOLDER_NOT_FINISHED",
             "folders did not take their mode or time",
-            done["problems"],
-            done["problem_count"],
+            done.problems,
+            done.problem_count,
         )
-        self._proofs.tell(ParcelState.PUBLISHED)
+        self._proofs.report_state(ParcelState.PUBLISHED)
 
     def _publish_archive(self) -> None:
         session, keeps = self._session, self._session.keeps_archive_known
         if keeps:
-            self._proofs.put_down()
-        done = session.target.ask(
-            "publish_archive",
-            name=session.archive_name,
+            self._proofs.record_archive()
+        session.leave_to_first()
+        done = session.target.request(
+            PUBLISH_ARCHIVE,
+            name=session.aim.archive_name,
             digest=self._archive_digest,
             policy=self._request.on_conflict.value,
             keep=keeps,
         )
-        session.staged = keeps
+        session.staging.is_there = keeps
         self._observer.phase(Phase.CLEANUP)
-        if done["there"]:
-            self._watch.warned("ARCHIVE_THERE", f"{done['there']} was there already, byte for byte")
-        self._proofs.tell(ParcelState.PUBLISHED)
+        if done.there:
+            sentence = f"the target had an identical archive already: {done.there}"
+            self._reporter.warned("ARCHIVE_THERE", sentence)
+        self._proofs.report_state(ParcelState.PUBLISHED)
 
     def _remove_source(self) -> None:
         self._observer.phase(Phase.REMOVE_SOURCE)
-        there = self._planning.chooser.proven
+        there = self._plan.comparison.proven
         if there:
-            self._session.refuse_same_place()
+            self._session.staging.refuse_same_place()
         self._removed = self._proofs.remove_source(there)
-        self._watch.tell_what_stays()
-        self._proofs.tell(ParcelState.SOURCE_REMOVED)
-        if self._session.staged:
+        self._reporter.report_left_at_source()
+        self._proofs.report_state(ParcelState.SOURCE_REMOVED)
+        if self._session.staging.is_there:
             self._observer.phase(Phase.CLEANUP)
-            self._session.clean(undo=False)
+            self._session.staging.remove(undo=False)
 
     def _abandoned(self, error: errors.EngineError) -> errors.EngineError:
         self._abandon(error)
         return error
 
     def _abandon(self, error: BaseException) -> None:
-        """Leave nothing of ours at the target, unless it is of use, or somebody else's by now."""
+        """Remove the staging folder, unless it is kept for a resume or belongs to another run."""
         if isinstance(error, errors.Cancelled):
-            self._session.close(done=True)  # Somebody waits for it.
-        if not self._session.staged or isinstance(error, errors.Replaced | errors.TargetBusy):
+            self._session.close(done=True)  # A person may be waiting for the end.
+        if not self._session.staging.is_there or isinstance(error, _STAGING_OF_ANOTHER):
             return
         if self._keeps_after(error):
             if isinstance(error, errors.EngineError):
                 error.kept = True
-            error.add_note("what has arrived stays at the target, to go on from (resume)")
+            error.add_note(
+                "the target keeps the data that arrived; a resumed run continues with it"
+            )
             return
         self._session.close()
         try:
-            self._session.clean_anew(self._observer.alive)
+            leftovers.clean(
+                self._session.staging.folder,
+                self._session.staging.names,
+                self._request.attempt,
+                self._observer.alive,
+            )
         except errors.EngineError as trouble:
             error.add_note(f"the staging folder at the target could not be removed: {trouble}")
             self._observer.event(
                 "warning",
                 "STAGING_LEFT",
                 f"the staging folder at the target could not be removed: {trouble}",
-                {"folder": self._session.target_found.get("real", "")},
+                {"folder": self._session.target_found.shown},
             )
 
     def _keeps_after(self, error: BaseException) -> bool:
-        if not isinstance(error, errors.EngineError):  # A bug; what was proven is none the worse.
+        if not isinstance(error, errors.EngineError):  # A bug; the proven entries are still good.
             return self._request.resume and isinstance(error, Exception)
-        if error.retry == errors.NEEDS_PERSON:  # Perhaps a full disk: not without being asked to.
+        if error.retry == errors.NEEDS_PERSON:  # Perhaps a full disk: only if `resume` is set.
             return self._request.resume
         return error.retry == errors.TRANSIENT
 
     def _report(self) -> Report:
-        planning, watch = self._planning, self._watch
-        watch.last()
+        plan, reporter = self._plan, self._reporter
+        reporter.last()
         return Report(
-            status="partial" if watch.failures_total else "done",
+            status="partial" if reporter.failures_total else "done",
             mode=self._request.mode,
             verify=self._request.verify_level,
             files=self._proofs.files,
             bytes=self._proofs.bytes,
-            files_skipped=planning.chooser.skipped,
+            files_skipped=plan.comparison.tally.skipped,
             files_removed=self._removed,
-            files_resumed=planning.resumed,
-            bytes_resumed=planning.bytes_resumed,
+            files_resumed=plan.resumed,
+            bytes_resumed=plan.bytes_resumed,
             streams=self._streams,
             seconds=time.monotonic() - self._began,
-            parcels=len(planning.planner.parcels) + len(planning.planner.last_parcels),
-            failures=tuple(watch.failures),
-            failures_total=watch.failures_total,
-            plan=planning.summary(),
+            parcels=len(plan.builder.parcels) + len(plan.builder.last_parcels),
+            failures=tuple(reporter.failures),
+            failures_total=reporter.failures_total,
+            plan=plan.summary(),
         )

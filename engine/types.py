@@ -1,33 +1,31 @@
-"""The engine's vocabulary: what a caller hands in and what it gets back.
+"""The engine's types: what a caller passes in, and what it gets back.
 
-Everything here is plain data and free of Django, so that the CLI, the jobs
-app and DKU speak to the engine in the same words. Named tuples, not data
-classes: those take 12 ms to import, a twentieth of a small transfer.
+They are plain data and need no Django, so that the CLI, the jobs app and DKU use
+the same ones. They are named tuples, not data classes: those take 12 ms to import,
+a twentieth of a small transfer.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
+from engine.agent.typed import NamedTuple
 from engine.agent.wire import show
 
-if TYPE_CHECKING:
-    from engine.errand import Lender
-
-#: Bytes, where a field called `bytes` hides the type.
+#: The type bytes, for classes whose field `bytes` hides it.
 Blob: TypeAlias = bytes
 
 
 class Mode(StrEnum):
-    """What happens to the source after the proof of arrival."""
+    """What happens to the source once the target's data is proven."""
 
     COPY = "copy"
     MOVE = "move"
 
 
 class Strategy(StrEnum):
-    """How entries are packed on the wire; `AUTO` decides and says why."""
+    """How entries are packed on the wire; with `AUTO` the engine decides and says why."""
 
     AUTO = "auto"
     ZIP = "zip"
@@ -36,14 +34,14 @@ class Strategy(StrEnum):
 
 
 class Verify(StrEnum):
-    """How far the proof goes: the received stream, or the medium read back."""
+    """How far the proof goes: the stream as received, or the file read back from the medium."""
 
     STREAM = "stream"
     READBACK = "readback"
 
 
 class OnConflict(StrEnum):
-    """What to do where the target already holds something different."""
+    """What to do if the target already holds something different."""
 
     FAIL = "fail"
     SKIP = "skip"
@@ -53,7 +51,7 @@ class OnConflict(StrEnum):
 
 
 class Symlinks(StrEnum):
-    """What happens to symlinks: carried as links, left out, or replaced by what they lead to."""
+    """What happens to symlinks: carried as links, left out, or replaced by what they point to."""
 
     KEEP = "keep"
     SKIP = "skip"
@@ -61,14 +59,36 @@ class Symlinks(StrEnum):
 
 
 class HardLinks(StrEnum):
-    """What happens to further names of one file: each its own file, or further names again."""
+    """What happens to further names of a file: each becomes a file, or stays a further name."""
 
     COPY = "copy"
     KEEP = "keep"
 
 
+class Option(NamedTuple):
+    """One thing that may be chosen for a transfer: a field of `Request`, declared once.
+
+    The command line has it as `--name` with dashes, the job's column, the API's field and the
+    admin's have the same name. `kind` is an enum, bool or int; `most` is an int's highest value.
+    `at_target` options go to the target's agent, as a flag of that name. `since` is the version of
+    the options that has it first: a worker leaves a job alone whose version it does not know.
+    """
+
+    name: str
+    kind: type[StrEnum] | type[bool] | type[int]
+    default: Any
+    help: str
+    most: int = 0
+    at_target: bool = False
+    since: int = 1
+
+    def value_of(self, stored: Any) -> Any:
+        """A stored value as the engine's type; nothing, or an empty text, is the default."""
+        return self.default if stored in ("", None) else self.kind(stored)
+
+
 class Phase(StrEnum):
-    """Where in its life a running transfer is."""
+    """The phase that a running transfer is in."""
 
     PREFLIGHT = "preflight"
     SCAN = "scan"
@@ -80,7 +100,7 @@ class Phase(StrEnum):
 
 
 class ParcelKind(StrEnum):
-    """How a parcel looks on the wire."""
+    """The form of a parcel on the wire."""
 
     ZIP = "zip"
     FILE = "file"
@@ -103,10 +123,11 @@ class SshAccess(NamedTuple):
     """How to reach a host with the OpenSSH client.
 
     At most one of `password`, `private_key` and `identity_file` is set; with
-    none, the user's agent and default keys are tried. `host_key` is a pinned
-    public key line (`ssh-ed25519 AAAA…`) and wins over `known_hosts_file`;
-    with neither, the user's own known_hosts decides. An unknown or changed
-    key is always an error.
+    none, ssh tries the user's agent and default keys. `host_key` is a pinned
+    public key line (`ssh-ed25519 AAAA…`) and overrides `known_hosts_file`;
+    with neither, ssh uses the user's own known_hosts. An unknown or changed
+    key is always an error. `passes` names the variables that ssh gets beside HOME,
+    LANG and PATH; None stands for a person's whole environment.
     """
 
     host: str
@@ -118,9 +139,10 @@ class SshAccess(NamedTuple):
     host_key: str = ""
     known_hosts_file: str = ""
     config_file: str = ""
+    passes: tuple[str, ...] | None = ()
 
     def __repr__(self) -> str:
-        """All but the secrets."""
+        """Show all fields except the secrets."""
         shown = {
             name: value
             for name, value in self._asdict().items()
@@ -130,31 +152,36 @@ class SshAccess(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """One side of a transfer: `path` below `root` on this machine or behind SSH.
+    """One end of a transfer: `path` below `root`, on this machine or behind SSH.
 
-    `root` is absolute and trusted; `path` is relative, `/`-separated, and may
-    not lead out of the root, not even through a symlink. A trailing `/` on a
-    target path says "a folder" where the source is a file.
+    `root` is absolute. `path` is relative and `/`-separated; it may not lead out of the
+    root, not even through a symlink. A trailing `/` on a target path means a folder
+    if the source is a file.
     """
 
     root: str
     path: str = ""
     ssh: SshAccess | None = None
+    #: The root's real path on record, or ""; an agent refuses another one (RootMoved).
+    real_root: str = ""
 
 
 class Request(NamedTuple):
-    """One transfer, complete: the engine needs nothing else to run it.
+    """One complete transfer: the engine needs nothing else to run it.
 
     `transfer_id` ([a-z0-9-], at most 64 characters) names the staging folder
-    at the target; `attempt` is the fencing number: a lower one can no longer
-    publish once a higher one has started. With `resume` it goes on from what
+    at the target. `attempt` is the fencing number: once a higher attempt has started,
+    a lower one can no longer publish. With `resume` the transfer continues from what
     the last attempt left. `verify=None` takes the mode's default (copy: stream,
     move: readback). `filters` are ("include" | "exclude", pattern), in order;
-    the last that matches decides (see `agent.filters`). `checksum` has files of
-    one size compared by content, whatever their times. `streams` 0 chooses by
-    what is measured, up to `max_streams`; `bwlimit` is in bytes per second over
-    all streams, 0 for none. `drill="flip-byte"` makes the sender damage one
-    byte after hashing it, to prove that it is caught.
+    the last one that matches decides (see `agent.source.filters`). With `checksum`, files of
+    the same size are compared by content, whatever their times. With `preallocate` the target
+    reserves the disk space of large files before it writes them. With `streams` 0 the engine
+    chooses by measurement, up to `max_streams`. `bwlimit` is in bytes per second over
+    all streams, 0 for none. `inject_fault="flip-byte"` makes the sender damage one
+    byte after hashing it, to prove that the engine detects it. `on_record` means that the
+    caller keeps the id on record, and that the id cannot be guessed: a staging folder of that
+    id is then this transfer's, even if the file system does not keep the user that made it.
     """
 
     source: Endpoint
@@ -172,10 +199,12 @@ class Request(NamedTuple):
     hard_links: HardLinks = HardLinks.COPY
     xattrs: bool = False
     special_bits: bool = False
+    preallocate: bool = False
     streams: int = 0
     max_streams: int = 8
     bwlimit: int = 0
-    drill: str = ""
+    inject_fault: str = ""
+    on_record: bool = False
 
     @property
     def verify_level(self) -> Verify:
@@ -185,8 +214,34 @@ class Request(NamedTuple):
         return Verify.READBACK if self.mode is Mode.MOVE else Verify.STREAM
 
 
+#: The options of a transfer that the command line, jobs, the API and the admin offer.
+OPTIONS = (
+    Option("strategy", Strategy, Strategy.AUTO, "how entries are packed"),
+    Option("verify", Verify, None, "default: stream for copy, readback for move"),
+    Option("on_conflict", OnConflict, OnConflict.FAIL, "default: fail"),
+    Option("checksum", bool, False, "compare content where sizes are equal, not times", since=2),
+    Option("symlinks", Symlinks, Symlinks.KEEP, "default: keep", since=2),
+    Option("hard_links", HardLinks, HardLinks.COPY, "default: copy", since=2),
+    Option("xattrs", bool, False, "extended attributes and ACLs, too", at_target=True, since=2),
+    Option(
+        "special_bits", bool, False, "setuid, setgid and sticky bits, too", at_target=True, since=2
+    ),
+    Option(
+        "preallocate",
+        bool,
+        False,
+        "reserve the disk space of files of 1 MiB and more before they are written",
+        at_target=True,
+        since=3,
+    ),
+    Option("streams", int, 0, "1 to 32; default: as measured", most=32),
+)
+#: The version of the options that this engine knows.
+OPTIONS_VERSION = max(option.since for option in OPTIONS)
+
+
 class Progress(NamedTuple):
-    """A snapshot of the counters; files count every entry that is not a folder."""
+    """A snapshot of the counters; `files_…` count all entries except folders."""
 
     files_total: int = 0
     files_done: int = 0
@@ -197,7 +252,7 @@ class Progress(NamedTuple):
 
 
 class ParcelReport(NamedTuple):
-    """News of one parcel; `manifest` is set once the parcel is verified."""
+    """A report of one parcel's state; `manifest` is set once the parcel is verified."""
 
     number: int
     kind: ParcelKind
@@ -217,7 +272,7 @@ class EntryFailure(NamedTuple):
 
 
 class Report(NamedTuple):
-    """How a transfer ended. `status` is "done" or "partial"; all else raises."""
+    """How a transfer ended; `status` is "done" or "partial", any other end raises an error."""
 
     status: str
     mode: Mode
@@ -257,85 +312,21 @@ class Probe(NamedTuple):
     name_max: int
     case_folding: bool | None
     seconds: float
+    #: Folders above it that other users can write to, and so replace a folder on the way to it.
+    exposed: tuple[str, ...] = ()
 
 
 class HostKey(NamedTuple):
-    """A host's public key as it would be pinned, with its fingerprint to compare."""
+    """A host's public key, as a line to pin, with its fingerprint to compare."""
 
     line: str
     fingerprint: str
 
 
-class Observer(Protocol):
-    """The caller's side of a running transfer.
-
-    All methods are called from the thread that called `engine.run`.
-    `checkpoint` is called at least once a second and may raise to stop the
-    transfer: `Cancelled`, or anything else, which passes through unchanged
-    after the agents were ended. `alive` is called likewise while what has arrived is cleared
-    away after that, and must not stop it for the same reason. `bandwidth` says how many bytes
-    per second may be used now, given the request's `bwlimit`; it is asked all the time. Manifests
-    are made only if `wants_manifests`: they cost some time. `event` is for the
-    few things worth a line in the trail, never one per file. `progress` comes at
-    most twice a second. With a `lender` other workers may carry some of the parcels.
-    """
-
-    wants_manifests: bool
-    lender: Lender | None
-
-    def checkpoint(self) -> None: ...
-
-    def alive(self) -> None: ...
-
-    def bandwidth(self, asked: int) -> int: ...
-
-    def phase(self, phase: Phase) -> None: ...
-
-    def progress(self, progress: Progress) -> None: ...
-
-    def parcel(self, parcel: ParcelReport) -> None: ...
-
-    def planned(self, plan: dict[str, Any]) -> None: ...
-
-    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None: ...
-
-
-class SilentObserver:
-    """An observer that only lets the transfer run; a base for real ones."""
-
-    wants_manifests = False
-    lender: Lender | None = None
-
-    def checkpoint(self) -> None:
-        """Let the transfer go on."""
-
-    def alive(self) -> None:
-        """Let the clearing away go on."""
-
-    def bandwidth(self, asked: int) -> int:
-        """Use what was asked for."""
-        return asked
-
-    def phase(self, phase: Phase) -> None:
-        """Ignore the phase."""
-
-    def progress(self, progress: Progress) -> None:
-        """Ignore the counters."""
-
-    def parcel(self, parcel: ParcelReport) -> None:
-        """Ignore the parcel."""
-
-    def planned(self, plan: dict[str, Any]) -> None:
-        """Ignore the plan."""
-
-    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        """Ignore the event."""
-
-
 def display_path(path: str) -> str:
-    """A path as text that any log, JSON or database can hold.
+    """Return a path as text that any log, JSON or database can hold.
 
-    Names travel inside the engine as `os.fsdecode` strings; bytes that are
-    not UTF-8 and control characters are shown as backslash escapes.
+    Inside the engine names are `os.fsdecode` strings. Bytes that are not UTF-8, and
+    control characters, become backslash escapes.
     """
     return show(path)

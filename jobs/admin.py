@@ -1,4 +1,4 @@
-"""Jobs in the admin: launch, watch, pause, cancel, relaunch. Nothing else changes a job."""
+"""Jobs in the admin: users launch, watch, pause, resume, cancel and relaunch them, no more."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import display
 
-from jobs.asker import asker
 from jobs.errors import JobError
 from jobs.forms import JobForm
 from jobs.models import Job
-from jobs.orders import ORDER_FIELDS
+from jobs.requesting_user import requesting_user
 from jobs.services import (
     job_cancel,
     job_create,
@@ -35,14 +34,14 @@ from jobs.services import (
     job_resume,
     job_retry_failed,
 )
+from jobs.validation import ORDER_FIELDS
 
-#: As many events are on the page of a job; the API has them all.
+#: Events on the page of a job, at most; the API has all of them.
 EVENTS_SHOWN = 200
-#: As many jobs are refreshed at once; a list page has fewer.
+#: Jobs that one request refreshes, at most; a list page has fewer.
 ROWS_REFRESHED = 200
 
-
-#: The buttons on the page of a job: what each does, and which permission it takes.
+#: The buttons on the page of a job: the service that each calls, and the permission it needs.
 VERBS: dict[str, tuple[Callable[..., Job], str]] = {
     "cancel": (job_cancel, "jobs.change_job"),
     "pause": (job_pause, "jobs.change_job"),
@@ -54,7 +53,7 @@ VERBS: dict[str, tuple[Callable[..., Job], str]] = {
 
 @admin.register(Job)
 class JobAdmin(ModelAdmin):
-    """Jobs: a launch form, a list and a page that follow what runs."""
+    """Jobs: a launch form, and a list and a page that refresh themselves while jobs are live."""
 
     form = JobForm
     add_form_template = "admin/jobs/job/launch.html"
@@ -85,53 +84,63 @@ class JobAdmin(ModelAdmin):
         (None, {"fields": ("mode",)}),
         (_("From"), {"fields": (("source_portal", "source_path"),)}),
         (_("To"), {"fields": (("target_portal", "target_path"),)}),
-        (_("How"), {"fields": (("strategy", "verify"), ("on_conflict", "streams"))}),
         (
-            _("When and how hard"),
+            _("Method"),
+            {
+                "fields": (
+                    ("strategy", "verify"),
+                    ("on_conflict", "streams"),
+                    ("symlinks", "hard_links"),
+                    ("checksum", "xattrs", "special_bits", "preallocate"),
+                )
+            },
+        ),
+        (
+            _("Schedule and limits"),
             {"fields": (("priority", "max_tries"), ("bandwidth_limit", "start_at"), "draft")},
         ),
-        (_("What"), {"fields": (("include", "exclude"),)}),
+        (_("Files"), {"fields": (("include", "exclude"),)}),
     )
     actions = ("cancel_selected", "pause_selected", "resume_selected", "relaunch_selected")
 
-    # Who may do what: operators launch and end jobs, but nobody edits or deletes one.
+    # Permissions: operators launch and stop jobs; no user edits or deletes one.
 
     def has_change_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
-        """Never: a job is what was asked for."""
+        """Never: a job is a record of a request."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
-        """Never: jobs are the record of what happened."""
+        """Never: jobs are the record of all transfers."""
         return False
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may cancel jobs."""
+        """Whether the user may cancel, pause and resume jobs."""
         return request.user.has_perm("jobs.change_job")
 
     # Launching
 
     def save_model(self, request: HttpRequest, obj: Job, form: JobForm, change: bool) -> None:
         """Launch the job that the form describes."""
-        asked = {name: getattr(obj, name) for name in ORDER_FIELDS}
+        fields = {name: getattr(obj, name) for name in ORDER_FIELDS}
         when = {name: form.cleaned_data[name] for name in ("start_at", "draft")}
-        job = job_create(by=asker(request), **asked, **when)
+        job = job_create(by=requesting_user(request), **fields, **when)
         obj.__dict__.update(job.__dict__)
 
     def response_add(
         self, request: HttpRequest, obj: Job, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Go to the page that follows the new job."""
+        """Show the page of the new job."""
         messages.success(request, gettext("Job %s was launched.") % obj)
         return HttpResponseRedirect(_page_of(obj))
 
     # The list
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
-        """Jobs without what can be large."""
+        """Jobs without the plan, which can be large."""
         return super().get_queryset(request).defer("plan")
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        """The list, which also knows the jobs on its page that will change."""
+        """The list, with `live`: the live jobs on its page."""
         page = super().get_changelist_instance(request)
         page.live = [job for job in page.result_list if job.is_live]
         return page
@@ -153,7 +162,7 @@ class JobAdmin(ModelAdmin):
 
     @display(description=_("progress"))
     def progress(self, job: Job) -> str:
-        """A bar, and what is behind it; refreshed while the job is live."""
+        """A bar, with percent and bytes; refreshed while the job is live."""
         return _cell("progress", job)
 
     @display(description=_("rate"))
@@ -168,28 +177,28 @@ class JobAdmin(ModelAdmin):
 
     @admin.action(description=_("Cancel selected jobs"), permissions=["cancel"])
     def cancel_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
-        """Cancel several jobs; those that have ended are left alone."""
+        """Cancel several jobs; skip those that have ended."""
         done = _each(request, jobs, job_cancel)
         text = ngettext("%d job is being cancelled.", "%d jobs are being cancelled.", done)
         messages.info(request, text % done)
 
     @admin.action(description=_("Pause selected jobs"), permissions=["cancel"])
     def pause_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
-        """Pause several jobs; those that cannot be paused are left alone."""
+        """Pause several jobs; skip those that cannot be paused."""
         done = _each(request, jobs, job_pause)
         text = ngettext("%d job is being paused.", "%d jobs are being paused.", done)
         messages.info(request, text % done)
 
     @admin.action(description=_("Start or resume selected jobs"), permissions=["cancel"])
     def resume_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
-        """Let several jobs begin or go on; those that wait for nobody are left alone."""
+        """Start or resume several jobs; skip those that do not wait for that."""
         done = _each(request, jobs, job_resume)
-        text = ngettext("%d job goes on.", "%d jobs go on.", done)
+        text = ngettext("%d job was started or resumed.", "%d jobs were started or resumed.", done)
         messages.info(request, text % done)
 
     @admin.action(description=_("Relaunch selected jobs"), permissions=["add"])
     def relaunch_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
-        """Launch several ended jobs again; live ones are left alone."""
+        """Launch several ended jobs again; skip live ones."""
         done = _each(request, jobs, job_relaunch)
         text = ngettext("%d job was relaunched.", "%d jobs were relaunched.", done)
         messages.info(request, text % done)
@@ -197,7 +206,7 @@ class JobAdmin(ModelAdmin):
     # The page of one job
 
     def get_urls(self) -> list[URLPattern]:
-        """The admin's addresses, and those of the live parts and the two buttons."""
+        """The admin's URLs, and those of the parts that refresh themselves and of the buttons."""
         wrap = self.admin_site.admin_view
         return [
             path("live/", wrap(self.rows_view), name="jobs_job_rows"),
@@ -227,13 +236,13 @@ class JobAdmin(ModelAdmin):
         return super().change_view(request, object_id, form_url, context)
 
     def live_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """The part of a job's page that changes while it runs."""
+        """The part of a job's page that changes while the job is live."""
         self._must(self.has_view_permission(request))
         job = get_object_or_404(Job.objects.select_related(*self.list_select_related), pk=pk)
         return render(request, "admin/jobs/job/live.html", self._live_context(request, job))
 
     def rows_view(self, request: HttpRequest) -> HttpResponse:
-        """The cells of a list page that change while jobs run."""
+        """The cells of a list page that change while jobs are live."""
         self._must(self.has_view_permission(request))
         asked = [_uuid(text) for text in request.GET.get("ids", "").split(",")[:ROWS_REFRESHED]]
         jobs = self.get_queryset(request).filter(pk__in=[pk for pk in asked if pk])
@@ -241,12 +250,12 @@ class JobAdmin(ModelAdmin):
         return render(request, "admin/jobs/job/rows.html", context)
 
     def verb_view(self, request: HttpRequest, pk: UUID, verb: str) -> HttpResponse:
-        """One of the buttons on a job's page; a new job's page is shown at once."""
+        """Do what a button on a job's page says; show the page of that job, or of the new one."""
         act, permission = VERBS[verb]
         self._must(request.user.has_perm(permission))
         job = get_object_or_404(Job, pk=pk)
         try:
-            job = act(job, by=asker(request))
+            job = act(job, by=requesting_user(request))
         except JobError as error:
             messages.warning(request, f"{job}: {error}")
         return HttpResponseRedirect(_page_of(job))
@@ -283,11 +292,11 @@ def _uuid(text: str) -> UUID | None:
 
 
 def _each(request: HttpRequest, jobs: Any, act: Callable[..., Job]) -> int:
-    """Do something to several jobs, show what was refused, and count what was not."""
+    """Call a service for several jobs, show each refusal, and return the number of the others."""
     done = 0
     for job in jobs:
         try:
-            act(job, by=asker(request))
+            act(job, by=requesting_user(request))
             done += 1
         except JobError as error:
             messages.warning(request, f"{job}: {error}")

@@ -6,14 +6,16 @@ from django.utils.translation import gettext_lazy as _
 
 
 class JobsConfig(AppConfig):
-    """Transfers and their trail."""
+    """Transfer jobs and their events."""
 
     name = "jobs"
     verbose_name = _("Jobs")
 
     def ready(self) -> None:
-        """Have the groups get their rights after every migrate."""
-        # Its models exist only once all apps are loaded.
+        """Grant the groups their rights after each migrate, and keep rq from unpickling."""
+        # These modules import models, which exist only once all apps are loaded.
         from jobs.groups import jobs_granted
+        from jobs.queueing.queue_records import refuse_pickles
 
         post_migrate.connect(jobs_granted, sender=self, dispatch_uid="jobs_granted")
+        refuse_pickles()

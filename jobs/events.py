@@ -1,4 +1,4 @@
-"""The trail: the events of a job, written in order under the job's row lock."""
+"""Writes the events of a job, in order, under the lock of the job's row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.text import sentence, storable
 
 @dataclass(frozen=True)
 class Note:
-    """One event to be written; `at` is when it happened, if not just now."""
+    """An event to write; `at` is the time when it happened, if that is not now."""
 
     code: str
     message: str
@@ -26,10 +26,10 @@ class Note:
 
 
 def append(job: Job, *notes: Note) -> list[JobEvent]:
-    """Write events with the next numbers, under the job's row lock.
+    """Write events with the next numbers, under the lock of the job's row.
 
-    Without the lock two writers could commit out of order, and a reader that
-    resumes after the highest number it saw would miss the late one.
+    Without the lock two writers could commit out of order, and a reader that resumes after
+    the highest number it has seen would miss the event that is committed later.
     """
     if not notes:
         return []
@@ -52,5 +52,5 @@ def append(job: Job, *notes: Note) -> list[JobEvent]:
 
 
 def lock(job: Job) -> None:
-    """Hold the job's row until the transaction ends."""
+    """Lock the job's row until the transaction ends."""
     Job.objects.select_for_update(no_key=True).only("pk").get(pk=job.pk)

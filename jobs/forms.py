@@ -13,46 +13,50 @@ from unfold.widgets import (
 )
 
 from jobs.models import Job
-from jobs.orders import ORDER_FIELDS, busy_problem, problems_of, tidy_order
+from jobs.validation import ORDER_FIELDS, busy_problem, problems_of, shorten_paths
 from portals.models import Portal, PortalState
 
 
 class PatternsField(forms.CharField):
-    """A list of glob patterns, one a line."""
+    """A list of glob patterns, one per line."""
 
     widget = UnfoldAdminTextareaWidget({"rows": 2})
 
     def prepare_value(self, value: Any) -> Any:
-        """The list as lines."""
+        """Return the list as lines."""
         return "\n".join(value) if isinstance(value, list) else value
 
     def to_python(self, value: Any) -> list[str]:  # type: ignore[override]
-        """The lines as a list, empty ones left out."""
+        """Return the lines as a list, without the empty ones."""
         lines = value if isinstance(value, list) else (value or "").splitlines()
         return [line.strip() for line in lines if line.strip()]
 
 
 class JobForm(forms.ModelForm):
-    """What a person decides when launching a job, refused field by field where it cannot be."""
+    """The fields that a user fills in to launch a job; shows an error at each wrong one."""
 
     include = PatternsField(
-        label=_("Only these"), required=False, help_text=_("Patterns such as *.mov, one a line.")
+        label=_("Only these files"),
+        required=False,
+        help_text=_("Patterns such as *.mov, one per line; empty means all files."),
     )
     exclude = PatternsField(
-        label=_("Leave out"), required=False, help_text=_("Patterns such as .DS_Store, one a line.")
+        label=_("Not these files"),
+        required=False,
+        help_text=_("Patterns such as .DS_Store, one per line."),
     )
 
     start_at = forms.SplitDateTimeField(
         label=_("Start at"),
         required=False,
         widget=UnfoldAdminSplitDateTimeWidget,
-        help_text=_("Wait for this moment; empty to start when it is its turn."),
+        help_text=_("Start at this time; empty means as soon as a worker is free."),
     )
     draft = forms.BooleanField(
-        label=_("Only draft it"),
+        label=_("Save as a draft"),
         required=False,
         widget=UnfoldBooleanSwitchWidget,
-        help_text=_("It waits until somebody starts it."),
+        help_text=_("The job waits until a user starts it."),
     )
 
     class Meta:
@@ -62,18 +66,18 @@ class JobForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for side in ("source_portal", "target_portal"):
-            field = self.fields.get(side)  # A page that only shows a job has no fields.
+            field = self.fields.get(side)  # A read-only page of a job has no fields.
             if isinstance(field, forms.ModelChoiceField):
                 field.queryset = Portal.objects.filter(state=PortalState.ACTIVE)
 
     def clean(self) -> dict[str, Any]:
-        """Ask the same judge as the API does; what it finds goes to the field it is about."""
+        """Validate as the API does; add each error to its field."""
         values = super().clean() or self.cleaned_data
         if {"source_portal", "target_portal", "source_path", "target_path"} <= values.keys():
-            order = Job(**{name: values[name] for name in ORDER_FIELDS if name in values})
-            tidy_order(order)
-            problems = problems_of(order)
-            if not problems and not values.get("draft") and (busy := busy_problem(order)):
+            job = Job(**{name: values[name] for name in ORDER_FIELDS if name in values})
+            shorten_paths(job)
+            problems = problems_of(job)
+            if not problems and not values.get("draft") and (busy := busy_problem(job)):
                 problems["target_path"] = busy
             for name, problem in problems.items():
                 if name in values:

@@ -1,7 +1,12 @@
-"""Jobs, their parcels and their events. Only `jobs.services` writes them."""
+"""Jobs, their parcels, leases and events: columns, constraints and indexes.
+
+`jobs.services` writes what users ask for, `jobs.queueing` (transitions, attempts, leases) what
+workers and the reaper do, `jobs.events` the events; `jobs.retention` deletes old jobs.
+"""
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from typing import ClassVar
 
@@ -12,52 +17,18 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from engine.types import Phase
-from jobs.choices import LeaseState, ParcelKind, ParcelState
+from jobs.choices import (
+    JobMode,
+    LeaseState,
+    ParcelKind,
+    ParcelState,
+)
+from jobs.options import TransferOptions
 from jobs.states import LIVE, PAUSABLE, STARTABLE, Status
 from portals.models import Portal
 
-
-class JobMode(models.TextChoices):
-    """`engine.types.Mode`, with names for people."""
-
-    COPY = "copy", _("copy")
-    MOVE = "move", _("move")
-
-
-class JobStrategy(models.TextChoices):
-    """`engine.types.Strategy`, with names for people."""
-
-    AUTO = "auto", _("automatic")
-    ZIP = "zip", _("pack everything")
-    FILES = "files", _("file by file")
-    ARCHIVE = "archive", _("deliver one archive")
-
-
-class JobVerify(models.TextChoices):
-    """`engine.types.Verify`, with names for people; empty takes the mode's default."""
-
-    DEFAULT = "", _("by mode: copy stream, move read back")
-    STREAM = "stream", _("stream: digests of both ends compared")
-    READBACK = "readback", _("read back from the target's disk")
-
-
-class JobConflict(models.TextChoices):
-    """`engine.types.OnConflict`, with names for people."""
-
-    FAIL = "fail", _("fail")
-    SKIP = "skip", _("skip")
-    OVERWRITE = "overwrite", _("overwrite")
-    OVERWRITE_OLDER = "overwrite-older", _("overwrite what is older")
-    KEEP_BOTH = "keep-both", _("keep both")
-
-
-#: The columns of an order that hold one of a list of values.
-CHOICES: dict[str, type[models.TextChoices]] = {
-    "mode": JobMode,
-    "strategy": JobStrategy,
-    "verify": JobVerify,
-    "on_conflict": JobConflict,
-}
+#: `jobs.states.TIMED` as text and in the order that the migrations have.
+_TIMED = [Status.SCHEDULED.value, Status.RETRY_WAIT.value]
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -72,8 +43,13 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(status__in=LIVE)
 
 
-class Job(models.Model):
-    """One requested transfer. Only `jobs.life.job_move` writes `status`."""
+def new_staging_key() -> str:
+    """Return the part of a staging folder's name that no other user can guess."""
+    return secrets.token_hex(8)
+
+
+class Job(TransferOptions):
+    """One requested transfer. Only `jobs.queueing.transitions.job_move` writes `status`."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     mode = models.CharField(_("mode"), max_length=8, choices=JobMode, default=JobMode.COPY)
@@ -85,7 +61,7 @@ class Job(models.Model):
         max_length=4096,
         blank=True,
         default="",
-        help_text=_("Below the portal's root; empty for the root itself."),
+        help_text=_("Path below the portal's root folder; empty means the root folder itself."),
     )
     target_portal = models.ForeignKey(
         Portal, models.PROTECT, related_name="jobs_to", verbose_name=_("target portal")
@@ -95,38 +71,37 @@ class Job(models.Model):
         max_length=4096,
         blank=True,
         default="",
-        help_text=_("The contents of the source folder land in this folder."),
-    )
-    strategy = models.CharField(
-        _("strategy"), max_length=16, choices=JobStrategy, default=JobStrategy.AUTO
-    )
-    verify = models.CharField(
-        _("verification"), max_length=16, choices=JobVerify, blank=True, default=JobVerify.DEFAULT
-    )
-    on_conflict = models.CharField(
-        _("on conflict"), max_length=16, choices=JobConflict, default=JobConflict.FAIL
+        help_text=_("Ketter puts the contents of the source folder into this folder."),
     )
     include = models.JSONField(_("include"), default=list, blank=True)
     exclude = models.JSONField(_("exclude"), default=list, blank=True)
-    streams = models.PositiveSmallIntegerField(
-        _("streams"), default=0, help_text=_("0 chooses by the round trip and the processors.")
-    )
     bandwidth_limit = models.BigIntegerField(
         _("bandwidth limit"),
         default=0,
-        help_text=_("Bytes per second over all streams; 0 for none but the portals'."),
+        help_text=_(
+            "Bytes per second, all streams together; 0 means that only the portals' limits apply."
+        ),
     )
     priority = models.SmallIntegerField(
-        _("priority"), default=0, help_text=_("Higher ones begin first; among equals the oldest.")
+        _("priority"),
+        default=0,
+        help_text=_("Jobs with a higher number start first; equal ones start oldest first."),
     )
     max_tries = models.PositiveSmallIntegerField(
         _("tries"),
         default=50,
-        help_text=_("Failures in a row, without anything arriving, that may pass by themselves."),
+        help_text=_(
+            "Ketter tries again after a failure that may pass by itself. After this many failures "
+            "in a row without progress the job needs attention."
+        ),
     )
 
     status = models.CharField(
         _("status"), max_length=16, choices=Status, default=Status.QUEUED, editable=False
+    )
+    #: Empty in rows that a web server of an older version wrote: they stage under the job's id.
+    staging_key = models.CharField(
+        max_length=16, default=new_staging_key, db_default="", editable=False
     )
     phase = models.CharField(_("phase"), max_length=16, blank=True, default="", editable=False)
     files_total = models.BigIntegerField(_("files"), default=0, editable=False)
@@ -136,7 +111,9 @@ class Job(models.Model):
     bytes_total = models.BigIntegerField(_("bytes"), default=0, editable=False)
     bytes_done = models.BigIntegerField(_("bytes done"), default=0, editable=False)
     plan = models.JSONField(_("plan"), null=True, blank=True, editable=False)
-    frozen = models.JSONField(_("portals as they were"), null=True, blank=True, editable=False)
+    frozen = models.JSONField(
+        _("portals as they were when the job started"), null=True, blank=True, editable=False
+    )
 
     attempt = models.PositiveIntegerField(_("attempt"), default=0, editable=False)
     worker = models.CharField(_("worker"), max_length=255, blank=True, default="", editable=False)
@@ -201,14 +178,14 @@ class Job(models.Model):
             ),
             models.CheckConstraint(
                 name="job_running_has_lease",
-                condition=~Q(status="running") | Q(lease_until__isnull=False),
+                condition=~Q(status=Status.RUNNING.value) | Q(lease_until__isnull=False),
             ),
             models.CheckConstraint(
                 name="job_streams_range", condition=Q(streams__gte=0) & Q(streams__lte=32)
             ),
             models.CheckConstraint(
                 name="job_timed_has_time",
-                condition=~Q(status__in=["scheduled", "retry_wait"]) | Q(next_run_at__isnull=False),
+                condition=~Q(status__in=_TIMED) | Q(next_run_at__isnull=False),
             ),
             models.CheckConstraint(
                 name="job_bandwidth_not_negative", condition=Q(bandwidth_limit__gte=0)
@@ -220,21 +197,25 @@ class Job(models.Model):
             ),
         ]
         indexes: ClassVar = [
-            # The reaper asks every few seconds: which leases ran out?
-            models.Index(fields=["lease_until"], name="job_leases", condition=Q(status="running")),
-            # The reaper asks: what has been waiting for long?
-            models.Index(fields=["queued_at"], name="job_waiting", condition=Q(status="queued")),
-            # The claim asks: whose turn is it?
+            # The reaper asks every few seconds: which leases have expired?
+            models.Index(
+                fields=["lease_until"], name="job_leases", condition=Q(status=Status.RUNNING.value)
+            ),
+            # The reaper asks: which jobs have been queued for a while?
+            models.Index(
+                fields=["queued_at"], name="job_waiting", condition=Q(status=Status.QUEUED.value)
+            ),
+            # A worker that claims a job asks: which queued job starts next?
             models.Index(
                 fields=["cancel_requested_at", "-priority", "created_at", "id"],
                 name="job_turn",
-                condition=Q(status="queued"),
+                condition=Q(status=Status.QUEUED.value),
             ),
-            # The reaper asks: whose time has come?
+            # The reaper asks: which scheduled or retrying jobs are due?
             models.Index(
                 fields=["next_run_at"],
                 name="job_timed",
-                condition=Q(status__in=["scheduled", "retry_wait"]),
+                condition=Q(status__in=_TIMED),
             ),
             # The admin list and the API list: newest first, often by status.
             models.Index(fields=["status", "-created_at"], name="job_by_status"),
@@ -251,18 +232,18 @@ class Job(models.Model):
 
     @property
     def is_startable(self) -> bool:
-        """Whether somebody may let it begin or go on."""
+        """Whether a user may start or resume this job."""
         return self.status in STARTABLE
 
     @property
     def is_pausable(self) -> bool:
-        """Whether somebody may hold it."""
+        """Whether a user may pause this job."""
         asked = self.cancel_requested_at or self.pause_requested_at
         return self.status in PAUSABLE and not asked
 
     @property
     def seconds(self) -> float:
-        """How long the latest attempt has run, or ran."""
+        """Seconds from the start of the latest attempt to its end, or to its last heartbeat."""
         until = self.finished_at or self.heartbeat_at
         if self.started_at is None or until is None:
             return 0.0
@@ -275,7 +256,7 @@ class Job(models.Model):
 
     @property
     def percent(self) -> int:
-        """How much is done, in bytes, or in files where there are no bytes; 100 only when done."""
+        """Percent of the bytes, or of the files if there are no bytes; 100 only for a DONE job."""
         if self.status == Status.DONE:
             return 100
         done, total = self.bytes_done, self.bytes_total
@@ -285,9 +266,9 @@ class Job(models.Model):
 
 
 class JobParcel(models.Model):
-    """One unit of packing and proof of a job's attempt, with its manifest.
+    """One unit of packing and proof of an attempt of a job, with its manifest.
 
-    What an earlier attempt proved stays on record: it may be published already.
+    The parcels that an earlier attempt proved stay on record: they may be published already.
     """
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="parcels")
@@ -322,23 +303,26 @@ class JobParcel(models.Model):
 
 
 class ParcelLease(models.Model):
-    """A parcel of a running job that another worker may carry, or carries; see `jobs.leases`."""
+    """A parcel of a running job that is offered to helpers or carried by one.
+
+    See `jobs.queueing.leases`.
+    """
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="leases")
     attempt = models.PositiveIntegerField()
     number = models.PositiveIntegerField()
     state = models.CharField(max_length=8, choices=LeaseState, default=LeaseState.OFFERED)
     created_at = models.DateTimeField(default=timezone.now)
-    #: The parcel and where it goes, as `jobs.leases` packs it; the list of its entries apart.
-    errand = models.TextField()
+    #: The parcel and its destination as JSON, without the entries; see `jobs.queueing.leases`.
+    loan = models.TextField(db_column="errand")
     entries = models.BinaryField()
     most = models.PositiveIntegerField()
     worker = models.CharField(max_length=255, blank=True, default="")
     label = models.CharField(max_length=32, blank=True, default="")
     lease_until = models.DateTimeField(null=True, blank=True)
     moved = models.BigIntegerField(default=0)
-    #: What became of it: failures as ASCII JSON, for names need not be storable text.
-    outcome = models.TextField(blank=True, default="")
+    #: The helper's report, failures among it, as ASCII JSON: file names may be unstorable text.
+    result = models.TextField(blank=True, default="", db_column="outcome")
     proven = models.BinaryField(null=True)
     digests = models.BinaryField(null=True)
 
@@ -356,7 +340,7 @@ class ParcelLease(models.Model):
 
 
 class EventLevel(models.TextChoices):
-    """How much an event matters."""
+    """The severity of an event."""
 
     INFO = "info", _("info")
     WARNING = "warning", _("warning")
@@ -364,7 +348,7 @@ class EventLevel(models.TextChoices):
 
 
 class JobEvent(models.Model):
-    """One line of a job's trail. Append-only; `seq` has no gaps, so a poller can resume."""
+    """One event of a job. Append-only; `seq` has no gaps, so a poller can resume."""
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="events")
     seq = models.PositiveIntegerField(_("number"))

@@ -1,7 +1,7 @@
-"""Where a job reads and writes: which paths are allowed and which pairs overlap.
+"""The places that a job reads from and writes to: allowed paths, and overlaps of two places.
 
-The engine checks again on the host, where symlinks can be seen; what is
-refused here is what anybody can see from the words alone.
+These checks look at the text of paths alone. The engine checks again on the host,
+where it can follow symlinks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PATH = 4096
 
 
 def tidy(path: str) -> str:
-    """The same path in its shortest words; a trailing `/` keeps its meaning of "a folder"."""
+    """Return the shortest form of a path. A trailing `/` stays: it means "a folder"."""
     if not path or path.startswith("/"):
         return path
     parts = [part for part in path.split("/") if part not in {"", "."}]
@@ -29,55 +29,57 @@ def tidy(path: str) -> str:
 
 
 def path_problem(path: str) -> Problem | None:
-    """Why a path below a portal's root cannot be used, if so."""
+    """Return why a path below a portal's root cannot be used; None if it can."""
     if not is_storable(path):
         return Problem("BAD_PATH", _("A path must be valid text without NUL characters."))
     if len(path) > MAX_PATH:
         return Problem("BAD_PATH", _("A path can have at most %d characters.") % MAX_PATH)
     if path.startswith("/"):
-        message = _("The path is relative to the portal's root: leave out the leading slash.")
+        message = _("The path is relative to the portal's root folder: remove the leading slash.")
         return Problem("PATH_OUTSIDE_ROOT", message)
     if ".." in path.split("/"):
-        message = _("The path may not contain “..”: it would lead out of the portal's root.")
+        message = _(
+            "The path must not contain “..”: it would lead out of the portal's root folder."
+        )
         return Problem("PATH_OUTSIDE_ROOT", message)
     return None
 
 
 class Place(NamedTuple):
-    """A path on a host; two portals may lead to the same one."""
+    """A path on a host. Paths of two portals may be the same place."""
 
     host: tuple[str, str, int]
     path: str
 
     @classmethod
     def of(cls, kind: str, host: str, port: int, root: str, path: str) -> Place:
-        """The place of a path below a portal's root."""
+        """Return the place of a path below a root folder on a host."""
         full = posixpath.normpath("/" + posixpath.join(root.strip("/"), path))
         return cls((kind, host.lower(), port if host else 0), full)
 
 
 def place_of(portal: Portal, path: str) -> Place:
-    """The place of a path below a portal's root, by the portal as it is now."""
+    """Return the place of a path below a portal's root, by the portal as it is now."""
     return Place.of(portal.kind, portal.host, portal.port, portal.root_path, path)
 
 
 def overlaps(one: Place, other: Place) -> bool:
-    """Whether two places are the same, or one lies inside the other."""
+    """Whether two places are the same, or one is inside the other."""
     if one.host != other.host:
         return False
     return one.path == other.path or _inside(one.path, other.path) or _inside(other.path, one.path)
 
 
 def overlap_problem(source: Place, target: Place) -> Problem | None:
-    """Why two places cannot be source and target of one job, if so."""
+    """Return why two places cannot be source and target of one job; None if they can."""
     if not overlaps(source, target):
         return None
     if source.path == target.path:
         message = _("Source and target are the same place.")
     elif _inside(target.path, source.path):
-        message = _("The target lies inside the source.")
+        message = _("The target is inside the source.")
     else:
-        message = _("The source lies inside the target.")
+        message = _("The source is inside the target.")
     return Problem("TARGET_OVERLAPS_SOURCE", message)
 
 

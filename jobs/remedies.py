@@ -1,49 +1,60 @@
-"""What a person has to do before a job can go on: one thing for each kind of error."""
+"""The one thing that a person has to do before a job can go on, by the error's code."""
 
 from __future__ import annotations
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-_ANYTHING = _("Look into it, then resume the job.")
-_HINTS: dict[str, Promise] = {
+_ANYTHING = _("Find and mend the cause, then resume the job.")
+_REMEDIES: dict[str, Promise] = {
     "AGENT_FAILED": _(
-        "Look into the host's Python, memory and disk, and report this text if it comes again; "
-        "then resume the job."
+        "Check the host's Python, memory and disk. If this text comes again, report it. Then "
+        "resume the job."
     ),
     "AUTH_FAILED": _("Correct the portal's user name or credential, then resume the job."),
     "CANNOT_DECRYPT": _(
-        "Enter the credential's secret again, or bring its key back into KETTER_FIELD_KEYS, "
+        "Enter the credential's secret again, or put its old key back into KETTER_FIELD_KEYS, "
         "then resume the job."
     ),
     "DELIVERED_GONE": _(
-        "What is left at the source was in that archive. Cancel the job and decide by hand; or "
-        "bring the archive back, then resume the job."
+        "The files that are left at the source were in that archive, too. Cancel the job and "
+        "decide by hand; or put the archive back, then resume the job."
     ),
-    "DISK_ERROR": _("Look into that disk or file system, then resume the job."),
+    "DISK_ERROR": _("Check that disk or file system, then resume the job."),
     "HOST_KEY_CHANGED": _(
-        "Find out whether the host's key was replaced on purpose; if so, test the portal, compare "
-        "the fingerprint and pin it, then resume the job."
+        "Ask the host's administrator whether its key was replaced on purpose. If so, test the "
+        "portal, compare the fingerprint and pin it, then resume the job."
     ),
     "HOST_KEY_UNKNOWN": _(
         "Test the portal, compare the fingerprint with the host's own and pin it, then resume "
         "the job."
     ),
     "INTERNAL": _(
-        "The worker's log has the details; please report them. What has arrived stays: resume the "
-        "job after an upgrade, or cancel it."
+        "The worker's log has the details; please report them. The data that has arrived stays: "
+        "resume the job after an upgrade, or cancel it."
     ),
     "NO_PYTHON": _("Install Python 3.8 or newer on the host, then resume the job."),
     "NO_SPACE": _("Make room at the target, then resume the job."),
-    "PERMISSION_DENIED": _("Let the portal's user read or write there, then resume the job."),
+    "PERMISSION_DENIED": _(
+        "Give the portal's user the right to read or write there, then resume the job."
+    ),
     "PORTAL_DISABLED": _("Enable the portal, then resume the job."),
-    "ROOT_MISSING": _("Make or mount the portal's root folder, then resume the job."),
+    "ROOT_MISSING": _("Mount or make the portal's root folder, then resume the job."),
+    "ROOT_MOVED": _(
+        "Ketter has read and written nothing there. Find out who moved the folder. If the new "
+        "place is right, test the portal and confirm it there, then resume the job."
+    ),
+    "STAGING_NOT_OURS": _(
+        "Find out who made that folder, let no other user write into the target folder, move the "
+        "folder away, then resume the job."
+    ),
     "WORKER_LOST": _(
-        "Find out what ends the workers (their memory, say), then resume the job, or cancel it."
+        "Find out what ends the workers (memory that runs out, for example), then resume the job, "
+        "or cancel it."
     ),
 }
 
 
-def hint_for(code: str) -> str:
-    """The one thing to do about an error that needs a person."""
-    return str(_HINTS.get(code, _ANYTHING))
+def remedy_for(code: str) -> str:
+    """Return the one thing to do about an error that needs a person."""
+    return str(_REMEDIES.get(code, _ANYTHING))

@@ -1,4 +1,4 @@
-"""Who asks for something to be done with a job."""
+"""The user who sends a request about a job."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from django.http import HttpRequest
 from rest_framework.request import Request
 
 
-def asker(request: HttpRequest | Request) -> User:
-    """The user behind a request whose rights were checked, so that there is one."""
+def requesting_user(request: HttpRequest | Request) -> User:
+    """Return the user of a request. Call it after the permission check: then there is one."""
     user = request.user
     assert isinstance(user, User)
     return user

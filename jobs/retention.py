@@ -1,8 +1,8 @@
-"""Retention: jobs that ended long ago leave the record, each whole or not at all.
+"""Retention: removes jobs that ended long ago, each with all of its events and parcels.
 
-A job takes its events and its parcels with it. It stays as long as any job
-that was relaunched from it stays, so a trail that is kept never points at
-something that is gone: of a chain the latest goes first, and then those before it.
+A job stays as long as any job that was relaunched from it stays, so the events of a
+job that is kept never point at a job that is gone: of a chain of relaunches the latest
+job goes first, then those before it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from jobs.states import FINAL
 
 logger = logging.getLogger(__name__)
 
-#: As many jobs are removed in one transaction.
+#: Jobs removed in one transaction, at most.
 BATCH = 500
-#: Where a count tells of jobs that were left alone, beside those of removed rows by model.
+#: The key of the jobs that stay in a count; its other keys are models, with the rows removed.
 _LEFT = "left"
 
-#: All jobs a kept one was relaunched from, however far back; parameters as in `_stay`.
+#: All jobs that a kept job was relaunched from, directly or over others. Parameters: the final
+#: states, the moment.
 _ORIGINS_OF_KEPT = """
     WITH RECURSIVE origin AS (
         SELECT relaunched_from_id AS id FROM jobs
@@ -45,9 +46,9 @@ _ORIGINS_OF_KEPT = """
 
 @dataclass(frozen=True)
 class Pruned:
-    """How much was removed, or would be, of what had ended before a moment.
+    """The numbers of rows removed, or to be removed, for jobs that ended before a moment.
 
-    `left` counts jobs that could not go: somebody held them, or something needs them.
+    `left` counts jobs that stay because another transaction locks them or a row refers to them.
     """
 
     before: datetime
@@ -58,10 +59,10 @@ class Pruned:
 
 
 def jobs_prune(*, older_than: timedelta, dry_run: bool = False) -> Pruned:
-    """Remove the jobs that ended longer ago than that, by the database's clock.
+    """Remove the jobs that ended longer ago than `older_than`, by the database's clock.
 
-    Oldest first and in batches, each its own transaction: what is removed stays
-    removed however this ends. With `dry_run` it only says what would go.
+    It removes the oldest first and in batches, each a transaction of its own: the batches that
+    are done stay done if a later one fails. With `dry_run` it counts and removes nothing.
     """
     before = _moment(older_than)
     if dry_run:
@@ -75,7 +76,7 @@ def jobs_prune(*, older_than: timedelta, dry_run: bool = False) -> Pruned:
 
 
 def _moment(ago: timedelta) -> datetime:
-    """The time that long ago, by the database's clock; one for all batches."""
+    """Return the time that long ago, by the database's clock: one value for all batches."""
     with connection.cursor() as cursor:
         seconds = ago.total_seconds()
         cursor.execute("SELECT STATEMENT_TIMESTAMP() - make_interval(secs => %s)", [seconds])
@@ -93,7 +94,7 @@ def _ended(before: datetime) -> QuerySet[Job]:
 
 
 def _removable(before: datetime) -> QuerySet[Job]:
-    """Those of the ended jobs that nothing on record was relaunched from."""
+    """The ended jobs that no job on record was relaunched from."""
     return _ended(before).exclude(Exists(Job.objects.filter(relaunched_from=OuterRef("pk"))))
 
 
@@ -105,7 +106,7 @@ def _forecast(before: datetime) -> Pruned:
 
 
 def _batches(before: datetime) -> Iterator[list[UUID]]:
-    """The removable jobs, oldest first, from a cursor on the server: they may be many."""
+    """Yield the removable jobs, oldest first, from a cursor on the server: they may be many."""
     oldest = _removable(before).order_by("finished_at", "pk")
     ids = oldest.values_list("pk", flat=True).iterator(BATCH)
     while batch := list(islice(ids, BATCH)):
@@ -113,14 +114,14 @@ def _batches(before: datetime) -> Iterator[list[UUID]]:
 
 
 def _remove_what_can_go(before: datetime, ids: list[UUID]) -> tuple[Counter[str], list[UUID]]:
-    """Remove those jobs, but for any the database does not let go of."""
+    """Remove these jobs, except any that another row still refers to."""
     try:
         return _remove(before, ids)
     except IntegrityError as error:  # `ProtectedError` is one.
         if len(ids) == 1:
-            logger.warning("Job %s stays, for something needs it: %s", ids[0], error)
+            logger.warning("Job %s stays, another row refers to it: %s", ids[0], error)
             return Counter({_LEFT: 1}), []
-    # One of them holds the others up: each by itself.
+    # One of them makes the transaction fail: remove each in one of its own.
     total, origins = Counter[str](), list[UUID]()
     for job_id in ids:
         removed, more = _remove_what_can_go(before, [job_id])
@@ -130,22 +131,22 @@ def _remove_what_can_go(before: datetime, ids: list[UUID]) -> tuple[Counter[str]
 
 
 def _remove(before: datetime, ids: list[UUID]) -> tuple[Counter[str], list[UUID]]:
-    """Remove those jobs whole; say how much that was, and what they were relaunched from.
+    """Remove these jobs whole; return the numbers, and the jobs they were relaunched from.
 
-    1. Lock them, but for those that somebody holds.
-    2. Look anew under the locks: a job that was relaunched before they were
-       taken is not removable any more, and none can be relaunched meanwhile.
-    3. Remove them, and tell of those that were passed over.
+    1. Lock them, except those that another transaction has locked.
+    2. Select again under the locks: a job that was relaunched before they were taken
+       is not removable any more, and none can be relaunched meanwhile.
+    3. Remove them, and log those that were skipped.
     """
     with transaction.atomic(durable=True):
         asked = _removable(before).filter(pk__in=ids)
         free = asked.select_for_update(skip_locked=True).values_list("pk", "relaunched_from_id")
         origin_of = dict(free)
         _rows, by_model = asked.filter(pk__in=origin_of).only("pk").delete()
-        held = list(asked.values_list("pk", flat=True))
-    for job_id in held:
-        logger.warning("Job %s stays, for somebody holds it at this moment", job_id)
-    removed = Counter({**by_model, _LEFT: len(held)})
+        locked = list(asked.values_list("pk", flat=True))
+    for job_id in locked:
+        logger.warning("Job %s stays, another transaction has locked it", job_id)
+    removed = Counter({**by_model, _LEFT: len(locked)})
     done = _pruned(before, removed)
     if done.jobs:
         logger.info(

@@ -1,6 +1,6 @@
-"""The life of a job: its states and the one table of allowed moves.
+"""The states of a job and the table of allowed transitions between them.
 
-Only `jobs.life.job_move` writes `Job.status`, and only along this table.
+Only `jobs.queueing.transitions.job_move` writes `Job.status`, and only along this table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Status(TextChoices):
-    """What a job is."""
+    """The state of a job."""
 
     DRAFT = "draft", _("draft")
     SCHEDULED = "scheduled", _("scheduled")
@@ -25,8 +25,8 @@ class Status(TextChoices):
     CANCELLED = "cancelled", _("cancelled")
 
 
-#: A state that is not a key is final: a relaunch is a new job.
-#: RUNNING -> QUEUED: the worker was lost, or gave the job back; the job is not lost.
+#: A state without an entry is final: a relaunch makes a new job.
+#: RUNNING -> QUEUED: the worker died or gave the job back; another worker goes on with it.
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.DRAFT: frozenset({Status.SCHEDULED, Status.QUEUED, Status.CANCELLED}),
     Status.SCHEDULED: frozenset({Status.QUEUED, Status.CANCELLED}),
@@ -50,7 +50,8 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 LIVE: frozenset[Status] = frozenset(TRANSITIONS)
 FINAL: frozenset[Status] = frozenset(Status) - LIVE
-#: In these a job waits for a moment (`next_run_at`), in those for a person.
+#: In TIMED states a job waits for `next_run_at`. A user may start or resume a job in a STARTABLE
+#: state, and pause one in a PAUSABLE state.
 TIMED: frozenset[Status] = frozenset({Status.SCHEDULED, Status.RETRY_WAIT})
 STARTABLE: frozenset[Status] = TIMED | {Status.DRAFT, Status.PAUSED, Status.NEEDS_ATTENTION}
 PAUSABLE: frozenset[Status] = frozenset({Status.QUEUED, Status.RUNNING, Status.RETRY_WAIT})

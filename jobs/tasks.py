@@ -1,47 +1,39 @@
-"""What the rq workers run."""
+"""The functions that a worker runs in a work-horse, its child process."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
 
-from django.db import InterfaceError, OperationalError
-
 import engine
-from jobs.attempts import job_claim, job_hand_back, job_lost
-from jobs.bridge import (
-    clear_after_end,
-    end_of_bug,
-    end_of_outage,
-    finish,
-    insist,
-    transfer,
-    worker_name,
-)
-from jobs.errors import HandedBack, Orphaned, StaleJob
-from jobs.helping import help_out
+from jobs.errors import AWAY, HandedBack, Orphaned, StaleJob
 from jobs.models import Job
+from jobs.queueing.attempts import job_claim, job_hand_back, job_lost
+from jobs.running.execution import clear_after_end, finish, transfer, write_end
+from jobs.running.helper import help_out
+from jobs.running.outcome import end_of_bug, end_of_outage
+from jobs.running.request import worker_name
 
 logger = logging.getLogger(__name__)
 
 
-def run_job(rung_for: str) -> None:
-    """Claim the job whose turn it is, run the engine, record how it ended.
+def run_job(woken_for: str) -> None:
+    """Claim the next eligible job, run the engine, record how the attempt ended.
 
-    A ring says that a job waits; which one comes first, the database says. With
-    none to begin, a running one is helped that lends parcels.
+    A wake-up carries the id of a waiting job, but the database decides which job starts next.
+    If no job may start, this worker helps a running job that lends parcels.
     """
     job = job_claim(worker=worker_name())
     if job is None:
-        # Delivered twice, cancelled meanwhile, or nothing may begin yet.
-        logger.debug("Rung for job %s: no job may begin", rung_for)
+        # The wake-up came twice, the job was cancelled meanwhile, or every queued job must wait.
+        logger.debug("Woken for job %s: no job may start", woken_for)
         help_out(worker=worker_name())
         return
     _run(job)
 
 
 def clear_one(*, worker: str) -> None:
-    """Clear away what a cancelled job left, if one waits for that."""
+    """Claim a cancelled job, if one is queued, and remove its data at the target."""
     job = job_claim(worker=worker, cancelled_only=True)
     if job is not None:
         _run(job)
@@ -56,17 +48,17 @@ def _run(job: Job) -> None:
 
 
 def _attempt(job: Job) -> None:
-    """Run one attempt; raises `Replaced` or `StaleJob` when it is not ours to end any more."""
+    """Run one attempt. Raises Replaced or StaleJob if another worker has the job by now."""
     try:
         finish(job, transfer(job))
     except HandedBack:
-        insist(job, partial(job_hand_back, job))
+        write_end(job, partial(job_hand_back, job))
     except Orphaned as stop:
-        insist(job, partial(job_lost, job, reason=str(stop)))
+        write_end(job, partial(job_lost, job, reason=str(stop)))
     except (engine.Replaced, StaleJob):
         raise
-    except (OperationalError, InterfaceError) as error:
-        # Amid a transfer it is put up with; this was before one began, or after.
+    except AWAY as error:
+        # During a transfer `JobObserver` waits an outage out; this one came before or after it.
         finish(job, end_of_outage(error))
     except Exception as bug:
         finish(job, end_of_bug(job, bug))

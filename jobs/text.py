@@ -1,7 +1,7 @@
-"""Words a database can hold.
+"""Text that Postgres can store.
 
-File names are bytes and error messages quote them, but a Postgres text holds
-neither NUL nor a lone surrogate, and its JSON neither of them as an escape.
+File names are bytes and error messages quote them, but a Postgres text can hold
+neither NUL nor a lone surrogate, and Postgres JSON can hold neither as an escape.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+#: Characters.
 MAX_MESSAGE = 4000
 
 
 def is_storable(text: str) -> bool:
-    """Whether a database can hold this text: no NUL, no half of a surrogate pair."""
+    """Whether Postgres can store this text: it has no NUL and no half of a surrogate pair."""
     return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def storable(value: Any) -> Any:
-    """The same text, list or mapping, with what cannot be stored shown as an escape."""
+    """Return the same text, list or mapping, with unstorable characters as escapes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     if isinstance(value, dict):
@@ -33,6 +34,6 @@ def storable(value: Any) -> Any:
 
 
 def sentence(text: str) -> str:
-    """A message that fits in an event: storable, and cut where it would run on."""
+    """Return a message that fits in an event: storable, at most MAX_MESSAGE characters long."""
     text = storable(text)
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"

@@ -1,4 +1,4 @@
 """The Django project that ties Ketter's apps together."""
 
-#: The one place that says which Ketter this is.
+#: Ketter's version; every other place reads it here.
 __version__ = "0.1.0"

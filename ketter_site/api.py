@@ -1,4 +1,4 @@
-"""What all API endpoints share: how lists are cut and how errors look."""
+"""Shared by all API endpoints: the pages of lists and the form of errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from django.http import (
     HttpResponsePermanentRedirect,
     JsonResponse,
 )
+from django.utils.translation import gettext as _
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
@@ -23,7 +24,7 @@ from rest_framework.views import exception_handler as rest_exception_handler
 
 
 class Pagination(PageNumberPagination):
-    """Pages of 50 by default, of `page_size` up to 500 when asked."""
+    """Pages of 50 entries; a request may ask for others with `page_size`, up to 500."""
 
     page_size_query_param = "page_size"
     max_page_size = 500
@@ -32,8 +33,8 @@ class Pagination(PageNumberPagination):
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """Answer every expected error with `{code, message, extra}`; a bug stays a 500.
 
-    Expected are: those of REST framework, Django's own (not found, forbidden,
-    not valid), and every error that brings a `code` and a `status_code`.
+    Expected errors are those of REST framework, Django's own (not found, forbidden,
+    not valid), and every error with a `code` and a `status_code`.
     """
     error = _as_api_error(error)
     if not isinstance(error, exceptions.APIException):
@@ -49,10 +50,10 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Django's handler400: what is refused before any view is asked, as a foreign host name."""
+    """Django's handler400: a request refused before any view runs, for example for its host."""
     if not _is_api(request):
         return defaults.bad_request(request, exception)
-    message = (
+    message = _(
         "The request cannot be understood, or names a host that is not in KETTER_ALLOWED_HOSTS."
     )
     return JsonResponse(_envelope("BAD_REQUEST", message), status=400)
@@ -62,20 +63,20 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Django's handler404: an address that no view answers."""
     if not _is_api(request):
         return defaults.page_not_found(request, exception)
-    message = "Nothing is at this address; /api/docs/ lists what there is."
+    message = _("The API has no such address; /api/docs/ lists all of them.")
     return JsonResponse(_envelope("NOT_FOUND", message), status=404)
 
 
 @csrf_exempt
 def without_slash(request: HttpRequest) -> HttpResponseBase:
-    """An address of the API that lacks its last slash: shown the way, but never by losing a body.
+    """Redirect a GET whose API address lacks its last slash; answer 404 to other methods.
 
-    A redirected POST would arrive as a GET, and a job that was ordered would not be launched.
+    A redirected POST would arrive as a GET without its body: its job would not be launched.
     """
     if request.method in ("GET", "HEAD"):
         query = f"?{request.META['QUERY_STRING']}" if request.META.get("QUERY_STRING") else ""
         return HttpResponsePermanentRedirect(f"{request.path}/{query}")
-    message = f"Addresses of the API end with a slash: {request.path}/"
+    message = _("Addresses of the API end with a slash: %s/") % request.path
     return JsonResponse(_envelope("NOT_FOUND", message), status=404)
 
 
@@ -83,7 +84,7 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
     """Django's handler500: a bug; the log has the traceback."""
     if not _is_api(request):
         return defaults.server_error(request)
-    message = "A bug in Ketter stopped this request; the web server's log has the traceback."
+    message = _("A bug in Ketter stopped this request; the web server's log has the traceback.")
     return JsonResponse(_envelope("INTERNAL", message), status=500)
 
 
@@ -92,7 +93,7 @@ def _is_api(request: HttpRequest) -> bool:
 
 
 def _as_api_error(error: Exception) -> Exception:
-    """The REST framework's word for an error that Django raises."""
+    """The error of REST framework for an error that Django raises."""
     if isinstance(error, Http404):
         return exceptions.NotFound()
     if isinstance(error, PermissionDenied):
@@ -112,7 +113,7 @@ def _rest_envelope(error: exceptions.APIException) -> dict[str, Any]:
 
 
 def _first_sentence(detail: Any, where: str = "") -> str:
-    """The first of a tree of validation messages, with the field it is about."""
+    """The first message in a tree of validation messages, with the field it is about."""
     if isinstance(detail, dict) and detail:
         name, inner = next(iter(detail.items()))
         general = name in {NON_FIELD_ERRORS, "non_field_errors"}

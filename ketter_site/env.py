@@ -8,7 +8,9 @@ variable X a file can be named in `X_FILE` instead, as container secrets are.
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
+import stat
 from pathlib import Path
 
 import environ
@@ -16,6 +18,8 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+#: The names by which this machine alone reaches its web server.
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 env = environ.FileAwareEnv()
 environ.Env.read_env(BASE_DIR / ".env")
@@ -26,18 +30,18 @@ environ.Env.read_env(SECRETS_FILE)
 
 
 def required(name: str, why: str) -> str:
-    """The value of a variable that must be set and not empty."""
+    """The value of a variable. Raises ImproperlyConfigured if it is not set, or empty."""
     value: str = env.str(name, default="").strip()
     if not value:
         raise ImproperlyConfigured(
-            f"{name} is not set ({why}). `python manage.py up` makes one in var/secrets.env; "
+            f"{name} is not set ({why}). `python3 manage.py up` makes one in var/secrets.env; "
             "for other installations see deploy/env.example."
         )
     return value
 
 
 def positive(name: str, *, default: int) -> int:
-    """The whole number above zero in a variable, or the default."""
+    """The number in a variable, or the default. Raises ImproperlyConfigured if it is below 1."""
     text: str = env.str(name, default=str(default)).strip()
     if not text.isdecimal() or not int(text):
         raise ImproperlyConfigured(f"{name} is {text!r}, which is not a whole number above 0.")
@@ -45,7 +49,10 @@ def positive(name: str, *, default: int) -> int:
 
 
 def one_of(name: str, *words: str) -> str:
-    """The word in a variable, of those that there are; the first is the default."""
+    """The word in a variable; the first of `words` is the default.
+
+    Raises ImproperlyConfigured if the variable holds none of `words`.
+    """
     word: str = env.str(name, default=words[0]).strip()
     if word not in words:
         raise ImproperlyConfigured(f"{name} is {word!r}; it can be {' or '.join(words)}.")
@@ -55,21 +62,42 @@ def one_of(name: str, *words: str) -> str:
 def make_var_dir(folder: Path = VAR_DIR) -> Path:
     """Make the folder of all that Ketter writes for itself, closed to other users.
 
-    Started by root, Postgres runs as another user and must pass through it.
+    Started by root, Postgres runs as another user, who must be able to pass through it.
+    Raises ImproperlyConfigured if this user cannot make the folder, or does not own it.
+    """
+    return private_folder(folder, 0o711 if os.geteuid() == 0 else 0o700)
+
+
+def private_folder(folder: Path, mode: int = 0o700) -> Path:
+    """Make a folder of this user with that mode.
+
+    Raises ImproperlyConfigured if that cannot be done, or if another user owns the folder: that
+    user could read and replace what lies in it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+        if owner == os.geteuid():
+            folder.chmod(mode)
+            return folder
+        reason = f"it belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
     except OSError as error:
-        raise ImproperlyConfigured(
-            f"{folder} cannot be used for what Ketter writes ({error.strerror}): let this user "
-            "own it, or name another folder in KETTER_VAR_DIR."
-        ) from error
-    return folder
+        reason = str(error.strerror)
+    raise ImproperlyConfigured(
+        f"Ketter cannot use {folder} for its own files ({reason}): make this user its "
+        "owner, or name another folder in KETTER_VAR_DIR."
+    )
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def make_secrets() -> None:
-    """Make the keys that are set nowhere, once, in a file only its owner can read.
+    """Make the keys that are not set yet, once, in a file that only its owner can read.
 
     Settings cannot load without them, so this runs before settings do.
     """
@@ -81,8 +109,24 @@ def make_secrets() -> None:
     if not missing:
         return
     make_var_dir()
-    file = os.open(SECRETS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with open(file, "w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), 0o600)
+    with open(_open_secrets(), "w", encoding="utf-8") as stream:
         stream.writelines(f"{name}={value}\n" for name, value in missing.items())
     environ.Env.read_env(SECRETS_FILE)
+
+
+def _open_secrets() -> int:
+    """Open the file of keys to append; raises ImproperlyConfigured unless it is this user's own."""
+    try:
+        file = os.open(SECRETS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        found = os.fstat(file)
+        if stat.S_ISREG(found.st_mode) and (found.st_uid, found.st_nlink) == (os.geteuid(), 1):
+            os.fchmod(file, 0o600)
+            return file
+        os.close(file)
+        reason = "it is no plain file of this user, or has a second name"
+    except OSError as error:
+        reason = str(error.strerror)
+    raise ImproperlyConfigured(
+        f"Ketter cannot keep its keys in {SECRETS_FILE} ({reason}): find out who made that file, "
+        "and remove it."
+    )

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, or at the latest when the next one starts."""
+"""Child processes that end with their parent, or at the latest when the next parent starts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,33 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 LOG_MAX_BYTES = 16 * 1024 * 1024
 
 Process = subprocess.Popen[bytes]
+
+
+#: The variables that a server may see, beside LC_…: none of them is a key or an address.
+_SMALL = ("PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "LOCPATH")
+
+
+def small_environment() -> dict[str, str]:
+    """The environment of a program that needs none of Ketter's keys, URLs and settings.
+
+    Other programs of a server's user, and SQL of its superuser, can read its environment.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _SMALL or name.startswith("LC_")
+    }
 
 
 class StartFailed(Exception):
@@ -35,11 +53,11 @@ def spawn(
 ) -> Process:
     """Start a program in a session of its own, its output appended to `log`.
 
-    Where the kernel can (Linux), it sends the program `when_orphaned` when this
-    process dies, in whichever way. `run_as` is a `setpriv` command line.
+    On Linux the kernel sends the program the signal `when_orphaned` when this
+    process dies, however it dies. `run_as` is a `setpriv` command line.
     """
     _rotate(log)
-    with log.open("ab") as output:
+    with open_log(log) as output:
         return subprocess.Popen(
             [*with_parent(when_orphaned, run_as), *argv],
             stdin=subprocess.DEVNULL,
@@ -53,7 +71,7 @@ def spawn(
 
 
 def with_parent(when_orphaned: signal.Signals, run_as: Sequence[str] = ()) -> list[str]:
-    """What to put before a command so that it gets a signal when this process dies."""
+    """The words before a command that make it get a signal when this process dies."""
     if not _can_follow_parent():
         return [*run_as]
     return [*(run_as or ["setpriv"]), f"--pdeathsig={when_orphaned.name[3:]}"]
@@ -62,7 +80,10 @@ def with_parent(when_orphaned: signal.Signals, run_as: Sequence[str] = ()) -> li
 def end(
     process: Process, first: signal.Signals, *, seconds: float = 5, repeat: bool = False
 ) -> None:
-    """Ask a child to end, once more if `repeat`, then kill it with all of its session."""
+    """Send a child the signal `first`, twice if `repeat`; then kill it with its whole session.
+
+    After each signal the child has `seconds` to end.
+    """
     for _ in range(2 if repeat else 1):
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             process.send_signal(first)
@@ -74,7 +95,7 @@ def end(
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there with all of its text or not at all, whoever reads or dies."""
+    """Write a file atomically: a reader, or a crash, finds all of its text or none."""
     unfinished = path.with_name(f"{path.name}.new")
     with unfinished.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -89,10 +110,10 @@ def last_lines(log: Path, count: int = 5) -> str:
 
 
 class Ledger:
-    """The file that remembers which processes a supervisor started.
+    """The file that records which processes a supervisor started.
 
-    Should it be killed on a system that does not end orphans by itself, the
-    next supervisor finds them here and ends them.
+    If the supervisor is killed on a system that does not end orphans, the next
+    supervisor finds them here and ends them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,22 +121,22 @@ class Ledger:
         self.entries: dict[str, str] = {}
 
     def add(self, pid: int) -> None:
-        """Remember a process together with its start time, as numbers come round again."""
+        """Record a process with its start time, because the system uses process ids again."""
         self.entries[str(pid)] = _started_at(pid)
         write_whole(self.path, json.dumps(self.entries))
 
     def end_leftovers(self) -> list[int]:
-        """End what an earlier supervisor left behind, and say which processes those were."""
+        """End the processes that an earlier supervisor left behind; return their ids."""
         if not self.path.exists():
             return []
         try:
             known: dict[str, str] = json.loads(self.path.read_text("utf-8"))
-        except ValueError:  # Cut off, as an older version could leave it: nothing to go by.
+        except ValueError:  # Cut off, as an older version could leave it: it names no process.
             known = {}
         left = [
             int(pid) for pid, start in known.items() if start and _started_at(int(pid)) == start
         ]
-        # SIGINT is Postgres' fast shutdown; all the others end on it too.
+        # SIGINT is Postgres' fast shutdown; all other children end on it, too.
         for signal_number, seconds in ((signal.SIGINT, 8), (signal.SIGKILL, 2)):
             alive = [pid for pid in left if _started_at(pid) == known[str(pid)]]
             for pid in alive:
@@ -135,7 +156,7 @@ def _wait_until_gone(pids: Sequence[int], known: Mapping[str, str], seconds: flo
 
 
 def _started_at(pid: int) -> str:
-    """When a process started, in the system's own words; empty when there is none."""
+    """When a process started, as the system writes it; empty if there is no such process."""
     if sys.platform == "linux":
         try:
             stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
@@ -151,15 +172,25 @@ def _started_at(pid: int) -> str:
 
 @functools.cache
 def _can_follow_parent() -> bool:
-    """Whether `setpriv --pdeathsig` is there: Linux with util-linux 2.33 or newer."""
+    """True if this machine has `setpriv --pdeathsig`: Linux with util-linux 2.33 or newer."""
     if sys.platform != "linux" or not shutil.which("setpriv"):
         return False
-    usage = subprocess.run(["setpriv", "--help"], capture_output=True, text=True, check=False)
+    usage = subprocess.run(
+        ["setpriv", "--help"], capture_output=True, text=True, check=False, env=small_environment()
+    )
     return "--pdeathsig" in usage.stdout
 
 
+def open_log(log: Path) -> BinaryIO:
+    """Open a log to append to, for this user alone: it has the names of files and of jobs."""
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if stat.S_ISREG(os.fstat(fd).st_mode):  # Not a device, as /dev/null.
+        os.fchmod(fd, 0o600)
+    return os.fdopen(fd, "ab")
+
+
 def _rotate(log: Path) -> None:
-    """Keep one old log when the present one has grown large."""
+    """Rename a log of more than LOG_MAX_BYTES to NAME.1, in place of the older one."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
         log.replace(log.with_name(f"{log.name}.1"))

@@ -1,7 +1,7 @@
 """Which Postgres and Redis to use: those of the environment, else the embedded ones.
 
-Nothing is started here. Without `DATABASE_URL` or `REDIS_URL` the answer is
-the Unix socket at which `manage.py up` starts the embedded server.
+This module starts nothing. Without `DATABASE_URL` or `REDIS_URL` it names the
+Unix socket at which `manage.py up` starts the embedded server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -20,20 +20,33 @@ from ketter_site.env import VAR_DIR, env
 #: A socket's path must fit in 104 bytes on macOS and 108 on Linux, with its end.
 SOCKET_PATH_MAX = 100
 LONGEST_SOCKET = "postgres/.s.PGSQL.5432"
+#: The number in the socket's name; always given, since PGPORT of the environment would change it.
+POSTGRES_PORT = 5432
+
+
+#: libpq's options (in seconds, the last in milliseconds) for a database behind a network: how long
+#: connecting may take, and how long a host may be silent before libpq gives it up. With the
+#: kernel's own limits, a worker would wait for 16 minutes. DATABASE_URL can set each of them.
+PATIENCE = {
+    "connect_timeout": 4,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 12000,
+}
 
 
 def socket_folder(var_dir: Path = VAR_DIR) -> Path:
-    """The folder of the embedded servers' sockets.
+    """The folder of the embedded servers' sockets: one for each var folder, in /tmp.
 
-    It is `run` below the var folder, or, where that makes too long a path, a
-    private folder in /tmp that belongs to this user and this var folder alone.
+    Its path is short and has plain letters only, whatever the var folder's path has: a socket's
+    path is limited to some 100 bytes, and clients split lists of paths at blanks (redis-py) and
+    at commas (libpq).
     """
-    folder = var_dir / "run"
-    if len(os.fsencode(folder / LONGEST_SOCKET)) <= SOCKET_PATH_MAX:
-        return folder
-    mark = hashlib.sha256(os.fsencode(var_dir)).hexdigest()[:12]
+    mark = hashlib.sha256(os.fsencode(os.path.realpath(var_dir))).hexdigest()[:16]
     # Not the system's choice of temporary folder: every process must find the same one.
-    return Path(f"/tmp/ketter-{os.getuid()}-{mark}")  # noqa: S108
+    return Path(f"/tmp/ketter-{mark}")  # noqa: S108
 
 
 def postgres_socket_folder(var_dir: Path = VAR_DIR) -> Path:
@@ -46,9 +59,9 @@ def valkey_socket(var_dir: Path = VAR_DIR) -> Path:
     return socket_folder(var_dir) / "valkey.sock"
 
 
-def postgres_url(socket_dir: Path, database: str = "ketter") -> str:
+def postgres_url(socket_dir: Path, database: str = "ketter", *, role: str = "ketter") -> str:
     """A database URL that libpq, SQLAlchemy and Ketter's settings all understand."""
-    return f"postgresql://ketter@/{database}?host={quote(str(socket_dir))}"
+    return f"postgresql://{role}@:{POSTGRES_PORT}/{database}?host={quote(str(socket_dir))}"
 
 
 def valkey_url(socket: Path) -> str:
@@ -89,6 +102,15 @@ def database_config() -> dict[str, Any]:
     options = config.setdefault("OPTIONS", {})
     # A socket folder travels as ?host=…; Django wants it where host names are.
     config["HOST"] = options.pop("host", config["HOST"])
+    if _is_far(config["HOST"], options):
+        for word, most in PATIENCE.items():
+            options.setdefault(word, most)
     config["CONN_MAX_AGE"] = env.int("KETTER_DATABASE_CONN_MAX_AGE", default=60)
     config["CONN_HEALTH_CHECKS"] = True
     return config
+
+
+def _is_far(hosts: str, options: dict[str, Any]) -> bool:
+    """True if any of the hosts (several are separated by commas) is behind a network."""
+    named = str(hosts or options.get("hostaddr") or os.environ.get("PGHOST", "")).split(",")
+    return any(host and not unquote(host).startswith(("/", "@")) for host in named)

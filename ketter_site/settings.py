@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from ketter_site import __version__
-from ketter_site.env import VAR_DIR, env, one_of, positive, required
+from ketter_site.env import BASE_DIR, LOOPBACK, VAR_DIR, env, one_of, positive, required
 from ketter_site.servers import database_config, redis_url
 
-# First of all: the wrong database is told before anything else that is missing.
+# First of all: a wrong database is reported before any other setting that is missing.
 DATABASES = {"default": database_config()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 SECRET_KEY = required("KETTER_SECRET_KEY", "signs sessions and forms")
 FIELD_KEYS = [k.strip() for k in required("KETTER_FIELD_KEYS", "encrypts credentials").split(",")]
 DEBUG = env.bool("KETTER_DEBUG", default=False)
-ALLOWED_HOSTS = env.list("KETTER_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+ALLOWED_HOSTS = env.list("KETTER_ALLOWED_HOSTS", default=list(LOOPBACK))
 CSRF_TRUSTED_ORIGINS = env.list("KETTER_CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
     # Before django.contrib.admin: its templates replace the admin's.
     "unfold",
     "unfold.contrib.filters",
-    # Ketter's apps come before django_rq: our `rqworker` replaces the stock command.
+    # Ketter's apps come before django_rq: their `rqworker` replaces the stock command.
     "ketter_site.apps.SiteConfig",
     "portals.apps.PortalsConfig",
     "jobs.apps.JobsConfig",
@@ -71,42 +71,55 @@ REDIS_URL = redis_url()
 RQ_QUEUES = {
     "default": {
         "URL": REDIS_URL,
-        # The engine bounds itself (stall timer, lease), however large the job.
+        # The engine limits itself (stall timer, lease), however large the job is.
         "DEFAULT_TIMEOUT": -1,
         "SERIALIZER": "rq.serializers.JSONSerializer",
     }
 }
-# Jobs are enqueued by `transaction.on_commit` in jobs.life: one mechanism defers, not two.
-RQ = {"COMMIT_MODE": "auto"}
+# jobs.queueing.transitions enqueues jobs by `transaction.on_commit`: one mechanism defers, not two.
+# Every reader of the queue uses this class, which calls no function but Ketter's own.
+RQ = {"COMMIT_MODE": "auto", "JOB_CLASS": "jobs.queueing.queue_records.WakeUp"}
 
-#: What our own code has to say, from INFO on, goes to stderr as warnings of others do.
+#: All goes to stderr, which `manage.py up` keeps in var/log: Ketter's own records and rq's from
+#: INFO on, all other records from WARNING on. Django's default loses tracebacks: it mails them to
+#: an empty list.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "formatters": {
+        "line": {
+            "()": "ketter_site.logs.SecretlessFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        }
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
-        name: {"handlers": ["stderr"], "level": "INFO"}
-        for name in ("dku", "engine", "jobs", "ketter_site", "portals")
+        **{name: {"level": "INFO"} for name in ("dku", "engine", "jobs", "ketter_site", "portals")},
+        "django": {"level": "WARNING"},
+        # The access log has each refusal; with tracebacks, any user could fill this log.
+        "django.request": {"level": "ERROR"},
     },
 }
 
-#: Seconds a worker may be silent before its job goes to another one.
+#: Seconds a worker may be silent before its job goes to another worker.
 KETTER_LEASE_SECONDS = positive("KETTER_LEASE_SECONDS", default=60)
-#: Seconds between two looks of the reaper.
+#: Seconds between two runs of the reaper.
 KETTER_REAPER_SECONDS = positive("KETTER_REAPER_SECONDS", default=15)
-#: Seconds before the first new try after an error that may pass; each further failure doubles
-#: them, up to the most.
+#: Seconds before the first retry after an error that may pass by itself; each further failure
+#: doubles them, up to KETTER_RETRY_MAX_SECONDS.
 KETTER_RETRY_SECONDS = positive("KETTER_RETRY_SECONDS", default=5)
 KETTER_RETRY_MAX_SECONDS = positive("KETTER_RETRY_MAX_SECONDS", default=600)
-#: What becomes of a job to a place that a live one writes to: it waits, or is refused.
+#: What happens to a job whose target a live job writes to: it waits, or is refused.
 KETTER_BUSY_TARGET = one_of("KETTER_BUSY_TARGET", "wait", "refuse")
-#: Whether what has arrived stays at a target whose disk is full, to go on from.
+#: If true, data that has arrived stays at a target whose disk is full; a retry goes on from it.
 KETTER_KEEP_WHEN_FULL = env.bool("KETTER_KEEP_WHEN_FULL", default=True)
-#: A job with at least so many bytes to send (0: none) lends parcels to workers that are free.
+#: A job with at least so many bytes to send (0: no job) lends parcels to workers that are free.
 KETTER_SPREAD_BYTES = env.int("KETTER_SPREAD_BYTES", default=4 << 30)
 #: How many other workers may carry parcels of one job.
 KETTER_SPREAD_WORKERS = env.int("KETTER_SPREAD_WORKERS", default=3)
+#: Names of the worker's variables that ssh gets as well (Kerberos, a ProxyCommand's own).
+KETTER_SSH_ENV = env.list("KETTER_SSH_ENV", default=[])
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -116,6 +129,9 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LANGUAGE_CODE = "en"
+#: Each has a catalogue in `locale/`; a text without a translation is shown in English.
+LANGUAGES = [("en", "English"), ("pt-br", "Português (Brasil)")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = env.str("KETTER_TIME_ZONE", default="UTC")
 USE_I18N = True
 USE_TZ = True

@@ -1,4 +1,4 @@
-"""The web server's way in: `gunicorn ketter_site.wsgi`."""
+"""The web server's entry point: `gunicorn ketter_site.wsgi`."""
 
 from __future__ import annotations
 

@@ -20,16 +20,16 @@ import engine
 from portals import services
 from portals.errors import PortalError
 from portals.findings import size
-from portals.forms import CredentialForm, PinForm, PortalForm
+from portals.forms import CredentialForm, PinForm, PortalForm, RootForm
 from portals.host_keys import host_key_parse
+from portals.kinds import KINDS
 from portals.models import (
-    SSH_ONLY,
     Credential,
     CredentialKind,
     Portal,
     PortalHealth,
-    PortalKind,
 )
+from portals.roots import shown
 
 HEALTH_COLOURS = {
     PortalHealth.UNKNOWN: "info",
@@ -40,7 +40,7 @@ HEALTH_COLOURS = {
 
 
 def shown_if_kind(kind: str) -> str:
-    """The page's condition for a field; on a page without a form, all fields are shown."""
+    """The page's JavaScript condition for a field; a page without a form shows all fields."""
     return f"typeof kind === 'undefined' || kind == '{kind}'"
 
 
@@ -52,13 +52,15 @@ class PortalAdmin(ModelAdmin):
     list_display = ("name", "place", "state", "health_label", "checked_at")
     list_filter = ("kind", "state", "health")
     search_fields = ("name", "host", "root_path")
-    readonly_fields = ("fingerprint", "health", "health_message", "checked_at")
+    readonly_fields = ("fingerprint", "real_place", "health", "health_message", "checked_at")
     fieldsets: ClassVar = (
         (None, {"fields": PortalForm.Meta.fields}),
         (_("Last test"), {"fields": readonly_fields}),
     )
     conditional_fields: ClassVar = {
-        name: shown_if_kind(PortalKind.SSH) for name in (*SSH_ONLY, "port", "fingerprint")
+        name: shown_if_kind(kind)
+        for kind, each in KINDS.items()
+        for name in (*each.fields, *each.shown)
     }
     actions_row = ("connection",)
     actions_detail = ("connection",)
@@ -80,10 +82,15 @@ class PortalAdmin(ModelAdmin):
         try:
             return portal.fingerprint
         except ValidationError:
-            return ""  # Shown beside a form that says what is wrong with the key.
+            return ""  # The form beside it says what is wrong with the key.
+
+    @display(description=_("root folder, links resolved"), empty_value="-")
+    def real_place(self, portal: Portal) -> str:
+        """The recorded real path of the root."""
+        return shown(portal.real_root)
 
     def get_fieldsets(self, request: HttpRequest, obj: Portal | None = None) -> Any:
-        """A portal that is being made has no last test."""
+        """Show the last test, which a new portal does not have."""
         return self.fieldsets if obj else self.fieldsets[:1]
 
     def save_model(self, request: HttpRequest, obj: Portal, form: PortalForm, change: bool) -> None:
@@ -95,12 +102,12 @@ class PortalAdmin(ModelAdmin):
         obj.refresh_from_db()
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Say that jobs protect a portal, rather than that nobody may delete jobs."""
+        """Report that jobs protect a portal, instead of a missing permission to delete jobs."""
         rows, counts, lacking, protected = super().get_deleted_objects(objs, request)
         return rows, counts, set() if protected else lacking, protected
 
     def has_test_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        """Whether this user may have Ketter connect to a portal."""
+        """True if this user may have Ketter connect to a portal."""
         return bool(request.user.has_perm("portals.test_portal"))
 
     @action(
@@ -109,7 +116,8 @@ class PortalAdmin(ModelAdmin):
     def connection(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """The page that tests a portal and offers the host's key to be pinned.
 
-        Looking is a GET; testing and pinning are POSTs of the page's two forms.
+        A GET shows the page. A POST of one of its forms tests the portal, pins the key or
+        confirms the root folder.
         """
         portal = self.get_object(request, object_id)
         if portal is None or not self.has_view_permission(request, portal):
@@ -119,6 +127,8 @@ class PortalAdmin(ModelAdmin):
                 return self._test(request, portal)
             case "pin":
                 return self._pin(request, portal)
+            case "confirm_root":
+                return self._confirm_root(request, portal)
         return self._connection_page(request, portal)
 
     def _test(self, request: HttpRequest, portal: Portal) -> HttpResponseBase:
@@ -128,7 +138,8 @@ class PortalAdmin(ModelAdmin):
             messages.error(request, str(error))
             return self._connection_page(request, portal)
         pin = PinForm(initial={"host_key": finding.offer.line}) if finding.offer else None
-        return self._connection_page(request, portal, code=finding.code, offer=pin)
+        root = RootForm(initial={"real_root": finding.moved_to}) if finding.moved_to else None
+        return self._connection_page(request, portal, code=finding.code, offer=pin, root=root)
 
     def _pin(self, request: HttpRequest, portal: Portal) -> HttpResponseBase:
         if not self.has_change_permission(request, portal):
@@ -143,6 +154,23 @@ class PortalAdmin(ModelAdmin):
         messages.success(request, done)
         return HttpResponseRedirect(reverse("admin:portals_portal_connection", args=[portal.pk]))
 
+    def _confirm_root(self, request: HttpRequest, portal: Portal) -> HttpResponseBase:
+        if not self.has_change_permission(request, portal):
+            raise PermissionDenied
+        form = RootForm(request.POST)
+        if not form.is_valid():
+            return self._connection_page(request, portal, root=form)
+        try:
+            services.portal_confirm_root(portal, real_root=form.cleaned_data["real_root"])
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+            return self._connection_page(request, portal)
+        words = {"name": portal.name, "root": shown(portal.real_root)}
+        done = gettext("The root folder of “%(name)s” is now %(root)s.") % words
+        self.log_change(request, portal, done)
+        messages.success(request, done)
+        return HttpResponseRedirect(reverse("admin:portals_portal_connection", args=[portal.pk]))
+
     def _connection_page(
         self,
         request: HttpRequest,
@@ -150,6 +178,7 @@ class PortalAdmin(ModelAdmin):
         *,
         code: str = "",
         offer: PinForm | None = None,
+        root: RootForm | None = None,
     ) -> TemplateResponse:
         context = {
             **self.admin_site.each_context(request),
@@ -163,20 +192,31 @@ class PortalAdmin(ModelAdmin):
             "seen": _seen(portal),
             "offer": offer,
             "offered": _offered_key(offer),
-            "may_pin": self.has_change_permission(request, portal),
+            "root": root,
+            "root_recorded": shown(portal.real_root),
+            "root_found": _shown_root(root),
+            "may_change": self.has_change_permission(request, portal),
         }
         return TemplateResponse(request, "admin/portals/portal/connection.html", context)
 
 
 def _offered_key(form: PinForm | None) -> engine.HostKey | None:
-    """The key in a pin form, as far as it is one, to show its fingerprint."""
+    """The key in a pin form, to show its fingerprint; None if the form holds no valid key."""
     if form is None or form["host_key"].errors:
         return None
     return host_key_parse(form["host_key"].value())
 
 
+def _shown_root(form: RootForm | None) -> str:
+    """The real path in a form; empty if the form holds no valid one."""
+    try:
+        return shown(form["real_root"].value() or "") if form else ""
+    except ValueError:
+        return ""
+
+
 def _seen(portal: Portal) -> list[tuple[str, str]]:
-    """What the last good test saw at the host, as rows of a table."""
+    """The capabilities that the last good test found at the host, as rows of a table."""
     seen = portal.capabilities
     if not seen:
         return []
@@ -193,14 +233,14 @@ def _seen(portal: Portal) -> list[tuple[str, str]]:
         (gettext("Writable"), folding[seen["writable"]]),
         (gettext("Free space"), space),
         (gettext("Longest name"), gettext("%d bytes") % seen["name_max"]),
-        (gettext("Upper and lower case are one"), folding[seen["case_folding"]]),
-        (gettext("Time of the test"), gettext("%.1f s") % seen["seconds"]),
+        (gettext("Ignores upper and lower case"), folding[seen["case_folding"]]),
+        (gettext("Duration of the test"), gettext("%.1f s") % seen["seconds"]),
     ]
 
 
 @admin.register(Credential)
 class CredentialAdmin(ModelAdmin):
-    """Credentials; the stored secret has no way onto a page."""
+    """Credentials; no page shows the stored secret."""
 
     form = CredentialForm
     list_display = ("name", "kind", "key_path", "updated_at")
@@ -213,14 +253,14 @@ class CredentialAdmin(ModelAdmin):
     }
 
     def get_fields(self, request: HttpRequest, obj: Credential | None = None) -> tuple[str, ...]:
-        """Name, kind and the ways in; without the latter for those who may only look."""
+        """Name, kind and key file; the secret fields only for users who may change it."""
         known = ("name", "kind", "key_path")
         writable = self.has_change_permission(request, obj) if obj else True
         return (*known, *CredentialForm.SECRET_FIELDS.values()) if writable else known
 
     @method_decorator(sensitive_post_parameters())
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Keep what was posted out of error reports."""
+        """Keep posted secrets out of error reports."""
         return super().changeform_view(request, *args, **kwargs)
 
     def save_model(

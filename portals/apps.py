@@ -12,7 +12,7 @@ class PortalsConfig(AppConfig):
     verbose_name = _("Portals")
 
     def ready(self) -> None:
-        """Have the groups made after every migrate."""
+        """Create the groups after every migrate."""
         # Its models exist only once all apps are loaded.
         from portals.groups import portals_granted
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext as _
 
 from portals.errors import CannotDecrypt
 
@@ -19,7 +20,10 @@ def encrypt(text: str) -> str:
 
 
 def decrypt(token: str) -> str:
-    """The secret in a token; only `portals.endpoints` has a use for it."""
+    """The secret in a token; only `portals.endpoints` calls this.
+
+    Raises CannotDecrypt if no key opens the token.
+    """
     try:
         return _keys().decrypt(token).decode()
     except InvalidToken:
@@ -27,7 +31,10 @@ def decrypt(token: str) -> str:
 
 
 def rotate(token: str) -> str:
-    """The same secret in a new token, made with the first key."""
+    """The same secret in a new token, made with the first key.
+
+    Raises CannotDecrypt if no key opens the old token.
+    """
     try:
         return _keys().rotate(token).decode()
     except InvalidToken:
@@ -35,7 +42,7 @@ def rotate(token: str) -> str:
 
 
 def can_decrypt(token: str) -> bool:
-    """Whether one of the keys opens the token."""
+    """True if one of the keys opens the token."""
     try:
         _keys().decrypt(token)
     except InvalidToken:
@@ -48,13 +55,15 @@ def _keys() -> MultiFernet:
         return MultiFernet([Fernet(key) for key in settings.FIELD_KEYS])
     except ValueError:
         raise ImproperlyConfigured(
-            "KETTER_FIELD_KEYS holds something that is not a Fernet key; each of its "
+            "KETTER_FIELD_KEYS holds a key that is not a Fernet key; each of its "
             "comma-separated keys is 32 bytes in url-safe base64, 44 characters long."
         ) from None
 
 
 def _cannot() -> CannotDecrypt:
     return CannotDecrypt(
-        "The stored secret cannot be decrypted: none of the keys in KETTER_FIELD_KEYS made it. "
-        "Put the old key back at the end of the list, or enter the secret again."
+        _(
+            "The stored secret cannot be decrypted: none of the keys in KETTER_FIELD_KEYS made "
+            "it. Put the old key back at the end of the list, or enter the secret again."
+        )
     )

@@ -1,66 +1,83 @@
-"""From a portal's row to the engine's endpoint: the only place where secrets are opened."""
+"""Makes the engine's endpoint from a portal's row; the only module that decrypts secrets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
+from django.conf import settings
 from django.utils.translation import gettext as _
 
 from engine.types import Endpoint, SshAccess
 from portals.crypto import decrypt
 from portals.errors import CannotDecrypt, HostKeyNotPinned, PortalDisabled
-from portals.models import Credential, CredentialKind, Portal, PortalKind, PortalState
+from portals.kinds import PortalKind
+from portals.models import Credential, CredentialKind, Portal, PortalState
+from portals.roots import ROOT, real_path, root_now, stamp
 
 
 def endpoint_for(portal: Portal, path: str) -> Endpoint:
     """The endpoint of a path in a portal, for a job that runs now.
 
-    Refuses a disabled portal and one behind SSH whose host key nobody pinned.
+    Raises PortalDisabled if the portal is disabled, HostKeyNotPinned if it is behind SSH
+    without a pinned host key, and CannotDecrypt if no key opens its credential's secret.
     """
     if portal.state == PortalState.DISABLED:
         raise PortalDisabled(_("The portal “%s” is disabled.") % portal.name)
     return _endpoint(portal, path)
 
 
-#: What says where a portal is; a job that has begun keeps to it.
-FROZEN = ("kind", "host", "port", "root_path")
+#: The fields that say where a portal is; a job that has begun keeps their values.
+FROZEN = ROOT
 _ADDRESS = ("kind", "host", "port")
-#: What belongs to that address.
+#: The fields that belong to that address.
 _THERE = ("username", "host_key")
 
 
 def freeze(portal: Portal) -> dict[str, Any]:
-    """Where a portal is at this moment, without any secret, to be kept with a job."""
-    return {name: getattr(portal, name) for name in (*FROZEN, *_THERE)}
+    """Where a portal is at this moment, without any secret; the job stores it."""
+    return {
+        **{name: getattr(portal, name) for name in (*FROZEN, *_THERE)},
+        "real_root": portal.real_root,
+        "root_confirmed": stamp(portal),
+    }
 
 
 def thawed(portal: Portal, frozen: dict[str, Any]) -> Portal:
-    """The portal as it was when a job began, with the credential that it has now.
+    """A copy of the portal as it was when a job began, with its present credential.
 
-    For the same address a user name and a pin that were changed count, too: so a
-    person can mend what a job waits for. The copy must not be saved.
+    If the address is still the same, the present user name and pinned key count, so that
+    a person can repair what a job waits for. A root that a person has confirmed since
+    counts, too (see `root_now`). The copy must not be saved.
     """
     moved = any(getattr(portal, name) != frozen[name] for name in _ADDRESS)
     then = copy(portal)
     for name in (*FROZEN, *_THERE) if moved else FROZEN:
         setattr(then, name, frozen[name])
+    then.real_root = root_now(portal, frozen)
     return then
 
 
 def endpoint_to_test(portal: Portal) -> Endpoint:
-    """The endpoint of a portal's root; a disabled portal may be tested too."""
-    return _endpoint(portal, "")
+    """The endpoint of a portal's root, wherever it leads; a disabled portal may be tested too."""
+    return _endpoint(portal, "")._replace(real_root="")
 
 
 def ssh_address(portal: Portal) -> SshAccess:
-    """Where the portal's host listens, without anything that would log in there."""
-    return SshAccess(host=portal.host, port=portal.port, username=portal.username)
+    """The address of the portal's host and the user name, without anything to log in with."""
+    return SshAccess(
+        host=portal.host,
+        port=portal.port,
+        username=portal.username,
+        passes=tuple(settings.KETTER_SSH_ENV),
+    )
 
 
 def _endpoint(portal: Portal, path: str) -> Endpoint:
-    ssh = _ssh_access(portal) if portal.kind == PortalKind.SSH else None
-    return Endpoint(root=portal.root_path, path=path, ssh=ssh)
+    ssh = _ACCESS[portal.kind](portal)
+    real_root = real_path(portal.real_root)
+    return Endpoint(root=portal.root_path, path=path, ssh=ssh, real_root=real_root)
 
 
 def _ssh_access(portal: Portal) -> SshAccess:
@@ -76,6 +93,13 @@ def _ssh_access(portal: Portal) -> SshAccess:
     return _with_credential(access, portal.credential) if portal.credential else access
 
 
+#: How the engine reaches a portal of each kind, with the secrets for that.
+_ACCESS: dict[str, Callable[[Portal], SshAccess | None]] = {
+    PortalKind.LOCAL: lambda portal: None,
+    PortalKind.SSH: _ssh_access,
+}
+
+
 def _with_credential(access: SshAccess, credential: Credential) -> SshAccess:
     match credential.kind:
         case CredentialKind.PASSWORD:
@@ -84,7 +108,9 @@ def _with_credential(access: SshAccess, credential: Credential) -> SshAccess:
             return access._replace(private_key=_open(credential))
         case CredentialKind.KEY_FILE:
             return access._replace(identity_file=credential.key_path)
-    return access  # The agent: the OpenSSH client finds it by itself.
+        case CredentialKind.AGENT:
+            return access._replace(passes=(*(access.passes or ()), "SSH_AUTH_SOCK"))
+    return access
 
 
 def _open(credential: Credential) -> str:

@@ -3,7 +3,7 @@
 PortalError                 code, status_code (for the API), retry (as in engine.errors)
 ├── CannotDecrypt           no key of this installation opens the secret
 ├── PortalDisabled          an operator took the portal out of use
-├── HostKeyNotPinned        nobody has said yet which key the host should show
+├── HostKeyNotPinned        no host key is pinned yet
 ├── PortalChanged           edited while it was tested
 ├── PortalInUse             jobs need it
 └── CredentialInUse         portals need it
@@ -15,7 +15,7 @@ from engine.errors import NEEDS_PERSON, PERMANENT, TRANSIENT
 
 
 class PortalError(Exception):
-    """A portal or credential cannot be used so; the message is one sentence for a person."""
+    """A portal or credential cannot be used as asked; the message is a sentence for a person."""
 
     code = "PORTAL_ERROR"
     status_code = 409
@@ -36,13 +36,13 @@ class PortalDisabled(PortalError):
 
 
 class HostKeyNotPinned(PortalError):
-    """The portal has no pinned host key, so the host cannot be told from an impostor."""
+    """The portal has no pinned host key, so Ketter cannot tell the host from an impostor."""
 
     code = "HOST_KEY_UNKNOWN"
 
 
 class PortalChanged(PortalError):
-    """The portal was edited while it was tested, so the finding is about the old one."""
+    """The portal was edited while it was tested, so the result is about its old fields."""
 
     code = "PORTAL_CHANGED"
     retry = TRANSIENT

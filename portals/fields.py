@@ -18,7 +18,7 @@ class EncryptedTextField(models.TextField):
     """
 
     def get_prep_value(self, value: Any) -> Any:
-        """Refuse plain text at the door; a database error about it would print the row."""
+        """Raises ValueError if the value is plain text: a database error would print the row."""
         prepared = super().get_prep_value(value)
         if prepared and not prepared.startswith(FERNET_START):
             raise ValueError(f"{self.name} takes only what portals.crypto.encrypt returned")

@@ -1,4 +1,4 @@
-"""What a connection test finds at a portal, put in words; nothing is written here."""
+"""Tests the connection to a portal and words the result; this module writes no row."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from dataclasses import dataclass
 
 from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 import engine
 from portals.endpoints import endpoint_to_test, ssh_address
 from portals.errors import HostKeyNotPinned, PortalError
-from portals.models import Portal, PortalHealth, PortalKind
+from portals.kinds import KINDS
+from portals.models import Portal, PortalHealth
+from portals.roots import kept, shown
+
+_EXPOSED = gettext_lazy(
+    "Warning: users other than root and the portal's user can put another folder in the root's "
+    "place, because they own or may write to %s."
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one test: a health, a code, a sentence, and what was seen.
+    """The result of one test: a health, a code, a sentence, and what the probe found.
 
-    `offer` is the key the host showed when none is pinned, or another one is.
-    It is an offer only: nothing trusts it until a person has pinned it.
+    `offer` is the key that the host shows if none is pinned, or another one is. `moved_to`
+    is the root's real path (see `roots.kept`) if another one is recorded. Nothing trusts
+    either before a person has pinned or confirmed it.
     """
 
     health: PortalHealth
@@ -26,10 +35,11 @@ class Finding:
     message: str
     probe: engine.Probe | None = None
     offer: engine.HostKey | None = None
+    moved_to: str = ""
 
 
 def portal_look(portal: Portal) -> Finding:
-    """Connect to the portal as a job would and say what is there; every failure is a finding."""
+    """Connect to the portal as a job would and report the result; every failure is a finding."""
     try:
         return _judge(portal, engine.probe(endpoint_to_test(portal)))
     except HostKeyNotPinned:
@@ -53,11 +63,11 @@ def _unknown_key(portal: Portal) -> Finding:
 
 
 def _other_key(portal: Portal, error: engine.EngineError) -> Finding:
-    """The pinned key was not shown. Nothing was sent; a person decides what that means."""
+    """The host does not show the pinned key. Ketter has sent nothing; a person decides."""
     try:
         offer = engine.fetch_host_key(ssh_address(portal))
     except engine.EngineError:
-        offer = None  # What counts is the error that brought us here.
+        offer = None  # The finding reports the first error.
     return Finding(PortalHealth.HOST_KEY_CHANGED, error.code, str(error), offer=offer)
 
 
@@ -67,7 +77,7 @@ def size(count: int) -> str:
 
 
 def _judge(portal: Portal, probe: engine.Probe) -> Finding:
-    where = portal.host if portal.kind == PortalKind.SSH else _("this machine")
+    where = _("this machine") if KINDS[portal.kind].is_here else portal.host
     words = {"root": portal.root_path, "where": where}
     if not probe.exists:
         message = _("The root folder %(root)s does not exist on %(where)s.") % words
@@ -92,4 +102,21 @@ def _judge(portal: Portal, probe: engine.Probe) -> Finding:
             "target (%(system)s, Python %(python)s)."
         )
     )
-    return Finding(PortalHealth.OK, "OK", message % words, probe)
+    message = message % words
+    if probe.exposed:
+        others = ", ".join(map(engine.display_path, probe.exposed))
+        message = f"{message} {_EXPOSED % others}"
+    found = kept(probe.realpath)
+    if portal.real_root not in ("", found):
+        return root_moved(portal, portal.real_root, found, probe)
+    return Finding(PortalHealth.OK, "OK", message, probe)
+
+
+def root_moved(portal: Portal, recorded: str, found: str, probe: engine.Probe) -> Finding:
+    """The finding that the root is another folder than the recorded one."""
+    message = _(
+        "The root folder %(root)s should be %(recorded)s, as recorded, but it is %(found)s. Jobs "
+        "stop here until a user who may change portals confirms the new place."
+    ) % {"root": portal.root_path, "found": shown(found), "recorded": shown(recorded)}
+    code = engine.RootMoved.code
+    return Finding(PortalHealth.FAILING, code, message, probe, moved_to=found)

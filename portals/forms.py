@@ -1,4 +1,4 @@
-"""The admin's forms. A secret goes through them inwards only."""
+"""The admin's forms. They take secrets in and never show one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from unfold.widgets import (
 )
 
 from portals.host_keys import validate_host_key
-from portals.models import SSH_ONLY, Credential, CredentialKind, Portal, PortalKind
+from portals.kinds import KINDS, fields_of_others
+from portals.models import Credential, CredentialKind, Portal
 from portals.services import secret_clean
 
 
 class SecretTextarea(UnfoldAdminTextareaWidget):
-    """A text area that never shows what it holds, not even after a mistake."""
+    """A text area that never shows its value, not even after a validation error."""
 
     def format_value(self, value: Any) -> str:
         """Show nothing."""
@@ -27,7 +28,7 @@ class SecretTextarea(UnfoldAdminTextareaWidget):
 
 
 class PortalForm(forms.ModelForm):
-    """A portal; what only SSH has is dropped for a portal on this machine."""
+    """A portal; for a portal on this machine the form drops the fields of SSH."""
 
     class Meta:
         model = Portal
@@ -48,16 +49,17 @@ class PortalForm(forms.ModelForm):
         widgets: ClassVar = {"host_key": UnfoldAdminTextareaWidget(attrs={"rows": 3})}
 
     def clean(self) -> dict[str, Any]:
-        """Empty the fields that the page hides for a portal on this machine."""
+        """Empty the fields that the page hides for a portal of the chosen kind."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        if cleaned.get("kind") == PortalKind.LOCAL:
-            cleaned |= {name: None if name == "credential" else "" for name in SSH_ONLY}
-            for name in SSH_ONLY:
+        if cleaned.get("kind") in KINDS:
+            others = fields_of_others(cleaned["kind"])
+            cleaned |= {name: None if name == "credential" else "" for name in others}
+            for name in others:
                 self.errors.pop(name, None)
         return cleaned
 
     def changes(self) -> dict[str, Any]:
-        """What to hand to the services; the pin only where somebody typed one."""
+        """The changes for the services; the pinned key only if the user typed one."""
         changes = dict(self.cleaned_data)
         if "host_key" not in self.changed_data:
             del changes["host_key"]
@@ -65,7 +67,7 @@ class PortalForm(forms.ModelForm):
 
 
 class PinForm(forms.Form):
-    """The confirmation of a person that a host key is the right one."""
+    """A person's confirmation that a host key is the right one."""
 
     host_key = forms.CharField(widget=forms.HiddenInput, validators=[validate_host_key])
     compared = forms.BooleanField(
@@ -75,10 +77,21 @@ class PinForm(forms.Form):
     )
 
 
+class RootForm(forms.Form):
+    """A person's confirmation that a root is where the test found it."""
+
+    real_root = forms.CharField(widget=forms.HiddenInput, strip=False, max_length=8200)
+    known = forms.BooleanField(
+        label=_("I know why the root folder has moved, and this is the right place."),
+        widget=UnfoldBooleanWidget,
+        error_messages={"required": _("Find out who moved it first, then tick the box.")},
+    )
+
+
 class CredentialForm(forms.ModelForm):
     """A credential; an empty secret keeps the stored one."""
 
-    #: Which field of the form takes the secret of which kind.
+    #: Kind -> the field of the form that takes its secret.
     SECRET_FIELDS: ClassVar = {
         CredentialKind.PASSWORD: "password",
         CredentialKind.PRIVATE_KEY: "private_key",
@@ -95,7 +108,7 @@ class CredentialForm(forms.ModelForm):
         required=False,
         strip=False,
         widget=SecretTextarea(attrs={"autocomplete": "off", "spellcheck": "false"}),
-        help_text=_("The whole text of the key file. It needs to be without a passphrase."),
+        help_text=_("The whole text of the key file, without a passphrase."),
     )
 
     class Meta:
@@ -106,13 +119,13 @@ class CredentialForm(forms.ModelForm):
         super().__init__(*args, **kwargs)
         if self.instance.pk is None or "kind" not in self.fields:
             return
-        self.fields["kind"].disabled = True  # A new kind is a new credential.
-        keep = _("Leave it empty to keep the stored one. What is stored is never shown.")
+        self.fields["kind"].disabled = True  # Another kind needs a new credential.
+        keep = _("Leave it empty to keep the stored one. Ketter never shows the stored one.")
         for name in self.SECRET_FIELDS.values():
             self.fields[name].help_text = keep
 
     def clean(self) -> dict[str, Any]:
-        """Check the secret of this kind; what the other kinds have is dropped."""
+        """Check the secret of this kind and drop the values of the other kinds."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         kind = cleaned.get("kind", "")
         if kind != CredentialKind.KEY_FILE:

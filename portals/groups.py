@@ -1,8 +1,8 @@
 """The two groups that come with Ketter, and what they may do.
 
-Each app says in its post_migrate receiver what it grants. What an
-administrator adds to the groups by hand stays; what is taken away comes back
-with the next migrate. For other needs make other groups.
+Each app grants its permissions in a post_migrate receiver. A permission that
+an administrator adds to a group by hand stays; one that an administrator takes
+away comes back with the next migrate. For other needs, make other groups.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def group_grant(
     using: str = DEFAULT_DB_ALIAS,
     apps: Apps = installed_apps,
 ) -> None:
-    """Make the group exist and hold the permissions, each `app_label.codename`.
+    """Create the group if it is missing, and grant the permissions (`app_label.codename`).
 
-    Meant for post_migrate receivers, which pass `using` and `apps` on from the
-    signal. Safe to repeat. Django makes an app's permissions in a receiver of
-    the same signal that may run later, so they are made here first. An unknown
-    permission is an error, not a gap.
+    Post_migrate receivers call this; they pass on `using` and `apps` from the
+    signal. It is safe to repeat. Django creates an app's permissions in a
+    receiver of the same signal that may run later, so this function creates
+    them first. Raises LookupError if a permission is unknown.
     """
     wanted = set(permissions)
     if not _migrated(apps, wanted):
-        return  # `migrate` was asked for a part of the apps only; the rest comes later.
+        return  # `migrate` ran for some of the apps only; a later run grants.
     group_model, permission_model = (apps.get_model("auth", n) for n in ("Group", "Permission"))
     with transaction.atomic(using=using):
         for label in sorted({name.partition(".")[0] for name in wanted}):
@@ -54,14 +54,14 @@ def group_grant(
 
 
 def _migrated(apps: Apps, permissions: set[str]) -> bool:
-    """Whether the tables behind the permissions and those of `auth` exist by now."""
+    """True if the tables behind the permissions and those of `auth` exist."""
     labels = {name.partition(".")[0] for name in permissions}
     known = {config.label for config in apps.get_app_configs() if any(config.get_models())}
     return labels | {"auth", "contenttypes"} <= known
 
 
 def portals_granted(*, using: str, apps: Apps = installed_apps, **_signal: Any) -> None:
-    """Give both groups what they may do with portals; a post_migrate receiver."""
+    """Grant both groups their permissions on portals; a post_migrate receiver."""
     views = ["portals.view_portal", "portals.view_credential"]
     group_grant(VIEWERS, views, using=using, apps=apps)
     group_grant(OPERATORS, [*views, "portals.test_portal"], using=using, apps=apps)

@@ -26,8 +26,9 @@ KEY_TYPES = frozenset(
 def host_key_parse(line: str) -> engine.HostKey:
     """The key in a line like `ssh-ed25519 AAAA… comment`, without the comment.
 
-    The line goes into a known_hosts file, so only the two parsed words of it
-    do: a second line, a host pattern or a marker cannot ride along.
+    Only the two parsed words of the line go into a known_hosts file, so that a second
+    line, a host pattern or a marker cannot get in. Raises ValidationError if the line
+    is no public host key.
     """
     words = line.split()
     if "\n" in line.strip() or len(words) < 2 or words[0] not in KEY_TYPES:
@@ -41,10 +42,12 @@ def host_key_parse(line: str) -> engine.HostKey:
         raise ValidationError(_("The base64 text of the host key is damaged.")) from None
     # The blob names its own type: a length (four bytes), then the name.
     if blob[4 : 4 + int.from_bytes(blob[:4], "big")] != kind.encode():
-        raise ValidationError(_("The text of the host key is not of the type in front of it."))
+        raise ValidationError(
+            _("The base64 text of the host key is of another type than the word before it.")
+        )
     return engine.HostKey(line=f"{kind} {text}", fingerprint=engine.fingerprint(line))
 
 
 def validate_host_key(value: str) -> None:
-    """Accept one public host key line."""
+    """Raises ValidationError if the value is not one line with a public host key."""
     host_key_parse(value)

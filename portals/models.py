@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from portals.fields import EncryptedTextField
 from portals.host_keys import host_key_parse, validate_host_key
+from portals.kinds import KINDS, PortalKind, fields_of_others
 from portals.validators import (
     root_path_normalise,
     validate_host,
@@ -23,7 +24,7 @@ from portals.validators import (
 
 
 class CredentialKind(models.TextChoices):
-    """What proves who we are at a host."""
+    """How Ketter proves its identity at a host."""
 
     PASSWORD = "password", _("password")
     PRIVATE_KEY = "private_key", _("private key, stored here")
@@ -31,7 +32,7 @@ class CredentialKind(models.TextChoices):
     AGENT = "agent", _("ssh-agent of the worker")
 
 
-#: The kinds whose secret Ketter holds itself.
+#: The kinds whose secret Ketter stores itself.
 SECRET_KINDS = (CredentialKind.PASSWORD, CredentialKind.PRIVATE_KEY)
 
 
@@ -77,9 +78,9 @@ class Credential(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """Say which field is wrong before a constraint does, which names none."""
+        """Name the wrong field: the constraint behind this check names none."""
         if self.kind == CredentialKind.KEY_FILE and not self.key_path:
-            raise ValidationError({"key_path": _("Enter the path of the key file.")})
+            raise ValidationError({"key_path": _("Enter the absolute path of the key file.")})
         if self.kind != CredentialKind.KEY_FILE and self.key_path:
             raise ValidationError(
                 {"key_path": _("Only a credential of the kind “key file” has a path.")}
@@ -87,30 +88,19 @@ class Credential(models.Model):
 
     @property
     def has_secret(self) -> bool:
-        """Whether a secret is stored; the secret itself is nobody's to see."""
+        """True if a secret is stored; Ketter never shows the secret itself."""
         return bool(self.secret)
 
 
-class PortalKind(models.TextChoices):
-    """Where a portal is."""
-
-    LOCAL = "local", _("this machine")
-    SSH = "ssh", _("a host behind SSH")
-
-
-#: What only a portal behind SSH has; its fields are empty on a local one.
-SSH_ONLY = ("host", "username", "credential", "host_key")
-
-
 class PortalState(models.TextChoices):
-    """Whether jobs may use a portal."""
+    """Says if jobs may use a portal."""
 
     ACTIVE = "active", _("active")
     DISABLED = "disabled", _("disabled")
 
 
 class PortalHealth(models.TextChoices):
-    """What the last connection test found."""
+    """The result of the last connection test."""
 
     UNKNOWN = "unknown", _("unknown")
     OK = "ok", _("ok")
@@ -165,13 +155,24 @@ class Portal(models.Model):
         _("streams at once"), default=4, validators=[MinValueValidator(1), MaxValueValidator(32)]
     )
     max_jobs = models.PositiveSmallIntegerField(
-        _("jobs at once"), default=0, help_text=_("Of all workers together; 0 for no limit.")
+        _("jobs at once"), default=0, help_text=_("Counted over all workers; 0: no limit.")
     )
     bandwidth_limit = models.BigIntegerField(
         _("bandwidth limit"),
         default=0,
         validators=[MinValueValidator(0)],
-        help_text=_("Bytes per second, shared by the jobs that run at a time; 0 for none."),
+        help_text=_("Bytes per second, shared by all jobs that run at once; 0: no limit."),
+    )
+    real_root = models.TextField(
+        _("root folder, links resolved"),
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text=_("Recorded at the first connection; jobs stop if the root is another folder."),
+    )
+    root_confirmed_at = models.DateTimeField(
+        _("root folder confirmed"), null=True, blank=True, editable=False
     )
     state = models.CharField(
         _("state"), max_length=16, choices=PortalState, default=PortalState.ACTIVE
@@ -183,9 +184,9 @@ class Portal(models.Model):
         default=PortalHealth.UNKNOWN,
         editable=False,
     )
-    health_message = models.TextField(_("last finding"), blank=True, default="", editable=False)
+    health_message = models.TextField(_("last result"), blank=True, default="", editable=False)
     capabilities = models.JSONField(_("capabilities"), default=dict, blank=True, editable=False)
-    checked_at = models.DateTimeField(_("checked"), null=True, blank=True, editable=False)
+    checked_at = models.DateTimeField(_("tested"), null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated"), auto_now=True)
 
@@ -211,7 +212,7 @@ class Portal(models.Model):
                 name="portal_root_normalised",
                 condition=~Q(root_path__regex=r"//|/[.]{1,2}(/|$)|.+/$"),
             ),
-            # The validators say more; these hold for writers that skip them.
+            # The validators check more; these bind code that writes without the validators.
             models.CheckConstraint(
                 name="portal_host_plain",
                 condition=Q(host="") | Q(host__regex=r"^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*$"),
@@ -242,7 +243,7 @@ class Portal(models.Model):
         return self.name
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Check each field, then bring the root and the host key to their one spelling."""
+        """Check each field, then normalise the root and the host key."""
         super().clean_fields(exclude)
         checked = {"root_path", "host_key"} - set(exclude or ())
         if "root_path" in checked:
@@ -251,14 +252,17 @@ class Portal(models.Model):
             self.host_key = host_key_parse(self.host_key).line
 
     def clean(self) -> None:
-        """Say which field is wrong before a constraint does, which names none."""
-        if self.kind == PortalKind.SSH and not self.host:
-            raise ValidationError({"host": _("A portal behind SSH needs a host.")})
-        if self.kind == PortalKind.LOCAL:
-            wrong = [name for name in SSH_ONLY if getattr(self, name)]
-            sentence = _("A portal on this machine has no such thing; leave it empty.")
-            if wrong:
-                raise ValidationError(dict.fromkeys(wrong, sentence))
+        """Name the wrong field: the constraint behind this check names none."""
+        if self.kind not in KINDS:
+            return  # The field's own check says so.
+        required = KINDS[self.kind].required
+        problems = {name: str(text) for name, text in required.items() if not getattr(self, name)}
+        sentence = _("A portal of the kind “%(kind)s” has no such field; leave it empty.")
+        for name in fields_of_others(self.kind):
+            if getattr(self, name):
+                problems[name] = sentence % {"kind": self.get_kind_display()}
+        if problems:
+            raise ValidationError(problems)
 
     @property
     def fingerprint(self) -> str:

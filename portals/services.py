@@ -13,33 +13,35 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
+from engine import Probe, display_path
 from engine.errors import HostKeyChanged
 from portals.crypto import can_decrypt, encrypt, rotate
 from portals.errors import CannotDecrypt, CredentialInUse, PortalChanged, PortalInUse
-from portals.findings import Finding, portal_look
+from portals.findings import Finding, portal_look, root_moved
 from portals.host_keys import host_key_parse
+from portals.kinds import KINDS
 from portals.models import (
     SECRET_KINDS,
     Credential,
     CredentialKind,
     Portal,
     PortalHealth,
-    PortalKind,
     PortalState,
 )
+from portals.roots import ROOT, kept, real_path, shown
 from portals.validators import password_clean, private_key_clean
 
 log = logging.getLogger(__name__)
 
 #: A pinned key is the key of one address.
 ADDRESS = ("kind", "host", "port")
-#: A finding is about all of these; a change of any makes it stale.
+#: The fields that a test result is about; a change of any makes it stale.
 REACH = (*ADDRESS, "username", "root_path", "credential_id", "host_key")
-NO_SECRET = gettext_lazy("This kind of credential holds no secret here; leave it empty.")
+NO_SECRET = gettext_lazy("Ketter stores no secret for this kind of credential; leave it empty.")
 
 
 class PortalChanges(TypedDict, total=False):
-    """What can be changed of a portal."""
+    """The fields of a portal that can be changed."""
 
     name: str
     kind: str
@@ -70,7 +72,7 @@ def portal_create(
     bandwidth_limit: int = 0,
     state: str = PortalState.ACTIVE,
 ) -> Portal:
-    """Register a portal; nothing is connected to yet."""
+    """Register a portal, without connecting to it."""
     portal = Portal(
         name=name,
         kind=kind,
@@ -92,10 +94,10 @@ def portal_create(
 
 @transaction.atomic
 def portal_update(portal: Portal, **changes: Unpack[PortalChanges]) -> Portal:
-    """Change a portal; what was found or pinned about its old self is forgotten.
+    """Change a portal, and clear what was found or pinned about its old fields.
 
-    A new address drops the pinned key (unless a new one comes along), and any
-    change of how the portal is reached drops the finding of the last test.
+    A new address clears the pinned key (unless the changes bring a new one). Another root
+    clears the recorded real path. Any change of a field in REACH clears the last test result.
     """
     portal.refresh_from_db(from_queryset=Portal.objects.select_for_update())
     before = {name: getattr(portal, name) for name in REACH}
@@ -104,6 +106,8 @@ def portal_update(portal: Portal, **changes: Unpack[PortalChanges]) -> Portal:
     if "host_key" not in changes and any(getattr(portal, n) != before[n] for n in ADDRESS):
         portal.host_key = ""
     portal.full_clean()
+    if any(getattr(portal, name) != before[name] for name in ROOT):
+        portal.real_root, portal.root_confirmed_at = "", None
     if any(getattr(portal, name) != before[name] for name in REACH):
         for name, value in _not_tested().items():
             setattr(portal, name, value)
@@ -112,19 +116,24 @@ def portal_update(portal: Portal, **changes: Unpack[PortalChanges]) -> Portal:
 
 
 def portal_test(portal: Portal) -> Finding:
-    """Connect to the portal, store what was found there, and tell it.
+    """Connect to the portal, store the result, and return it.
 
-    The row is read afresh, then left alone while the network takes its time; a
-    finding about a portal that was edited meanwhile is not stored. Whoever
-    holds a transaction open is refused (`durable`).
+    The row is read again first, and not locked while the network takes its time. Raises
+    PortalChanged, and stores nothing, if the portal is edited meanwhile. Raises RuntimeError
+    if the caller holds a transaction open (`durable`).
     """
     with transaction.atomic(durable=True):
         portal.refresh_from_db()
     finding = portal_look(portal)
+    if finding.probe and finding.health == PortalHealth.OK:
+        found = kept(finding.probe.realpath)
+        recorded = portal_record_root(portal, real_root=found, root=root_of(portal))
+        if recorded not in ("", found):  # A job recorded another one first.
+            finding = root_moved(portal, recorded, found, finding.probe)
     stored = Portal.objects.filter(pk=portal.pk, updated_at=portal.updated_at).update(
         health=finding.health,
         health_message=finding.message,
-        capabilities=finding.probe._asdict() if finding.probe else {},
+        capabilities=_showable(finding.probe) if finding.probe else {},
         checked_at=timezone.now(),
     )
     if not stored:
@@ -136,7 +145,7 @@ def portal_test(portal: Portal) -> Finding:
 
 
 def portal_mark(portal: Portal, *, code: str, message: str) -> None:
-    """Keep what a job met at a portal that needs a person, where operators look for it."""
+    """Store on the portal, where operators see it, a job's error that needs a person."""
     changed = code == HostKeyChanged.code
     Portal.objects.filter(pk=portal.pk).update(
         health=PortalHealth.HOST_KEY_CHANGED if changed else PortalHealth.FAILING,
@@ -146,22 +155,69 @@ def portal_mark(portal: Portal, *, code: str, message: str) -> None:
 
 
 def portal_pin_host_key(portal: Portal, *, line: str) -> Portal:
-    """Trust this key, and no other, to be the portal's host; a person compared it."""
+    """Trust this key, and no other, as the key of the portal's host; a person compared it."""
     key = host_key_parse(line)
-    if portal.kind != PortalKind.SSH:
+    if not KINDS[portal.kind].has_host_key:
         raise ValidationError({"host_key": _("A portal on this machine has no host key.")})
     portal_update(portal, host_key=key.line)
     log.info("portal %s: pinned host key %s", portal.name, key.fingerprint)
     return portal
 
 
+def root_of(portal: Portal) -> dict[str, Any]:
+    """The fields that identify a portal's root; see `portal_record_root`."""
+    return {name: getattr(portal, name) for name in ROOT}
+
+
+def portal_record_root(portal: Portal, *, real_root: str, root: dict[str, Any]) -> str:
+    """Record a root's real path if none is recorded; return the recorded one, see `roots`.
+
+    `root` identifies the root. If the portal has been edited meanwhile, this function
+    records nothing and returns the empty text.
+    """
+    rows = Portal.objects.filter(pk=portal.pk, **{name: root[name] for name in ROOT})
+    if rows.filter(real_root="").update(real_root=real_root):
+        log.info("portal %s: its root is %s", portal.name, shown(real_root))
+    return rows.values_list("real_root", flat=True).first() or ""
+
+
+def portal_confirm_root(portal: Portal, *, real_root: str) -> Portal:
+    """Record this folder, and no other, as the portal's root; a person says that it is right.
+
+    Raises ValidationError if `real_root` is no absolute path.
+    """
+    try:
+        real_path(real_root)
+    except ValueError:
+        real_root = ""
+    if not real_root:
+        raise ValidationError({"real_root": _("Enter the absolute path that the test found.")})
+    with transaction.atomic():
+        portal.refresh_from_db(from_queryset=Portal.objects.select_for_update())
+        portal.real_root, portal.root_confirmed_at = real_root, timezone.now()
+        for name, value in _not_tested().items():
+            setattr(portal, name, value)
+        portal.save()
+    log.info("portal %s: confirmed that its root is %s", portal.name, shown(real_root))
+    return portal
+
+
+def _showable(probe: Probe) -> dict[str, Any]:
+    """The result of a probe as the database can hold it: a host's names may be any bytes."""
+    seen = {**probe._asdict(), "exposed": list(map(display_path, probe.exposed))}
+    for name, value in seen.items():
+        if isinstance(value, str):
+            seen[name] = display_path(value)
+    return seen
+
+
 def portal_delete(portal: Portal) -> None:
-    """Remove a portal that no job refers to."""
+    """Remove a portal. Raises PortalInUse if a job refers to it."""
     try:
         portal.delete()
     except ProtectedError:
         raise PortalInUse(
-            _("The portal “%s” is named by jobs, so it cannot be deleted; disable it instead.")
+            _("Jobs refer to the portal “%s”, so it cannot be deleted; disable it instead.")
             % portal.name
         ) from None
 
@@ -186,7 +242,7 @@ def credential_update(
     key_path: str | None = None,
     secret: str = "",
 ) -> Credential:
-    """Change what is given; an empty secret keeps the stored one, and the kind stays."""
+    """Change the given fields; an empty secret keeps the stored one, and the kind stays."""
     credential.refresh_from_db(from_queryset=Credential.objects.select_for_update())
     credential.name = credential.name if name is None else name
     moved = key_path is not None and key_path != credential.key_path
@@ -201,7 +257,7 @@ def credential_update(
 @sensitive_variables("secret")
 @transaction.atomic
 def credential_set_secret(credential: Credential, *, secret: str) -> Credential:
-    """Replace the secret; the portals that use it wait for a new test."""
+    """Replace the secret, and clear the test results of the portals that use it."""
     credential.refresh_from_db(from_queryset=Credential.objects.select_for_update())
     if credential.kind not in SECRET_KINDS:
         raise ValidationError({"secret": NO_SECRET})
@@ -212,12 +268,12 @@ def credential_set_secret(credential: Credential, *, secret: str) -> Credential:
 
 
 def _portals_forget(credential: Credential) -> None:
-    # The new `updated_at` also voids the finding of a test that runs right now.
+    # The new `updated_at` also voids the result of a test that runs right now.
     credential.portals.update(**_not_tested(), updated_at=timezone.now())
 
 
 def _not_tested() -> dict[str, Any]:
-    """The finding of a portal that was not tested since it was made or changed."""
+    """The fields of a test result, for a portal not tested since it was made or changed."""
     return {
         "health": PortalHealth.UNKNOWN,
         "health_message": "",
@@ -227,18 +283,22 @@ def _not_tested() -> dict[str, Any]:
 
 
 def credential_delete(credential: Credential) -> None:
-    """Remove a credential that no portal uses."""
+    """Remove a credential. Raises CredentialInUse if a portal uses it."""
     try:
         credential.delete()
     except ProtectedError:
         raise CredentialInUse(
-            _("The credential “%s” is used by portals, so it cannot be deleted.") % credential.name
+            _(
+                "Portals use the credential “%s”, so it cannot be deleted; give them another "
+                "credential first."
+            )
+            % credential.name
         ) from None
 
 
 @sensitive_variables("secret")
 def secret_clean(kind: str, secret: str) -> str:
-    """The secret as it will be stored, or a ValidationError that does not repeat it."""
+    """The secret as Ketter stores it. Raises ValidationError, which does not repeat it."""
     try:
         if kind == CredentialKind.PASSWORD:
             return password_clean(secret)
@@ -253,15 +313,18 @@ def secret_clean(kind: str, secret: str) -> str:
 
 @transaction.atomic
 def credentials_rotate() -> int:
-    """Encrypt every secret anew with the first key, all or none; says how many.
+    """Encrypt every secret again with the first key, all or none; return how many.
 
-    One that no key opens stops the whole rotation, because the old key must
-    not be taken out of the list before it is dealt with.
+    Raises CannotDecrypt, and changes nothing, if no key opens one of the secrets: the old
+    key must not be taken out of the list before that secret is repaired.
     """
     rows = list(Credential.objects.exclude(secret="").select_for_update())
     if lost := [credential.name for credential in rows if not can_decrypt(credential.secret)]:
         raise CannotDecrypt(
-            _("Nothing was rotated: no key in KETTER_FIELD_KEYS opens the secret of %s.")
+            _(
+                "Nothing was rotated: no key in KETTER_FIELD_KEYS opens the secret of %s. Put "
+                "the old key back at the end of the list, or enter the secret again."
+            )
             % ", ".join(lost)
         )
     for credential in rows:

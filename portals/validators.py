@@ -1,7 +1,7 @@
-"""Rules for what an operator types, because it ends on a command line or at a far program.
+"""Rules for values that operators type and that reach a command line or a far program.
 
-Each rule is whole: it matches the full value (never `$`, which lets a trailing
-newline through) and answers with one sentence.
+Each rule matches the full value (never `$`, which lets a trailing newline
+through) and raises ValidationError with one sentence.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def validate_root_path(value: str) -> None:
     if not value.startswith("/"):
         raise ValidationError(_("The root folder is an absolute path: it starts with /."))
     if CONTROL.search(value):
-        raise ValidationError(_("The root folder holds a control character."))
+        raise ValidationError(_("The root folder holds a control character; remove it."))
     if ".." in value.split("/"):
-        # Not collapsed for the operator: with symlinks, a/../b is not b.
-        raise ValidationError(_("The root folder has a .. in it; write where it really is."))
+        # Ketter does not collapse it: with symlinks, a/../b is not b.
+        raise ValidationError(_("The root folder has a .. in it; enter its path without one."))
 
 
 def root_path_normalise(value: str) -> str:
-    """A valid root folder in its one spelling: single slashes, none at the end, no `.`."""
+    """A valid root folder, normalised: single slashes, none at the end, no `.`."""
     return "/" + posixpath.normpath(value).lstrip("/")
 
 
@@ -87,16 +87,24 @@ def validate_key_path(value: str) -> None:
 
 
 def password_clean(value: str) -> str:
-    """The password as it is; it cannot hold what ends a line at a password prompt."""
+    """The password as it is. Raises ValidationError if it is empty or has control characters.
+
+    A password prompt can take such a character for the end of the line.
+    """
     if not value:
         raise ValidationError(_("Enter the password."))
     if CONTROL.search(value):
-        raise ValidationError(_("The password holds a line break or a control character."))
+        raise ValidationError(
+            _("The password holds a line break or a control character; remove it.")
+        )
     return value
 
 
 def private_key_clean(value: str) -> str:
-    """A private key as OpenSSH reads it: Unix line ends, one at the end, no passphrase."""
+    """A private key as OpenSSH reads it: Unix line ends, one at the end, no passphrase.
+
+    Raises ValidationError if it is no private key, or has a passphrase.
+    """
     text = "\n".join(line.strip() for line in value.strip().splitlines()) + "\n"
     data = text.encode()
     load = load_ssh_private_key if "BEGIN OPENSSH" in text else load_pem_private_key
@@ -105,14 +113,14 @@ def private_key_clean(value: str) -> str:
     except TypeError:
         raise ValidationError(
             _(
-                "The private key is protected by a passphrase, which nobody can type for a "
-                "worker. Store it without one, or load it into the worker's ssh-agent."
+                "The private key is protected by a passphrase, which a worker cannot enter. "
+                "Store the key without one, or load it into the worker's ssh-agent."
             )
         ) from None
     except UnsupportedAlgorithm:
-        return text  # Keys of hardware tokens: only OpenSSH itself can judge them.
+        return text  # Keys of hardware tokens: only OpenSSH itself can check them.
     except ValueError:
         raise ValidationError(
-            _("This is not a private key: it begins with -----BEGIN … PRIVATE KEY-----.")
+            _("This is not a private key; one begins with -----BEGIN … PRIVATE KEY-----.")
         ) from None
     return text

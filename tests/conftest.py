@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import servers
+from tests.rig.project import PROJECT
 
 if TYPE_CHECKING:
     import redis
     from django.contrib.auth.models import User
     from rest_framework.test import APIClient
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)

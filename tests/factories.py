@@ -43,7 +43,7 @@ class PortalFactory(DjangoModelFactory):
 
 
 class JobFactory(DjangoModelFactory):
-    """A queued job between two new portals, as a row: no event, and no bell is rung."""
+    """A queued job between two new portals, as a row: no event, no wake-up."""
 
     class Meta:
         model = Job

@@ -28,7 +28,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 _own_postgres = "DATABASE_URL" not in os.environ[GIVEN].split()
 _own_valkey = "REDIS_URL" not in os.environ[GIVEN].split()
 
-# Not below TMPDIR, which can be too long for a socket's path.
+# Not below TMPDIR, which may be closed to the user that Postgres runs as.
 RUN_DIR = Path(tempfile.mkdtemp(prefix="ketter-test-", dir="/tmp"))
 _running: dict[str, embedded.Server] = {}
 
@@ -39,6 +39,7 @@ def _leave_nothing(pid: int = os.getpid()) -> None:
     if os.getpid() == pid:
         for server in _running.values():
             server.stop()
+        embedded.remove_sockets(RUN_DIR)
         shutil.rmtree(RUN_DIR, ignore_errors=True)
 
 

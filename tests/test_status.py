@@ -1,18 +1,18 @@
-"""Only `jobs/life.py` writes a job's status; a job that is launched begins with one."""
+"""Only `jobs.queueing.transitions` writes a job's status; a launched job begins with one."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
+from tests.rig.project import PROJECT
+
 #: The engine knows no jobs, as the test of imports shows.
 ROOMS = ("jobs", "portals", "dku", "ketter_site")
-WRITER = "jobs/life.py"
+WRITER = "jobs/queueing/transitions.py"
 #: Where a new job gets its first status, and where its row is made.
 LAUNCHING = {"jobs/services.py: job_create", "jobs/services.py: _record"}
 
@@ -82,37 +82,35 @@ def test_only_one_module_writes_the_status_of_a_job() -> None:
     assert found == LAUNCHING
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "job.status = Status.DONE",
-        "self.job.status: str = 'done'",
-        "job.status, job.phase = 'done', ''",
-        "Job.objects.filter(pk=pk).update(status='done')",
-        "Job.objects.update(**{'status': 'done'})",
-        "Job.objects.bulk_update(jobs, ['phase', 'status'])",
-        "Job(status='done')",
-        "Job.objects.create(status='done')",
-        "job.save(update_fields=['status'])",
-        "event.job.save()",
-        "setattr(job, 'status', 'done')",
-        "cursor.execute('UPDATE jobs SET phase = %s, \"status\" = %s')",
-    ],
+WRITING = (
+    "job.status = Status.DONE",
+    "self.job.status: str = 'done'",
+    "job.status, job.phase = 'done', ''",
+    "Job.objects.filter(pk=pk).update(status='done')",
+    "Job.objects.update(**{'status': 'done'})",
+    "Job.objects.bulk_update(jobs, ['phase', 'status'])",
+    "Job(status='done')",
+    "Job.objects.create(status='done')",
+    "job.save(update_fields=['status'])",
+    "event.job.save()",
+    "setattr(job, 'status', 'done')",
+    "cursor.execute('UPDATE jobs SET phase = %s, \"status\" = %s')",
 )
-def test_it_sees_each_way_to_write_one(text: str) -> None:
-    assert list(writers(f"def end(job):\n    {text}")) == ["end"]
+NOT_WRITING = (
+    "if job.status == Status.DONE: pass",
+    "Job.objects.filter(status='done').update(phase='')",
+    "job.save(update_fields=['phase'])",
+    "portal.save()",
+    "cursor.execute('DELETE FROM jobs WHERE status = ANY(%s)')",
+    "job_move(job, Status.DONE, code='DONE', message='It is done.')",
+)
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "if job.status == Status.DONE: pass",
-        "Job.objects.filter(status='done').update(phase='')",
-        "job.save(update_fields=['phase'])",
-        "portal.save()",
-        "cursor.execute('DELETE FROM jobs WHERE status = ANY(%s)')",
-        "job_move(job, Status.DONE, code='DONE', message='It is done.')",
-    ],
+    ("text", "found"),
+    [*((text, ["end"]) for text in WRITING), *((text, []) for text in NOT_WRITING)],
 )
-def test_it_lets_the_rest_be(text: str) -> None:
-    assert list(writers(text)) == []
+def test_the_status_check_finds_each_way_to_write_a_status_and_nothing_else(
+    text: str, found: list[str]
+) -> None:
+    assert list(writers(f"def end(job):\n    {text}")) == found

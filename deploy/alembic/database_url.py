@@ -7,6 +7,17 @@ from sqlalchemy import URL, make_url
 
 DRIVER = "postgresql+psycopg"
 
+#: As in Ketter's settings: a host that is silent is given up within seconds, not after minutes.
+#: In libpq's words and units (s, ms for the last); each can be set in DATABASE_URL.
+PATIENCE = {
+    "connect_timeout": "4",
+    "keepalives": "1",
+    "keepalives_idle": "5",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "12000",
+}
+
 
 def sqlalchemy_url(given: str | None = None) -> URL:
     """The database to migrate; by default that of the environment variable DATABASE_URL.
@@ -23,7 +34,16 @@ def sqlalchemy_url(given: str | None = None) -> URL:
         raise SystemExit(
             f"DATABASE_URL begins with {scheme!r}, but Ketter's schema is for PostgreSQL only."
         )
-    return _with_socket(make_url(DRIVER + text.removeprefix(scheme)))
+    return _with_patience(_with_socket(make_url(DRIVER + text.removeprefix(scheme))))
+
+
+def _with_patience(url: URL) -> URL:
+    """The same, with limits for a host that is behind a network."""
+    named = url.query.get("host") or url.host or ""
+    hosts = named.split(",") if isinstance(named, str) else named
+    if not any(host and not host.startswith(("/", "@")) for host in hosts):
+        return url
+    return url.update_query_dict({**PATIENCE, **url.query})
 
 
 def _with_socket(url: URL) -> URL:

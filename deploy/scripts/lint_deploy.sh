@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what no test runs: compose files, Dockerfiles and shell scripts.
-# bash deploy/scripts/lint_deploy.sh; the status is not 0 at any finding.
+# Checks files that no test runs: compose files, Dockerfiles and shell scripts.
+# bash deploy/scripts/lint_deploy.sh; the status is 0 only without any finding.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

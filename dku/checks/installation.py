@@ -1,4 +1,4 @@
-"""What is here before any service is asked: Python, settings, credentials."""
+"""Checks of the installation itself: Python, settings, credentials."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 
 from dku.findings import Finding, Verdict, worst
+from ketter_site.env import LOOPBACK
 from portals.models import Credential, CredentialKind
 from portals.services import credentials_undecryptable
 
 PYTHON_MINIMUM = (3, 11)
-#: What Django's own deployment check asks of a SECRET_KEY.
+#: Characters, and different ones, that Django's own deployment check demands of a SECRET_KEY.
 SECRET_LENGTH = 50
 SECRET_DIFFERENT = 5
-LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 
 def python() -> Finding:
-    """Whether this Python is one Ketter runs on."""
+    """Check that Ketter runs on this Python."""
     version = platform.python_version()
     measured = {"version": version, "executable": sys.executable, "system": platform.platform()}
     if sys.version_info < PYTHON_MINIMUM:
@@ -30,7 +30,7 @@ def python() -> Finding:
         return Finding(
             Verdict.FAIL,
             version,
-            f"Ketter needs Python {minimum} or newer.",
+            f"Ketter needs Python {minimum} or newer, this is {version}.",
             "Install a newer Python and make the virtual environment again.",
             measured=measured,
         )
@@ -41,7 +41,11 @@ def _secret_key_faults() -> list[tuple[Verdict, str]]:
     key = settings.SECRET_KEY
     if len(key) >= SECRET_LENGTH and len(set(key)) >= SECRET_DIFFERENT:
         return []
-    return [(Verdict.FAIL, f"KETTER_SECRET_KEY is weak: {len(key)} characters.")]
+    sentence = (
+        f"KETTER_SECRET_KEY is weak: it has {len(key)} characters, {len(set(key))} of them "
+        f"different, and needs {SECRET_LENGTH} with {SECRET_DIFFERENT} different."
+    )
+    return [(Verdict.FAIL, sentence)]
 
 
 def _field_key_faults() -> list[tuple[Verdict, str]]:
@@ -55,21 +59,21 @@ def _field_key_faults() -> list[tuple[Verdict, str]]:
 
 
 def _exposure_faults() -> list[tuple[Verdict, str]]:
-    public = set(settings.ALLOWED_HOSTS) - LOOPBACK
+    public = set(settings.ALLOWED_HOSTS).difference(LOOPBACK)
     faults = []
     if settings.DEBUG:
-        # Error pages with settings and source: harmless only where nobody else can see them.
+        # Error pages show settings and source: harmless only if no other machine reaches them.
         verdict = Verdict.FAIL if public else Verdict.WARN
         faults.append((verdict, "KETTER_DEBUG is on: error pages show source and settings."))
     if not settings.ALLOWED_HOSTS:
         faults.append((Verdict.FAIL, "KETTER_ALLOWED_HOSTS is empty: every request is refused."))
     if "*" in settings.ALLOWED_HOSTS:
-        faults.append((Verdict.WARN, "KETTER_ALLOWED_HOSTS has *: any Host header is believed."))
+        faults.append((Verdict.WARN, "KETTER_ALLOWED_HOSTS has *: any Host header is accepted."))
     return faults
 
 
 def configuration() -> Finding:
-    """Whether the keys are strong and the site is not more open than meant."""
+    """Check that the keys are strong, and that the site is not more open than intended."""
     faults = [*_secret_key_faults(), *_field_key_faults(), *_exposure_faults()]
     measured = {
         "secret_key_length": len(settings.SECRET_KEY),
@@ -93,7 +97,7 @@ def configuration() -> Finding:
 
 
 def _key_file_fault(credential: Credential) -> tuple[Verdict, str] | None:
-    # Only a warning: the file has to be on the workers' machine, which may be another one.
+    # Only a warning: the workers read the file, and may run on another machine.
     try:
         mode = Path(credential.key_path).stat().st_mode
     except OSError as error:
@@ -104,7 +108,7 @@ def _key_file_fault(credential: Credential) -> tuple[Verdict, str] | None:
 
 
 def credentials() -> Finding:
-    """Whether every stored secret opens with the field keys, and key files are private."""
+    """Check that the field keys open every stored secret, and that key files are private."""
     rows = list(Credential.objects.all())
     faults = [
         (Verdict.FAIL, f"{row.name}: no key in KETTER_FIELD_KEYS opens its secret.")

@@ -1,4 +1,4 @@
-"""Where bytes come from and go to: disks of this machine, and the portals."""
+"""Checks of the places that bytes come from and go to: this machine's disks, and the portals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from django.db import connection
 from dku.arena import PORTAL_NAMES
 from dku.findings import Finding, Verdict, first_line, worst
 from portals.errors import PortalError
-from portals.models import Portal, PortalHealth, PortalKind, PortalState
+from portals.kinds import KINDS
+from portals.models import Portal, PortalHealth, PortalState
 from portals.services import portal_test
 
 FREE_WARN = 20.0
@@ -32,7 +33,7 @@ def _portals() -> list[Portal]:
 
 
 def _free(name: str, folder: Path) -> dict[str, Any]:
-    """What one folder's disk has left, judged."""
+    """The free room on one folder's disk, with a verdict."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
@@ -54,7 +55,7 @@ def _free(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _var() -> dict[str, Any]:
-    """The same for Ketter's own folder, in which it must also be able to write."""
+    """The free room on the disk of Ketter's own folder, which must be writable, too."""
     look = _free("var", settings.VAR_DIR)
     if not os.access(settings.VAR_DIR, os.W_OK | os.X_OK):
         look |= {"verdict": Verdict.FAIL, "line": f"var: {settings.VAR_DIR}: not writable"}
@@ -62,11 +63,11 @@ def _var() -> dict[str, Any]:
 
 
 def disk() -> Finding:
-    """How much room is left below VAR_DIR and below every local portal's root."""
+    """Check the free room below VAR_DIR and below every local portal's root."""
     looks = [_var()]
     sentence = ""
     try:
-        local = [portal for portal in _portals() if portal.kind == PortalKind.LOCAL]
+        local = [portal for portal in _portals() if KINDS[portal.kind].is_here]
     except DatabaseError:
         local, sentence = [], "The portals' folders are unknown without the database. "
     looks += [_free(portal.name, Path(portal.root_path)) for portal in local]
@@ -89,22 +90,22 @@ def disk() -> Finding:
 
 
 def _portal_fault(portal: Portal) -> str:
-    """What is wrong with a portal, or an empty text."""
+    """The fault of a portal; empty if it has none."""
     try:
         found = portal_test(portal)
     except PortalError as error:
         return f"{error.code}: {first_line(error)}"
     finally:
-        # Each thread of the pool has a connection of its own, which nobody else would close.
+        # Each thread of the pool has a connection of its own, which no other code closes.
         connection.close()
     return "" if found.health == PortalHealth.OK else f"{found.code}: {found.message}"
 
 
 def portals() -> Finding:
-    """Whether every active portal can be reached and used.
+    """Check that every active portal can be reached and used.
 
-    A portal that cannot is a warning, not a failure: the far host is somebody
-    else's, and Ketter is healthy without it.
+    A portal that cannot is a warning, not a failure: its host is not part of the
+    installation, and Ketter is healthy without it.
     """
     rows = _portals()
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -1,4 +1,4 @@
-"""The services Ketter stands on: Postgres, its schema, Redis, the web process."""
+"""Checks of the services Ketter needs: Postgres, its schema, Redis, the web process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django.db.migrations.executor import MigrationExecutor
 from redis.exceptions import RedisError
 
 from dku.findings import Finding, Verdict, first_line
-from jobs.queue import QUEUE
+from jobs.queueing.notify import QUEUE
 from ketter_site import __version__
 from ketter_site.env import env
 
@@ -27,7 +27,7 @@ ROUND_TRIPS = 5
 REDIS_MINIMUM = (6, 2)
 WEB_TIMEOUT = 10.0
 WEB_URL_HELP = (
-    "Set KETTER_WEB_URL (for example http://127.0.0.1:8000); `manage.py up` notes it by itself."
+    "Set KETTER_WEB_URL (for example http://127.0.0.1:8000); `manage.py up` records it by itself."
 )
 
 
@@ -48,7 +48,7 @@ def _select_one() -> None:
 
 
 def postgres() -> Finding:
-    """Whether Postgres answers, and how fast."""
+    """Check that Postgres answers, and how fast."""
     try:
         connection.ensure_connection()
         latency = _latency_ms(_select_one)
@@ -60,7 +60,7 @@ def postgres() -> Finding:
             Verdict.FAIL,
             "no answer",
             f"Postgres cannot be used: {first_line(error)}.",
-            "Start it (`python manage.py up` starts the embedded one) or correct DATABASE_URL.",
+            "Start it (`python3 manage.py up` starts the embedded one) or correct DATABASE_URL.",
         )
     return Finding(
         Verdict.PASS,
@@ -71,7 +71,7 @@ def postgres() -> Finding:
 
 
 def migrations() -> Finding:
-    """Whether the database has the schema this code expects."""
+    """Check that the database has the schema this code expects."""
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     pending = [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
@@ -80,8 +80,8 @@ def migrations() -> Finding:
         return Finding(
             Verdict.FAIL,
             f"{len(pending)} pending",
-            "The database is not at the state this code expects.",
-            "Run `python manage.py migrate`.",
+            f"The database lacks {len(pending)} migrations that this code expects.",
+            "Run `python3 manage.py migrate`.",
             details=tuple(pending),
             measured=measured,
         )
@@ -89,7 +89,7 @@ def migrations() -> Finding:
 
 
 def redis() -> Finding:
-    """Whether Redis (or Valkey) answers, how fast, and how many jobs wait in the queue."""
+    """Check that Redis (or Valkey) answers, how fast, and how many jobs wait in the queue."""
     try:
         client = django_rq.get_connection(QUEUE)
         latency = _latency_ms(client.ping)
@@ -100,7 +100,7 @@ def redis() -> Finding:
             Verdict.FAIL,
             "no answer",
             f"Redis cannot be used: {first_line(error)}",
-            "Start it (`python manage.py up` starts the embedded one) or correct REDIS_URL.",
+            "Start it (`python3 manage.py up` starts the embedded one) or correct REDIS_URL.",
         )
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info["redis_version"])
@@ -110,7 +110,7 @@ def redis() -> Finding:
         return Finding(
             Verdict.FAIL,
             value,
-            "The queue needs Redis 6.2 or newer.",
+            f"The queue needs Redis 6.2 or newer, this is {version}.",
             "Update the server.",
             measured=measured,
         )
@@ -118,17 +118,17 @@ def redis() -> Finding:
 
 
 def web_url() -> str:
-    """The address of the running web process, or an empty text where none is known."""
-    told: str = env.str("KETTER_WEB_URL", default="")
-    noted = settings.VAR_DIR / "run" / "web.url"
-    if not told and noted.is_file():
-        told = noted.read_text(encoding="utf-8")
-    return told.strip().rstrip("/")
+    """The address of the running web process; empty if none is known."""
+    url: str = env.str("KETTER_WEB_URL", default="")
+    recorded = settings.VAR_DIR / "run" / "web.url"
+    if not url and recorded.is_file():
+        url = recorded.read_text(encoding="utf-8")
+    return url.strip().rstrip("/")
 
 
 def _health(url: str) -> tuple[int, dict[str, Any]]:
-    """The status and the body of GET /health; anything but JSON is a ValueError."""
-    # The site is ours, so no proxy stands between.
+    """The status and the body of GET /health. Raises ValueError if the body is no JSON object."""
+    # No proxy stands between DKU and Ketter's own site.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url}/health", timeout=WEB_TIMEOUT) as answer:
@@ -146,28 +146,29 @@ def _web_fault(url: str, sentence: str) -> Finding:
         Verdict.FAIL,
         url,
         sentence,
-        "Start the web process (`python manage.py up`, or the web service), look into its log, "
+        "Start the web process (`python3 manage.py up`, or the web service), look into its log, "
         "or correct KETTER_WEB_URL.",
         measured={"url": url},
     )
 
 
 def web() -> Finding:
-    """Whether the running web process says of itself that it is well, and is of this version."""
+    """Check that the running web process reports itself healthy and has this version."""
     url = web_url()
     if not url:
         return Finding(
             Verdict.WARN, "unknown", "The web process's address is not known.", WEB_URL_HELP
         )
     if not url.startswith(("http://", "https://")):
-        return Finding(Verdict.FAIL, url, "This is not a web address.", WEB_URL_HELP)
+        sentence = "This is not a web address: it begins with neither http:// nor https://."
+        return Finding(Verdict.FAIL, url, sentence, WEB_URL_HELP)
     started = time.perf_counter()
     try:
         status, body = _health(url)
     except OSError as error:
         return _web_fault(url, f"The web process does not answer: {first_line(error)}.")
     except ValueError as error:
-        return _web_fault(url, f"What answers at this address is not Ketter: {first_line(error)}.")
+        return _web_fault(url, f"The answer at this address is not Ketter's: {first_line(error)}.")
     latency = round((time.perf_counter() - started) * 1000, 1)
     version = str(body.get("version", ""))
     if status != 200:
@@ -182,4 +183,4 @@ def web() -> Finding:
             "Restart the web process.",
             measured=measured,
         )
-    return Finding(Verdict.PASS, value, "The web process is well.", measured=measured)
+    return Finding(Verdict.PASS, value, "The web process is healthy.", measured=measured)

@@ -1,4 +1,4 @@
-"""The proof: real jobs through the queue and a worker, and damage that must be caught."""
+"""The proof: real jobs through the queue and a worker, and damage that Ketter must catch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from dku.arena import Arena, ArenaBusy, NoRoom, arena, home
 from dku.checks.workers import START_WORKER, alive
 from dku.findings import Finding, Verdict, first_line
 from dku.trees import Tree, read_tree, write_large, write_many, write_small
-from engine.types import Endpoint, Mode, OnConflict, Request, SilentObserver
+from engine.observer import SilentObserver
+from engine.types import Endpoint, Mode, OnConflict, Request
 from jobs.models import Job
 from jobs.services import job_create
 from jobs.states import FINAL, Status
 
-#: The states that a smoke job is not waited for to leave: between two folders of this machine
-#: no later try would help.
+#: States in which DKU waits for a smoke job no longer: between two folders of this machine, a
+#: later retry does not help.
 SETTLED = FINAL | {Status.RETRY_WAIT, Status.NEEDS_ATTENTION}
 POLL_SECONDS = 0.1
 MEGABYTE = 1_000_000
@@ -39,7 +40,7 @@ class Case:
 
 
 CASES = (
-    # Moving is the one thing that deletes, so the smallest tree proves it.
+    # Only a move deletes, so the smallest tree proves it.
     Case("small folder", write_small, Mode.MOVE),
     Case("many files", write_many, Mode.COPY),
     Case("large file", write_large, Mode.COPY),
@@ -47,7 +48,7 @@ CASES = (
 
 
 def transfer(case: Case, timeout: float) -> Finding:
-    """Launch one real job and see it DONE with equal trees, within `timeout` seconds."""
+    """Launch one real job; check that it is DONE within `timeout` seconds, with equal trees."""
     if not alive():
         return Finding(
             Verdict.FAIL, "not run", "No worker is alive, so no job was launched.", START_WORKER
@@ -96,7 +97,7 @@ def _fault(job: Job, sentence: str, details: tuple[str, ...] = ()) -> Finding:
         Verdict.FAIL,
         f"job {job} {job.status}",
         sentence,
-        f"Read the trail of job {job.pk}. Run DKU on the machine of the workers and as their "
+        f"Read the events of job {job.pk}. Run DKU on the machine of the workers and as their "
         "user: both must see the same VAR_DIR.",
         details,
         {"job": str(job.pk), "status": job.status, "error": job.error_code},
@@ -104,7 +105,7 @@ def _fault(job: Job, sentence: str, details: tuple[str, ...] = ()) -> Finding:
 
 
 def _late(job: Job, timeout: float) -> Finding:
-    """A job that has not ended: no fault of anybody's where all workers have other work."""
+    """Judge a job that has not ended: a warning only, if all workers have other work."""
     busy = all(worker.get_state() == "busy" for worker in alive())
     if job.status == Status.QUEUED and busy:
         return Finding(
@@ -118,19 +119,19 @@ def _late(job: Job, timeout: float) -> Finding:
 
 
 def _compare(stage: Arena, case: Case, job: Job, sent: Tree) -> Finding:
-    """Judge a job that says DONE by the files themselves."""
+    """Judge a job in the state DONE by the files themselves."""
     folder = case.name.replace(" ", "-")
     wrong = sent.differences(read_tree(stage.target_root / folder))
     if wrong:
-        return _fault(
-            job, f"The job says DONE, but {len(wrong)} paths differ.", tuple(wrong[:SHOWN])
-        )
-    debris = [p.name for p in stage.target_root.iterdir() if p.name != folder]
-    if debris:
-        return _fault(job, "The job left debris at the target.", tuple(sorted(debris)[:SHOWN]))
+        return _fault(job, f"The job is DONE, but {len(wrong)} paths differ.", tuple(wrong[:SHOWN]))
+    others = [p.name for p in stage.target_root.iterdir() if p.name != folder]
+    if others:
+        sentence = f"The job left {len(others)} entries beside its folder at the target."
+        return _fault(job, sentence, tuple(sorted(others)[:SHOWN]))
     left = read_tree(stage.source_root / folder)
     if left.differences(Tree({}, 0, 0) if case.mode is Mode.MOVE else sent):
-        return _fault(job, f"After the {case.mode} the source is not as it should be.")
+        expected = "empty" if case.mode is Mode.MOVE else "as it was"
+        return _fault(job, f"After the {case.mode} the source should be {expected}, and is not.")
     return _passed(case, job, sent)
 
 
@@ -146,7 +147,7 @@ def _passed(case: Case, job: Job, sent: Tree) -> Finding:
 
 
 def _measured(job: Job, sent: Tree) -> dict[str, Any]:
-    # A job that is DONE has been through all three.
+    # A job that is DONE has all three times.
     assert job.queued_at
     assert job.started_at
     assert job.finished_at
@@ -166,19 +167,19 @@ def _measured(job: Job, sent: Tree) -> dict[str, Any]:
 
 
 class _Deadline(SilentObserver):
-    """Ends a drill that takes too long."""
+    """Ends a drill that takes longer than DRILL_SECONDS."""
 
     def __init__(self) -> None:
         self._give_up = time.monotonic() + DRILL_SECONDS
 
     def checkpoint(self) -> None:
-        """Let the drill go on until its time is up."""
+        """Raises Cancelled if the drill's time is up."""
         if time.monotonic() > self._give_up:
             raise engine.Cancelled(f"The drill was still not done after {DRILL_SECONDS:.0f} s.")
 
 
 def corruption() -> Finding:
-    """Damage one byte on its way and see it caught, with the target as it was."""
+    """Damage one byte on its way; check that the engine catches it and leaves the target alone."""
     home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="drill-", dir=home()) as folder:
         source, target = Path(folder, "source"), Path(folder, "target")
@@ -200,7 +201,7 @@ def corruption() -> Finding:
             measured={"code": caught.code, "seconds": seconds},
         )
     if caught is None:
-        sentence = "A damaged byte was delivered and nobody noticed."
+        sentence = "The engine delivered a damaged byte and did not notice."
     elif isinstance(caught, engine.VerifyFailed):
         sentence = "The damage was caught, but the target is not as it was."
     else:
@@ -215,13 +216,13 @@ def corruption() -> Finding:
 
 
 def _damaged_run(source: Path, target: Path) -> engine.EngineError | None:
-    """Run a transfer that damages a byte; what it raised, or None where it ended well."""
+    """Run a transfer that damages a byte; return its error, or None if it ends well."""
     request = Request(
         source=Endpoint(str(source)),
         target=Endpoint(str(target)),
         transfer_id=f"dku-drill-{uuid.uuid4().hex[:12]}",
         on_conflict=OnConflict.OVERWRITE,
-        drill="flip-byte",
+        inject_fault="flip-byte",
     )
     try:
         engine.run(request, _Deadline())

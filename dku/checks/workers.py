@@ -1,4 +1,4 @@
-"""Those who do the work: the rq workers, and the reaper that ticks inside them."""
+"""Checks of the rq workers, and of the reaper that runs inside them."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from rq.suspension import is_suspended
 from rq.worker import BaseWorker
 
 from dku.findings import Finding, Verdict
-from jobs.queue import QUEUE
-from jobs.reaper import last_tick
+from jobs.queueing.notify import QUEUE
+from jobs.queueing.reaper import last_tick
 
-#: Workers are heard, and tick, every KETTER_REAPER_SECONDS; a busy machine may miss a few.
+#: A worker reports, and its reaper runs, every KETTER_REAPER_SECONDS; a busy machine may miss
+#: so many of these.
 MISSES = 4
-START_WORKER = "Start one: `python manage.py rqworker` (`python manage.py up` starts one as well)."
+START_WORKER = "Start one: `python3 manage.py rqworker` (`python3 manage.py up` starts one, too)."
 
 
 def _age(worker: BaseWorker) -> float:
-    """Seconds since the worker was last heard."""
-    heard = worker.last_heartbeat
-    if heard is None:
+    """Seconds since the worker last reported."""
+    reported = worker.last_heartbeat
+    if reported is None:
         return float("inf")
-    if heard.tzinfo is None:
-        heard = heard.replace(tzinfo=UTC)
-    return max(0.0, (datetime.now(UTC) - heard).total_seconds())
+    if reported.tzinfo is None:
+        reported = reported.replace(tzinfo=UTC)
+    return max(0.0, (datetime.now(UTC) - reported).total_seconds())
 
 
 def silence_allowed() -> float:
-    """Seconds of silence after which a worker or a reaper is taken for dead."""
+    """Seconds without a report after which a worker or a reaper counts as dead."""
     return float(max(settings.KETTER_LEASE_SECONDS, MISSES * settings.KETTER_REAPER_SECONDS))
 
 
 def _process_gone(worker: BaseWorker) -> bool:
-    """Whether the worker ran on this machine and has no process any more.
+    """True if the worker ran on this machine and has no process any more.
 
-    After a `kill -9` its name stays in Redis for minutes: the process table knows earlier.
+    After a `kill -9` its name stays in Redis for minutes; the process table knows earlier.
     """
     if worker.hostname != socket.gethostname() or not worker.pid:
         return False
@@ -50,12 +51,12 @@ def _process_gone(worker: BaseWorker) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False  # It lives, as another user's.
+        return False  # The process lives, and belongs to another user.
     return False
 
 
 def is_alive(worker: BaseWorker) -> bool:
-    """Whether a worker serves the queue of jobs and was heard not long ago."""
+    """True if the worker serves the queue of jobs and has reported not long ago."""
     serves = QUEUE in worker.queue_names()
     return serves and _age(worker) <= silence_allowed() and not _process_gone(worker)
 
@@ -70,7 +71,7 @@ def _all() -> Sequence[BaseWorker]:
 
 
 def _line(worker: BaseWorker) -> str:
-    """One worker in words."""
+    """One line about a worker."""
     if _process_gone(worker):
         state = "its process is gone"
     elif is_alive(worker):
@@ -79,12 +80,12 @@ def _line(worker: BaseWorker) -> str:
         state = "silent"
     return (
         f"{worker.name} (pid {worker.pid} on {worker.hostname}): {state}, "
-        f"heard {_age(worker):.0f} s ago"
+        f"reported {_age(worker):.0f} s ago"
     )
 
 
 def workers() -> Finding:
-    """How many workers can take a job, what they do, and when they were last heard."""
+    """Check how many workers can take a job, what they do, and when they last reported."""
     known = _all()
     living = [worker for worker in known if is_alive(worker)]
     ages = [round(_age(worker), 1) for worker in living]
@@ -97,18 +98,18 @@ def workers() -> Finding:
         return Finding(
             Verdict.FAIL,
             f"{len(living)} suspended",
-            "The workers were told to take no jobs.",
-            "Let them go on: `python manage.py rqresume`.",
+            "The workers are suspended: they take no jobs.",
+            "Resume them: `python3 manage.py rqresume`.",
             details,
             measured,
         )
-    value = f"{len(living)} alive ({', '.join(states)}), heard {max(ages):.0f} s ago"
+    value = f"{len(living)} alive ({', '.join(states)}), reported {max(ages):.0f} s ago"
     if len(living) < len(known):
         return Finding(
             Verdict.WARN,
             value,
-            f"{len(known) - len(living)} of {len(known)} workers have gone silent.",
-            "Look into their logs; a worker that was killed leaves this list by itself in minutes.",
+            f"{len(known) - len(living)} of {len(known)} workers report no more.",
+            "Read their logs; a worker that was killed leaves this list by itself in minutes.",
             details,
             measured,
         )
@@ -116,24 +117,24 @@ def workers() -> Finding:
 
 
 def reaper() -> Finding:
-    """How long ago the reaper, which saves the jobs of lost workers, last looked."""
+    """Check when the reaper, which recovers the jobs of lost workers, last ran."""
     mark = last_tick()
     if mark is None:
         return Finding(
             Verdict.FAIL,
             "never",
-            "The reaper has not ticked: jobs of lost workers would wait for ever.",
-            f"It ticks inside the worker. {START_WORKER}",
+            "The reaper has never run: jobs of lost workers would wait for ever.",
+            f"It runs inside the worker. {START_WORKER}",
         )
     age = round(max(0.0, time.time() - mark), 1)
     measured = {"age_s": age, "every_s": settings.KETTER_REAPER_SECONDS}
-    value = f"ticked {age} s ago"
+    value = f"ran {age} s ago"
     if age > silence_allowed():
         return Finding(
             Verdict.FAIL,
             value,
-            f"The reaper should tick every {settings.KETTER_REAPER_SECONDS} s.",
-            f"It ticks inside the worker. {START_WORKER}",
+            f"The reaper should run every {settings.KETTER_REAPER_SECONDS} s, but ran {age} s ago.",
+            f"It runs inside the worker. {START_WORKER}",
             measured=measured,
         )
-    return Finding(Verdict.PASS, value, "The reaper watches over the jobs.", measured=measured)
+    return Finding(Verdict.PASS, value, "The reaper runs as it should.", measured=measured)

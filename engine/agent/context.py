@@ -1,4 +1,4 @@
-"""What all commands of an agent share: the folder that is open, and the way to speak."""
+"""What all commands of an agent share: its `Charge`, the open folder, the messages it sends."""
 
 from __future__ import annotations
 
@@ -6,50 +6,113 @@ import os
 import select
 import threading
 import time
-from typing import Any, Callable
 
 from engine.agent.tree import Tree, open_real, resolve
-from engine.agent.wire import JSON, AgentError, encode, write_all
+from engine.agent.typed import TYPE_CHECKING
+from engine.agent.wire import JSON, AgentError, encode, show, write_all
+
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 #: Seconds between two reports of progress.
 PROGRESS_SECONDS = 0.3
 
 
-class Desk:
-    """The state that is left from one command to the next, whatever the commands are."""
+class Charge:
+    """The place below one root, and the transfer, that an agent is for.
+
+    The first commands name them. `check` refuses a later command that names another root, place
+    or transfer, whichever host sent it. A single file's agents also work in the file's folder.
+    """
+
+    def __init__(self, role: str) -> None:
+        self._fixing = ("open", "stage") if role == "source" else ("stage",)
+        self._root: str | None = None
+        self._first = self._real = ""
+        self._places: set[str] = set()
+        self._transfers: set[str | None] = set()
+        self._attempt = 0
+
+    def check(self, op: str, command: dict[str, Any]) -> None:
+        """Raise AGENT_FAILED if a command names another place or transfer than the first ones."""
+        if "root" in command:
+            self._check_place(
+                op, command["root"], command["path"].rstrip("/"), command.get("real_root", "")
+            )
+        if "transfer_id" in command:
+            self._check_transfer(command)
+
+    def _check_transfer(self, command: dict[str, Any]) -> None:
+        """Check a transfer's id: it may also be the spare id that came with the first one."""
+        transfer, attempt = command["transfer_id"], command["attempt"]
+        if not self._transfers:
+            self._transfers, self._attempt = {transfer, command.get("spare_id")}, attempt
+        if transfer not in self._transfers or attempt != self._attempt:
+            raise AgentError(
+                "AGENT_FAILED",
+                f"this agent is for attempt {self._attempt} of a transfer, and the command for "
+                f"another transfer, or for attempt {attempt!r:.20}",
+            )
+
+    def found(self, below_root: str | None) -> None:
+        """Accept the place's real path, too, once it was inspected: symlinks may lead to it."""
+        if below_root is not None:
+            self._places |= {below_root, os.path.dirname(below_root)}
+
+    def _check_place(self, op: str, root: str, path: str, real: str) -> None:
+        if self._root is None:
+            self._root, self._first, self._places = root, path, {path, os.path.dirname(path)}
+        if self._real not in ("", real):
+            raise AgentError(
+                "AGENT_FAILED", f"this agent is for the root {show(self._real)}, not {show(real)}"
+            )
+        self._real = real
+        if root != self._root or path not in self._places:
+            asked, first = (
+                show(os.path.join(*place)) for place in ((root, path), (self._root, self._first))
+            )
+            raise AgentError("AGENT_FAILED", f"this agent is for {first}, and not for {asked}")
+        if op in self._fixing:
+            self._places = {path}
+
+
+class Context:
+    """The state that an agent keeps from one command to the next."""
 
     def __init__(self) -> None:
-        self._speaking = threading.Lock()
+        self._sending = threading.Lock()
         self._last_report = 0.0
         self._read = 0
         self._tree: Tree | None = None
-        #: Takes in a command while another one is at work; set by the agent.
+        #: Reads a command while another one is carried out; set by the agent.
         self.listen: Callable[[], None] = lambda: None
-        #: Says, from another thread, whether what this agent is at is not wanted any more.
+        #: Called by another thread: true if another agent asks this one to end.
         self.is_over: Callable[[], bool] = lambda: False
-        self._beside = 0
+        self._sibling = 0
+        #: The root's real path: on record, or as it was at the first use.
+        self.real_root = ""
 
-    def say(self, body: dict[str, Any], blob: bytes = b"") -> None:
-        """Send one answer."""
-        with self._speaking:
+    def send(self, body: dict[str, Any], blob: bytes = b"") -> None:
+        """Send one message to the worker."""
+        with self._sending:
             write_all(2, encode(JSON, body, blob))
 
-    def watch(self, beside: int) -> None:
-        """Have an eye on the agent whose connection we share (a process; 0 for none).
+    def watch_sibling(self, sibling: int) -> None:
+        """Watch the agent whose SSH connection this one shares (a process id; 0 for none).
 
-        Of its end ssh would say nothing: the connection stays, for us.
+        If that agent ends, ssh does not report it: the connection stays open for this one.
         """
-        self._beside = beside
+        self._sibling = sibling
 
-    def all_live(self) -> bool:
-        """Whether the agent lives that we have an eye on."""
-        return not self._beside or self._lives(self._beside)
+    def sibling_lives(self) -> bool:
+        """True if the watched agent still runs, or none is watched."""
+        return not self._sibling or self._lives(self._sibling)
 
     @staticmethod
-    def is_forsaken() -> bool:
-        """Whether whoever gave us commands has gone, though some of them wait to be read.
+    def controller_gone() -> bool:
+        """True if the worker has closed stdin, even if unread commands remain.
 
-        So it is where we stood still meanwhile: others have taken over, and may be done.
+        That is so if this agent stood still meanwhile: others have taken over, and may be done.
         """
         commands = select.poll()
         commands.register(0, select.POLLIN)
@@ -62,24 +125,30 @@ class Desk:
         except ProcessLookupError:
             return False
         except OSError:
-            return True  # Another user's: it has changed hands.
+            return True  # Another user's process: the number is in use.
         return True
 
     def progress(self, done: int, parcel: int = 0) -> None:
-        """Report how many bytes of a parcel are done, if it is time for that."""
+        """Report the bytes done of a parcel, if PROGRESS_SECONDS have passed."""
         now = time.monotonic()
         if now - self._last_report >= PROGRESS_SECONDS:
             self._last_report = now
-            self.say({"progress": done, "parcel": parcel})
+            self.send({"progress": done, "parcel": parcel})
 
     def read(self, size: int) -> None:
-        """So many more bytes were read to be hashed."""
+        """Count bytes that were read to be hashed, and report them."""
         self._read += size
         self.progress(self._read)
 
+    def place(self, root: str, path: str) -> str:
+        """The real path of a place below the root; the root's real path is kept from first use."""
+        if not self.real_root:
+            self.real_root = os.path.realpath(root)
+        return resolve(root, path, self.real_root)
+
     def open(self, root: str, path: str, make: bool) -> list[str]:
-        """Open a folder as the tree of the commands that follow; return the folders made for it."""
-        real = resolve(root, path)
+        """Open a folder as the tree of the next commands; return the folders made for it."""
+        real = self.place(root, path)
         fd, made = open_real(real, make)
         if self._tree:
             self._tree.close()
@@ -88,12 +157,14 @@ class Desk:
 
     @property
     def real(self) -> str:
-        """The path of the folder that is open."""
+        """The real path of the open folder; "" if none is open."""
         return self._tree.real if self._tree else ""
 
     @property
     def tree(self) -> Tree:
-        """The folder that is open."""
+        """The open folder; raises AGENT_FAILED if none is open."""
         if self._tree is None:
-            raise AgentError("AGENT_FAILED", "no folder is open")
+            raise AgentError(
+                "AGENT_FAILED", "protocol error: a command came that needs an open folder"
+            )
         return self._tree

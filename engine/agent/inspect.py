@@ -1,61 +1,77 @@
-"""The commands of both ends: look at a place, open it, read it; nothing is changed."""
+"""The commands of both ends: inspect a place, open it, read it; they change nothing."""
 
 from __future__ import annotations
 
 import os
 import stat
 from itertools import islice
-from typing import Any
 
-from engine.agent.desk import Desk
-from engine.agent.stage import digests_of, make_durable
-from engine.agent.tree import entry_of, resolve
+from engine.agent.context import Context
+from engine.agent.inodes import number_of, place_of
+from engine.agent.tree import entry_from
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import pack_entries
 
-#: Names of a folder that are tried to learn whether it tells cases apart.
+if TYPE_CHECKING:
+    from typing import Any
+
+#: The most names of a folder to try, to find if it folds cases.
 _TRIED = 50
+#: The most exposed folders in a reply.
+_EXPOSED = 5
 
 
-class Looker:
-    """A place that is looked at; a method `do_<op>` per command."""
+class Inspector:
+    """The commands that both ends have; a method `do_<op>` each."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    def do_look(self, root: str, path: str, blob: bytes, staging: str = "") -> dict[str, Any]:
-        """Say what is at a place; see `look`."""
-        return look(root, path, staging)
+    def do_inspect(
+        self, root: str, path: str, blob: bytes, staging: str = "", exposed: bool = False
+    ) -> dict[str, Any]:
+        """Inspect a place, see `inspect_place`; with `exposed` also `exposed_to`."""
+        real = self._context.place(root, path)
+        found = inspect_place(self._context.real_root, real, staging)
+        return {**found, "exposed": exposed_to(real) if exposed else []}
 
     def do_open(
-        self, root: str, path: str, blob: bytes, beside: tuple[int, str] = (0, "")
+        self, root: str, path: str, blob: bytes, sibling: tuple[int, str] = (0, "")
     ) -> dict[str, Any]:
-        """Use a folder as the tree of the commands that follow; `beside` see `neighbour`."""
-        self._desk.watch(neighbour(*beside))
-        return {"made": self._desk.open(root, path, make=False)}
+        """Use a folder as the tree of the next commands; `sibling` see `sibling_pid`."""
+        self._context.watch_sibling(sibling_pid(*sibling))
+        return {"made": self._context.open(root, path, make=False)}
 
     def do_stat(self, path: str, blob: bytes) -> dict[str, Any]:
-        """The entry of one name in the tree."""
-        folder, name = self._desk.tree.parent(path)
-        entry = entry_of(folder, name, path)
+        """Return the entry of one name in the tree."""
+        folder, name = self._context.tree.parent(path)
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        entry = entry_from(found, folder, name, path)
+        if entry:
+            entry = entry._replace(ino=number_of(found, folder, name))
         return {"blob": pack_entries([entry] if entry else [])}
 
     def do_hash(self, blob: bytes, at_source: bool = False, whole: str = "") -> dict[str, Any]:
-        """The digests and ids of entries, see `digests_of`; `whole` comes back as it is."""
-        ids, digests, gone = digests_of(self._desk, self._desk.tree, blob, at_source)
+        """Return digests and ids of entries, see `digests_of`; `whole` comes back as it is."""
+        from engine.agent.digests import digests_of  # It loads OpenSSL, which takes 5 ms.
+
+        ids, digests, gone = digests_of(self._context, self._context.tree, blob, at_source)
         return {"ids": ids, "whole": whole, "gone": gone, "blob": digests}
 
     def do_sync(self, blob: bytes) -> dict[str, Any]:
         """Make everything in the tree durable, names included."""
-        make_durable(self._desk.tree.fd)
+        from engine.agent.digests import make_durable
+
+        make_durable(self._context.tree.fd)
         return {}
 
 
-def look(root: str, path: str, staging: str) -> dict[str, Any]:
-    """What is at a place: kind, space (bytes, inodes), limits of names, and which machine it is.
+def inspect_place(real_root: str, real: str, staging: str) -> dict[str, Any]:
+    """Describe a place below a root, both real paths: kind, space, limits of names, machine.
 
-    `left` says whether there is a folder of the name `staging` in it, or beside it.
+    Space is in bytes and in inodes. `left` is true if a folder with the name `staging` lies in
+    the place, or beside it.
     """
-    real = resolve(root, path)
     try:
         found = os.stat(real)
     except FileNotFoundError:
@@ -68,8 +84,9 @@ def look(root: str, path: str, staging: str) -> dict[str, Any]:
     space = os.statvfs(folder)
     return {
         "real": real,
-        "has_root": os.path.isdir(root),
-        "below_root": real[len(os.path.realpath(root)) :].strip("/"),
+        "root": real_root,
+        "has_root": os.path.isdir(real_root),
+        "below_root": real[len(real_root) :].strip("/"),
         "kind": _kind(found),
         "mode": stat.S_IMODE(found.st_mode) if found else 0,
         "mtime_ns": found.st_mtime_ns if found else 0,
@@ -83,17 +100,41 @@ def look(root: str, path: str, staging: str) -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "host": os.uname().nodename,
         "machine": machine(),
-        "chain": _chain(real),
+        "ancestor_ids": _ancestor_ids(real),
     }
 
 
-def neighbour(pid: int, at: str) -> int:
-    """The process to have an eye on, see `Desk.watch`; 0 if it is at another machine."""
+def exposed_to(real: str) -> list[str]:
+    """The folders above a place, outermost first, in which other users could replace it.
+
+    Other users are all but root and this user; in a sticky folder, only the owner of the place.
+    A group with this user's own number counts as this user's alone, as most systems make it.
+    """
+    ours, found = (0, os.geteuid()), []
+    while real != "/":
+        above = os.path.dirname(real)
+        try:
+            info, inner = os.stat(above), os.stat(real)
+        except OSError:
+            return []
+        shared = info.st_mode & stat.S_IWOTH
+        if info.st_gid not in ours:
+            shared |= info.st_mode & stat.S_IWGRP
+        if info.st_mode & stat.S_ISVTX and inner.st_uid in ours:
+            shared = 0
+        if shared or info.st_uid not in ours:
+            found.append(above)
+        real = above
+    return found[::-1][:_EXPOSED]
+
+
+def sibling_pid(pid: int, at: str) -> int:
+    """The process for `Context.watch_sibling`; 0 if it runs on another machine."""
     return pid if pid and at == machine() else 0
 
 
 def machine() -> str:
-    """The same text on the same running machine only, as far as the platform tells."""
+    """A text that names this machine since its last start, as far as the platform tells."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as source:
             return source.read().strip()
@@ -110,7 +151,7 @@ def _kind(found: os.stat_result | None) -> str:
 
 
 def _case_folding(folder: str) -> bool | None:
-    """Whether names that differ only by case are one in the folder; None where nothing tells."""
+    """True if the folder takes names that differ only by case for one; None if unknown."""
     try:
         with os.scandir(folder) as listing:
             names = [item.name for item in islice(listing, _TRIED)]
@@ -126,15 +167,15 @@ def _case_folding(folder: str) -> bool | None:
     return None
 
 
-def _chain(real: str) -> list[list[int]]:
-    """Device and inode of the place and of each folder above it, innermost first."""
-    chain = []
+def _ancestor_ids(real: str) -> list[list[Any]]:
+    """Identify the place and each folder above it, innermost first; [0, 0] if one is missing."""
+    ancestors = []
     while True:
         try:
             found = os.stat(real)
-            chain.append([found.st_dev, found.st_ino])
+            ancestors.append(place_of(real, found))
         except FileNotFoundError:
-            chain.append([0, 0])
+            ancestors.append([0, 0])
         if real == "/":
-            return chain
+            return ancestors
         real = os.path.dirname(real)

@@ -1,7 +1,7 @@
-"""The agent's loop: a command comes in on stdin, its answer goes out on stderr.
+"""The agent's loop: a command comes in on stdin, its reply goes out on stderr.
 
-What only one end needs is imported there, when its first command comes: each
-module is compiled on the host, and that takes longer than most commands.
+The modules of one end are imported when their first command comes: the host may have to compile
+each module, and that takes longer than most commands.
 """
 
 from __future__ import annotations
@@ -11,61 +11,91 @@ import os
 import sys
 import threading
 import time
-from typing import Any, Callable
 
 from engine.agent import wire
-from engine.agent.desk import Desk
-from engine.agent.inlet import Inlet
+from engine.agent.context import Charge, Context
+from engine.agent.reader import FrameReader
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import HEAD, JSON, MAGIC, AgentError, EndOfStream, Seal, explain
 
-#: Seconds between two signs of life.
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+#: Seconds between two beats, the agent's signs of life.
 BEAT_SECONDS = 3.0
-#: Seconds between two looks whether another agent has taken our place.
-LOOK_SECONDS = 0.2
+#: Seconds between two checks if another agent has taken this one's place.
+CHECK_SECONDS = 0.2
 _PIPE_BYTES = 1 << 20
-#: Objects made, less those gone, between two searches for cycles: entries come by the thousand,
-#: are in none, and would be searched every 700.
+#: Objects made, less those freed, between two searches for cycles. Entries come by the thousand
+#: and are in no cycle; Python's default would search them at every 700 objects.
 _SEARCH_CYCLES = 20_000
-_OF_A_SOURCE = ("scan", "send", "rate", "relay", "remove", "remove_folders")
-_OF_BOTH = ("look", "open", "stat", "hash", "sync")
+#: Commands that have a module of their own, so that the others load only where they are given.
+_ROLES = {("target", "compare"): "compare"}
+_OF_BOTH = ("inspect", "open", "stat", "hash", "sync")
+#: Modules that are imported while no command comes: after a command of that end, when the other end
+#: is at work. One at a time, for a command must not wait long.
+_MEANWHILE = {
+    "source": ("scan", ("engine.agent.source.sender",)),
+    "target": (
+        "inspect",
+        (
+            "engine.agent.target.compare",
+            "engine.agent.digests",
+            "engine.agent.target.receiver",
+            "engine.agent.target.publish.publisher",
+            "engine.agent.target.commands",
+            "ctypes",
+        ),
+    ),
+}
+_NO_COMMAND = "protocol error: payload came where a command was due"
 
 
 class Agent:
-    """One end of a transfer: takes commands, and has those carried out whose business they are."""
+    """The agent at one end of a transfer: takes commands, and lets its roles carry them out.
 
-    def __init__(self, token: str) -> None:
-        self._inlet = Inlet(0)
+    `role` ("source" or "target") comes with the program; commands of the other end are refused.
+    """
+
+    def __init__(self, token: str, role: str = "target") -> None:
+        self._end = role
+        self._charge = Charge(role)
+        self._reader = FrameReader(0)
         self._token = token
         self._seal = Seal(token)
-        self._desk = Desk()
-        self._desk.listen = self._listen
+        self._context = Context()
+        self._context.listen = self._listen
         self._roles: dict[str, Any] = {}
-        #: Commands that came while another one was at work.
+        #: Commands that came while another one was being carried out.
         self._waiting: list[dict[str, Any]] = []
+        #: Modules that later commands need.
+        self._modules: list[str] = []
 
     def run(self) -> None:
-        """Introduce ourselves, then do commands until the other side is gone."""
+        """Introduce this agent, then carry out commands until the worker closes stdin."""
         wire.write_all(2, MAGIC)
         version = "%d.%d.%d" % sys.version_info[:3]
-        self._desk.say({"hello": os.getpid(), "python": version, "system": sys.platform})
+        self._context.send({"hello": os.getpid(), "python": version, "system": sys.platform})
         self._start_beating()
         self._synchronise()
         while True:
             while self._waiting:
                 self._carry_out(self._waiting.pop(0))
-            kind, data = self._inlet.frame()
-            if kind == HEAD:
-                self._role("target").receive(self._inlet, wire.decode(data, wire.MAX_HEAD))
+            while self._modules and not self._reader.has_input():
+                __import__(self._modules.pop(0))
+            kind, data = self._reader.frame()
+            if kind == HEAD and self._end == "target":
+                self._role("target").receive(self._reader, wire.decode(data, wire.MAX_HEAD))
                 continue
             if kind != JSON:
-                raise AgentError("AGENT_FAILED", "payload came where a command was due")
+                raise AgentError("AGENT_FAILED", _NO_COMMAND)
             self._carry_out(self._seal.open(data))
 
     def _listen(self) -> None:
-        """Take in a command amid another one: a new rate holds at once, the rest waits."""
-        kind, data = self._inlet.frame()
+        """Read a command during another one: a new rate takes effect at once, the rest waits."""
+        kind, data = self._reader.frame()
         if kind != JSON:
-            raise AgentError("AGENT_FAILED", "payload came where a command was due")
+            raise AgentError("AGENT_FAILED", _NO_COMMAND)
         command = self._seal.open(data)
         if command["op"] == "rate":
             self._carry_out(command)
@@ -73,50 +103,60 @@ class Agent:
             self._waiting.append(command)
 
     def fail(self, code: str, sentence: str) -> None:
-        """Say what went wrong."""
-        self._desk.say({"error": [code, sentence]})
+        """Report an error to the worker."""
+        self._context.send({"error": [code, sentence]})
 
     def _carry_out(self, command: dict[str, Any]) -> None:
         op = command.pop("op")
         try:
-            answer = self._operation(op)(**command)
+            operation = self._operation(op)
+            self._charge.check(op, command)
+            self._context.real_root = command.pop("real_root", self._context.real_root)
+            answer = operation(**command)
+            self._charge.found(answer.get("below_root"))
             blob = answer.pop("blob", b"")
-            self._desk.say({"done": answer, "op": op}, blob)
+            self._context.send({"done": answer, "op": op}, blob)
+            if op == _MEANWHILE[self._end][0]:
+                self._modules = list(_MEANWHILE[self._end][1])
         except AgentError as error:
             self.fail(error.code, str(error))
         except OSError as error:
             name = error.filename if isinstance(error.filename, str) else ""
-            problem = explain(error, os.path.join(self._desk.real, name))
+            problem = explain(error, os.path.join(self._context.real, name))
             self.fail(problem.code, str(problem))
 
     def _operation(self, op: str) -> Callable[..., dict[str, Any]]:
-        role = "both" if op in _OF_BOTH else "source" if op in _OF_A_SOURCE else "target"
-        operation: Callable[..., dict[str, Any]] = getattr(self._role(role), "do_" + op)
+        role = self._role(_ROLES.get((self._end, op), "both" if op in _OF_BOTH else self._end))
+        operation: Callable[..., dict[str, Any]] | None = getattr(role, "do_" + op, None)
+        if operation is None:
+            raise AgentError("AGENT_FAILED", f"the agent of a {self._end} has no command {op}")
         return operation
 
     def _role(self, name: str) -> Any:
         if name not in self._roles:
             if name == "source":
-                from engine.agent.source import Source as Role
+                from engine.agent.source.commands import Source as Role
+            elif name == "compare":
+                from engine.agent.target.compare import Comparison as Role  # type: ignore[assignment]
             elif name == "target":
-                from engine.agent.target import Target as Role  # type: ignore[assignment]
+                from engine.agent.target.commands import Target as Role  # type: ignore[assignment]
             else:
-                from engine.agent.look import Looker as Role  # type: ignore[assignment]
-            self._roles[name] = Role(self._desk)
+                from engine.agent.inspect import Inspector as Role  # type: ignore[assignment]
+            self._roles[name] = Role(self._context)
         return self._roles[name]
 
     def _synchronise(self) -> None:
-        """Drop what came before the token: a noisy shell at the sender's host may have spoken."""
+        """Skip what came before the token: a shell at the sender's host may print a greeting."""
         token, window = self._token.encode("ascii"), b""
         while window != token:
-            window = (window + self._inlet.exactly(1))[-len(token) :]
+            window = (window + self._reader.exactly(1))[-len(token) :]
 
     def _step_aside(self) -> None:
-        """End because another agent has our place; say so, unless nobody listens."""
+        """End because another agent has this one's place; report that, if the worker reads it."""
         sentence = "another agent has taken the place of this one at the target"
-        last_words = threading.Thread(target=self.fail, args=("REPLACED", sentence), daemon=True)
-        last_words.start()
-        last_words.join(LOOK_SECONDS)
+        report = threading.Thread(target=self.fail, args=("REPLACED", sentence), daemon=True)
+        report.start()
+        report.join(CHECK_SECONDS)
         os._exit(1)
 
     def _start_beating(self) -> None:
@@ -124,23 +164,23 @@ class Agent:
             while True:
                 time.sleep(BEAT_SECONDS)
                 try:
-                    self._desk.say({"beat": self._desk.all_live()})
+                    self._context.send({"beat": self._context.sibling_lives()})
                 except OSError:
-                    os._exit(1)  # Nobody listens any more.
+                    os._exit(1)  # The worker has closed its end.
 
-        def look() -> None:
-            # Apart from the beats: those wait where nobody reads what we say.
+        def watch() -> None:
+            # Not in the thread of the beats: that one blocks while the worker does not read.
             while True:
-                time.sleep(LOOK_SECONDS)
-                if self._desk.is_over():
+                time.sleep(CHECK_SECONDS)
+                if self._context.is_over():
                     self._step_aside()
 
-        for task in (beat, look):
+        for task in (beat, watch):
             threading.Thread(target=task, daemon=True).start()
 
 
 def _widen(fd: int) -> None:
-    """Give a pipe more room: at the end of an ssh it is small, and each fill costs a wake-up."""
+    """Enlarge a pipe: ssh's are small, and each time one is full costs a wake-up."""
     import fcntl
 
     try:
@@ -149,21 +189,21 @@ def _widen(fd: int) -> None:
         return  # Not Linux, not a pipe, or above this user's limit.
 
 
-def main(token: str) -> None:
-    """Run as the agent of this process until its input ends; does not return."""
+def main(token: str, role: str) -> None:
+    """Run as the agent of an end until stdin ends; does not return."""
     os.umask(0o022)
     gc.set_threshold(_SEARCH_CYCLES)
     for fd in (0, 1):
         _widen(fd)
-    agent = Agent(token)
+    agent = Agent(token, role)
     try:
         agent.run()
     except (EndOfStream, BrokenPipeError):
-        os._exit(0)  # All is written; taking the interpreter apart would only take time.
+        os._exit(0)  # All is written; an orderly end of the interpreter would only take time.
     except AgentError as error:
         agent.fail(error.code, str(error))
-    except Exception:  # noqa: BLE001 - the last line of defence: the worker must learn of our bug
+    except Exception:  # noqa: BLE001 - the last line of defence: the worker must learn of a bug
         import traceback  # Not at the top: it costs every start some milliseconds.
 
-        agent.fail("AGENT_FAILED", traceback.format_exc(limit=-6))
+        agent.fail("AGENT_FAILED", traceback.format_exc(limit=-6)[-450:])
     os._exit(1)

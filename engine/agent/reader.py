@@ -1,10 +1,11 @@
-"""What comes in at an agent: frames, and the payload of a parcel inside them."""
+"""Reading frames as they come in at an agent, and the payload of a parcel inside them."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import select
 
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
     DATA,
     END_ENTRY,
@@ -18,17 +19,20 @@ from engine.agent.wire import (
     decode,
 )
 
-#: Bytes that are asked for at once: they should still be in the processor's cache when written.
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Bytes per read: few enough to be in the processor's cache still when they are written.
 _READ = 512 << 10
-#: Bytes that can be looked at in one piece.
+#: The most bytes that `view` gives in one piece.
 _ROOM = 5 << 20
 _NOTHING = memoryview(b"")
 
 
-class Inlet:
-    """A buffer over a descriptor, read as it comes.
+class FrameReader:
+    """A buffer over a descriptor.
 
-    A view it gives out is good until the next call.
+    A view that it returns is valid until the next call.
     """
 
     def __init__(self, fd: int) -> None:
@@ -36,17 +40,21 @@ class Inlet:
         self._buffer = memoryview(bytearray(_ROOM))
         self._start = self._end = 0
 
+    def has_input(self) -> bool:
+        """True if a read would not wait: bytes are there, or the stream has ended."""
+        return self._start < self._end or bool(select.select([self._fd], [], [], 0)[0])
+
     def header(self) -> tuple[bytes, int]:
-        """The next frame's type and length, checked against the limits."""
+        """Read the next frame's type and length; raises AGENT_FAILED if they exceed the limits."""
         return check_header(*HEADER.unpack(self.view(HEADER.size)))
 
     def frame(self) -> tuple[bytes, bytes]:
-        """The next frame's type and body."""
+        """Read the next frame's type and body."""
         kind, size = self.header()
         return kind, self.exactly(size)
 
     def exactly(self, size: int) -> bytes:
-        """That many bytes, however many they are; EndOfStream if they do not come."""
+        """Read `size` bytes, of any number; raises EndOfStream if the stream ends before."""
         pieces = []
         while size:
             part = self.some(size)
@@ -55,14 +63,14 @@ class Inlet:
         return b"".join(pieces)
 
     def some(self, most: int) -> memoryview:
-        """Between 1 and `most` bytes, as soon as there are any."""
+        """Read between 1 and `most` bytes, as soon as there are any."""
         if self._start == self._end:
             self._start, self._end = 0, self._fill(0, _READ)
         first, self._start = self._start, min(self._start + most, self._end)
         return self._buffer[first : self._start]
 
     def view(self, size: int) -> memoryview:
-        """That many bytes (at most _ROOM) in one piece."""
+        """Read `size` bytes (at most _ROOM) in one piece."""
         if self._end - self._start < size:
             left = self._end - self._start
             self._buffer[:left] = bytes(self._buffer[self._start : self._end])
@@ -79,33 +87,39 @@ class Inlet:
         return got
 
 
+#: Bytes of payload between two marks, at least: a record of the journal stands for each, and the
+#: sender, whose host may lie, must not fill the disk with them. An honest one sends 16 MiB.
+BETWEEN_MARKS = 1 << 20
+
+
 class Payload:
     """The payload of one parcel as it comes in, frame by frame.
 
-    `ended` is the message of a frame that is no data, until `step` takes it:
-    a mark, the end of an entry, or the end of the parcel; `kind` says which.
+    `ended` is the message of a frame that is not data, until `step` takes it: a mark, the end of
+    an entry, or the end of the parcel, as `kind` says.
     """
 
-    def __init__(self, inlet: Inlet) -> None:
-        self._inlet = inlet
+    def __init__(self, reader: FrameReader) -> None:
+        self._reader = reader
         self._left = 0
+        self._since_mark = 0
         self.kind = b""
         self.ended: dict[str, Any] | None = None
 
     def some(self, most: int) -> memoryview:
-        """Between 1 and `most` bytes of payload; none when another kind of frame came."""
+        """Read between 1 and `most` bytes of payload; none if another kind of frame came."""
         while not self._left:
             if not self._next():
                 return _NOTHING
-        part = self._inlet.some(min(most, self._left))
+        part = self._reader.some(min(most, self._left))
         self._left -= len(part)
         return part
 
     def exactly(self, size: int) -> Any:
-        """That many bytes of payload; in one piece, and good until the next call."""
+        """Read `size` bytes of payload, in one piece that is valid until the next call."""
         if size <= self._left:
             self._left -= size
-            return self._inlet.view(size)
+            return self._reader.view(size)
         pieces = []
         while size:
             piece = self.some(size)
@@ -116,7 +130,10 @@ class Payload:
         return b"".join(pieces)
 
     def step(self, most: int = 0) -> dict[str, Any]:
-        """The message of the next frame that is no data, with at most so much payload before it."""
+        """Read the message of the next frame that is not data.
+
+        Raises BAD_ARCHIVE if more than `most` bytes of payload come before it.
+        """
         while self.ended is None:
             most -= len(self.some(max(most, 0) + 1))
             if most < 0 and self.ended is None:
@@ -125,13 +142,20 @@ class Payload:
         return message
 
     def _next(self) -> bool:
-        """Go to the next frame; False if it is no data."""
+        """Go to the next frame; False if it is not data."""
         if self.ended is None:
-            self.kind, size = self._inlet.header()
+            self.kind, size = self._reader.header()
             if self.kind == DATA:
+                if not size:
+                    raise AgentError("AGENT_FAILED", "protocol error: a frame without payload")
                 self._left = size
+                self._since_mark += size
                 return True
+            if self.kind == MARK:
+                if self._since_mark < BETWEEN_MARKS:
+                    raise AgentError("AGENT_FAILED", "protocol error: marks come without payload")
+                self._since_mark = 0
             if self.kind not in (MARK, END_ENTRY, END_PARCEL):
                 raise AgentError("AGENT_FAILED", "a command came in the middle of a parcel")
-            self.ended = decode(self._inlet.exactly(size), MAX_HEAD)
+            self.ended = decode(self._reader.exactly(size), MAX_HEAD)
         return False

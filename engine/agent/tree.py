@@ -1,7 +1,7 @@
-"""A folder tree that is only ever touched through directory descriptors.
+"""A folder tree that is reached through directory descriptors only.
 
-Every path is walked component by component with O_NOFOLLOW, so neither `..`
-nor a symlink, however timed, leads out of the root.
+Every path is walked name by name with O_NOFOLLOW, so that neither `..` nor a symlink leads out of
+the root, whenever another program puts it there.
 """
 
 from __future__ import annotations
@@ -10,24 +10,28 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
-from typing import Iterator
 
+from engine.agent.inodes import stamp
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, show
 
+if TYPE_CHECKING:
+    from typing import Any, Iterator
+
 _WALK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
-#: For reading a file or a folder: never through a link, never waiting for a pipe's other end.
+#: Flags to read a file or a folder: they follow no link, and do not wait for a pipe's other end.
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-#: How often a folder may look empty and still not be removed, before that is an error.
-_EMPTY_LOOKS = 100
-#: What cannot be the last name of a path.
+#: Times that a folder may list nothing and still refuse its removal, before that is an error.
+_EMPTY_LISTINGS = 100
+#: Texts that cannot be the last name of a path.
 _NO_NAMES = ("", ".", "..")
 _OPEN = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY
 
 
 def check_path(path: str) -> str:
-    """The path, if it is relative, clean and stays inside; PATH_OUTSIDE_ROOT if not."""
+    """Return the path; raises PATH_OUTSIDE_ROOT if it is not relative, clean and inside."""
     walled = f"/{path}/"
     if path and ("//" in walled or "/./" in walled or "/../" in walled or "\0" in path):
         raise AgentError("PATH_OUTSIDE_ROOT", f"{show(path)} is not a clean path below the root")
@@ -35,32 +39,47 @@ def check_path(path: str) -> str:
 
 
 def check_time(mtime_ns: int, path: str) -> int:
-    """The time, if it is between 1677 and 2262, as 64 bits of ns hold; TIME_NOT_CARRIED if not."""
+    """Return the time; raises TIME_NOT_CARRIED unless it is in 1677 to 2262 (64 bits of ns)."""
     if not -(1 << 63) <= mtime_ns < 1 << 63:
-        raise AgentError("TIME_NOT_CARRIED", f"{show(path)} has a time centuries away from now")
+        raise AgentError(
+            "TIME_NOT_CARRIED",
+            f"{show(path)} has a time before 1677 or after 2262, which cannot be carried: set it",
+        )
     return mtime_ns
 
 
-def resolve(root: str, path: str) -> str:
-    """The real absolute path of `path` below `root`; it need not exist.
+def resolve(root: str, path: str, recorded: str = "") -> str:
+    """Find the real absolute path of `path` below `root`; it need not exist.
 
-    Symlinks are followed as long as they stay inside the root.
+    Follows symlinks as long as they stay inside the root. Raises ROOT_MOVED if the root is another
+    folder than the `recorded` one (a real path).
     """
     if not root.startswith("/"):
-        raise AgentError("BAD_REQUEST", f"{show(root)} is not an absolute folder")
+        raise AgentError("BAD_REQUEST", f"the root {show(root)} is not an absolute path")
     path = path.rstrip("/")
     check_path(path)
     real_root = os.path.realpath(root)
+    if recorded and real_root != recorded:
+        _refuse_root(root, real_root, recorded)
     real = os.path.realpath(os.path.join(real_root, path)) if path else real_root
     if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
         raise AgentError("PATH_OUTSIDE_ROOT", f"{show(path)} leads out of {show(root)}")
     return real
 
 
-def open_real(real: str, make: bool = False) -> tuple[int, list[str]]:
-    """A descriptor of a folder named by its real path, and the folders made for it.
+def _refuse_root(root: str, found: str, recorded: str) -> None:
+    if not os.path.isdir(found):  # Perhaps a disk is not mounted, so that a link to it is broken.
+        raise AgentError("ROOT_MISSING", f"the root {show(root)} does not exist")
+    raise AgentError(
+        "ROOT_MOVED",
+        f"the root {show(root)} leads to {show(found)} now; on record is {show(recorded)}",
+    )
 
-    No component may be a symlink. With `make`, missing folders are made.
+
+def open_real(real: str, make: bool = False) -> tuple[int, list[str]]:
+    """Open a folder by its real path; return its descriptor and the folders made for it.
+
+    No component may be a symlink. With `make`, makes missing folders.
     """
     made: list[str] = []
     walked, fd = "", os.open("/", _WALK)
@@ -77,11 +96,19 @@ def open_real(real: str, make: bool = False) -> tuple[int, list[str]]:
                 below = os.open(part, _WALK, dir_fd=fd)
             os.close(fd)
             fd = below
-        return os.open(".", _OPEN, dir_fd=fd), made
+        return _enter(".", fd), made
     except OSError as error:
         raise explain(error, walked) from error
     finally:
         os.close(fd)
+
+
+def _enter(name: str, folder: int) -> int:
+    """Open a folder; to pass through it only, if it may not be read."""
+    try:
+        return os.open(name, _OPEN, dir_fd=folder)
+    except PermissionError:
+        return os.open(name, _WALK, dir_fd=folder)
 
 
 class Tree:
@@ -96,11 +123,11 @@ class Tree:
         self.fd = fd
         self.real = real
         self._cache: OrderedDict[str, int] = OrderedDict()
-        #: The folder that was asked for last, since most entries lie beside the one before.
+        #: The last folder that was asked for: most entries lie beside the one before.
         self._last = ("", fd)
 
     def folder(self, path: str) -> int:
-        """A descriptor of the folder; it belongs to the tree and must not be kept."""
+        """A descriptor of a folder; it belongs to the tree, and the caller must not keep it."""
         if path == self._last[0]:
             return self._last[1]
         if not path:
@@ -113,23 +140,23 @@ class Tree:
         check_path(path)
         walked, fd = self._nearest(path)
         for name in path[len(walked) :].strip("/").split("/"):
-            fd = os.open(name, _OPEN, dir_fd=fd)
+            fd = _enter(name, fd)
             walked = f"{walked}/{name}" if walked else name
             self._keep(walked, fd)
         self._last = (path, fd)
         return fd
 
     def parent(self, path: str) -> tuple[int, str]:
-        """A descriptor of the folder that holds the path, and the path's last name."""
+        """A descriptor of the folder that holds a path, and the path's last name."""
         above, slash, name = path.rpartition("/")
         if name in _NO_NAMES or "\0" in name or (slash and not above):
             check_path(path or "..")
         return self.folder(above), name
 
     def follow(self, path: str, most: int) -> str:
-        """The path at which a symlink of the tree ends; "" if that is not below the root.
+        """Find where a symlink of the tree ends; "" if that is not below the root.
 
-        So it is for more than `most` links in a row, and for a link to nothing.
+        Also "" after more than `most` links in a row, and for a link to nothing.
         """
         done: list[str] = []
         waiting = path.split("/")[::-1]
@@ -155,7 +182,7 @@ class Tree:
         return "/".join(done)
 
     def _link(self, above: str, name: str) -> str | None:
-        """Where a name leads to if it is a symlink; "" if there is no such name."""
+        """The text of a symlink; None if the name is not one, "" if there is no such name."""
         try:
             folder = self.folder(above)
             info = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -170,7 +197,7 @@ class Tree:
             os.close(self._cache.popitem()[1])
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all descriptors."""
         self.forget()
         os.close(self.fd)
 
@@ -184,20 +211,20 @@ class Tree:
 
     def _keep(self, path: str, fd: int) -> None:
         self._cache[path] = fd
-        # The one just added is in use; anything older may go.
+        # The newest descriptor is in use; older ones may be closed.
         while len(self._cache) > self.CACHE:
             os.close(self._cache.popitem(last=False)[1])
         self._last = (path, fd)
 
 
 def entry_of(folder: int, name: str, path: str) -> Entry | None:
-    """The entry a name in a folder stands for, or None if it is of no kind we carry."""
+    """The entry of a name in a folder; None if it is of a kind that Ketter does not carry."""
     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     return entry_from(found, folder, name, path)
 
 
 def entry_from(found: os.stat_result, folder: int, name: str, path: str) -> Entry | None:
-    """As `entry_of`, for a stat that was taken already."""
+    """As `entry_of`, for a stat that the caller has taken."""
     mode = stat.S_IMODE(found.st_mode)
     if stat.S_ISREG(found.st_mode):
         return Entry(path, FILE, found.st_size, found.st_mtime_ns, mode, found.st_ino)
@@ -211,19 +238,45 @@ def entry_from(found: os.stat_result, folder: int, name: str, path: str) -> Entr
 
 
 def unchanged(entry: Entry, found: os.stat_result) -> bool:
-    """Whether a stat still shows the entry that was scanned."""
+    """True if a stat still shows the entry that was scanned; see `inodes.number_of`."""
     return (
         found.st_mtime_ns == entry.mtime_ns
-        and found.st_ino == entry.ino
+        and (found.st_ino == entry.ino or not entry.ino or stamp(found) == entry.ino)
         and (entry.kind != FILE or found.st_size == entry.size)
     )
+
+
+def list_names(folder: int) -> list[str]:
+    """The names in an open folder, as they are now."""
+    with scan_folder(folder) as listing:
+        return [item.name for item in listing]
+
+
+@contextmanager
+def scan_folder(folder: int) -> Iterator[Any]:
+    """As `os.scandir`, for an open folder as it is now.
+
+    Btrfs, from Linux 6.4.12 on, lists a descriptor's folder as it was when it was opened or last
+    rewound, which POSIX allows (readdir, rewinddir); sshfs lists it once and is empty then. So
+    this opens the folder again, or rewinds it where it may be read but not entered.
+    """
+    try:
+        again = os.open(".", _OPEN, dir_fd=folder)
+    except PermissionError:
+        again = os.dup(folder)
+        os.lseek(again, 0, os.SEEK_SET)
+    try:
+        with os.scandir(again) as listing:
+            yield listing
+    finally:
+        os.close(again)
 
 
 def remove_tree(folder: int, name: str) -> None:
     """Remove a name and everything below it, following no symlink.
 
-    However deep: folders below are first moved up to the top, so that neither
-    descriptors nor recursion run out. Somebody may still be writing there, or removing.
+    It first moves deeper folders up to the top, so that neither descriptors nor recursion run
+    out. Other programs may be writing there, or removing, at the same time.
     """
     if _unlink(folder, name):
         return
@@ -236,9 +289,9 @@ def remove_tree(folder: int, name: str) -> None:
     try:
         os.fchmod(top, 0o700)
         while not _remove_empty(folder, name):
-            waiting = os.listdir(top)
+            waiting = list_names(top)
             empty += not waiting
-            if empty == _EMPTY_LOOKS:
+            if empty == _EMPTY_LISTINGS:
                 os.rmdir(name, dir_fd=folder)
             for inner in waiting:
                 if not _unlink(top, inner):
@@ -255,7 +308,7 @@ def _move_up(top: int, name: str, names: Iterator[str]) -> None:
         return
     try:
         os.fchmod(folder, 0o700)
-        for inner in os.listdir(folder):
+        for inner in list_names(folder):
             if not _unlink(folder, inner):
                 with suppress(FileNotFoundError):
                     os.rename(inner, next(names), src_dir_fd=folder, dst_dir_fd=top)
@@ -265,13 +318,13 @@ def _move_up(top: int, name: str, names: Iterator[str]) -> None:
 
 
 def _unlink(folder: int, name: str) -> bool:
-    """Remove what is no folder; False if it is one."""
+    """Remove a name that is not a folder; False if it is one."""
     try:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
         pass
     except (IsADirectoryError, PermissionError):
-        # A folder: unlink says EISDIR on Linux and EPERM on macOS.
+        # unlink refuses a folder with EISDIR on Linux and with EPERM on macOS.
         if _is_folder(folder, name):
             return False
         raise
@@ -282,11 +335,11 @@ def _is_folder(folder: int, name: str) -> bool:
     try:
         return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
-        return True  # Somebody else removes it, too: whoever opens it will see.
+        return True  # Another program removes it, too; the caller sees that when it opens it.
 
 
 def _remove_empty(folder: int, name: str) -> bool:
-    """Remove a folder; False if something is in it."""
+    """Remove a folder; False if it is not empty."""
     try:
         os.rmdir(name, dir_fd=folder)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Frames, entries and errors: what agents and the worker say to each other.
+"""Frames, entries and errors: the protocol between agents, and between worker and agents.
 
 A frame is one type byte, a big-endian u32 length and that many bytes:
 
-    J  a message: a command (to the agent) or an answer (from it)
+    J  a message: a command (to the agent) or a reply (from it)
     H  the head of a parcel: a message whose blob is the list of its entries
     D  payload of the parcel under way, at most MAX_DATA bytes
     M  a mark inside a large file: a message whose blob is the digest so far
@@ -26,9 +26,13 @@ import struct
 import sys
 from _blake2 import blake2b  # Not hashlib: that loads OpenSSL, which takes 5 ms.
 from array import array
-from typing import Any, BinaryIO, Iterable, NamedTuple, Sequence
 
-#: Before its first answer an agent writes this, so that a shell's greeting can be told apart.
+from engine.agent.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO, Iterable, Sequence
+
+#: An agent writes this before its first message: what comes earlier is a shell's greeting.
 MAGIC = b"\n\x00KETTER AGENT 2\n"
 
 HEADER = struct.Struct(">cI")
@@ -36,29 +40,33 @@ JSON, HEAD, DATA, MARK, END_ENTRY, END_PARCEL = b"J", b"H", b"D", b"M", b"E", b"
 _KINDS = (JSON, HEAD, DATA, MARK, END_ENTRY, END_PARCEL)
 MAX_MESSAGE = 64 << 20
 MAX_DATA = 4 << 20
-#: Bytes of JSON in a frame that comes with payload.
+#: The most bytes of JSON in a frame that comes with payload.
 MAX_HEAD = 1 << 20
-#: Bytes of a path, and of a symlink's text: more than any system has.
+#: The most bytes of a path, and of a symlink's text: more than any system allows.
 MAX_PATH, MAX_LINK = 32 << 10, 64 << 10
-#: Pieces that one system call takes (IOV_MAX).
+#: The most pieces that one system call takes (IOV_MAX).
 _MOST_PIECES = 1000
 
-#: Kinds of entries: a file, a folder, a symlink, a further name of a file (a hard link).
-FILE, FOLDER, LINK, TWIN = "f", "d", "l", "h"
+#: Kinds of entries: a file, a folder, a symlink, another name of a file (a hard link).
+FILE, FOLDER, LINK, HARD_LINK = "f", "d", "l", "h"
 
 #: Bytes of a digest (SHA-256); a missing one is as many zeros.
 DIGEST = 32
 NO_DIGEST = bytes(DIGEST)
 
-#: The name of a transfer's staging folder, at the top of the target folder.
+#: States of a place at the target, in comparison with the source: nothing there, the same, another
+#: content, an older file, an entry of another kind.
+ABSENT, SAME, DIFFERENT, OLDER, OTHER_KIND = "a", "s", "d", "o", "t"
+
+#: What a transfer's staging folder, at the top of the target folder, has around its id.
 STAGING_PREFIX, STAGING_SUFFIX = ".ketter-", ".part"
 
 
 class Entry(NamedTuple):
-    """One thing in a tree; `path` is relative with `/`, `size` in bytes, times in ns.
+    """One entry of a tree; `path` is relative with `/`, `size` in bytes, times in ns.
 
-    `link` is a symlink's target, or the path of the file that a TWIN is another
-    name of; `meta` is the attributes as `xattrs.read` packs them.
+    `link` is a symlink's target, or the path of the file that a HARD_LINK also names. `meta` are
+    the attributes as `xattrs.read` packs them.
     """
 
     path: str
@@ -72,7 +80,7 @@ class Entry(NamedTuple):
 
 
 class AgentError(Exception):
-    """Something a person or the worker can act on: a code of `engine.errors` and a sentence."""
+    """An error that a person or the worker can act on: a code of `engine.errors`, a sentence."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -80,7 +88,7 @@ class AgentError(Exception):
 
 
 class EndOfStream(Exception):
-    """The other side is gone."""
+    """The other end of a pipe was closed."""
 
 
 _CODES = {
@@ -97,7 +105,7 @@ _CODES = {
     **dict.fromkeys(
         (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "EUCLEAN", errno.EIO)), "DISK_ERROR"
     ),
-    # What passes by itself, or with a network file system that comes back.
+    # Errors that pass by themselves, or when a network file system comes back.
     **dict.fromkeys(
         (
             errno.EAGAIN,
@@ -121,53 +129,59 @@ _CODES = {
 
 
 def explain(error: OSError, path: str) -> AgentError:
-    """An operating system's error as one of ours, naming the path for display."""
+    """Convert an error of the operating system to an AgentError that names the path."""
     code = _CODES.get(error.errno or 0, "IO_ERROR")
     return AgentError(code, f"{show(path)}: {os.strerror(error.errno or 0)}")
 
 
 def show(path: str) -> str:
-    """A path with everything that is not printable text escaped."""
+    """A path for display, with all but printable text escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def staging_name(transfer_id: str) -> str:
+    """The name of a transfer's staging folder."""
+    return f"{STAGING_PREFIX}{transfer_id}{STAGING_SUFFIX}"
+
+
 def is_staging(name: str) -> bool:
-    """Whether a name is that of a staging folder, which is never part of a tree."""
+    """True if a name is that of a staging folder, which is never part of a tree."""
     return name.startswith(STAGING_PREFIX) and name.endswith(STAGING_SUFFIX)
 
 
 def message(body: dict[str, Any], blob: bytes = b"") -> bytes:
-    """A message's bytes, as they stand inside a frame."""
+    """Encode a message as it stands inside a frame."""
     text = json.dumps(body, separators=(",", ":")).encode("ascii")
     return b"\0".join((text, blob)) if blob else text
 
 
 def encode(kind: bytes, body: dict[str, Any], blob: bytes = b"") -> bytes:
-    """A message as a whole frame."""
+    """Encode a message as a whole frame."""
     data = message(body, blob)
     return HEADER.pack(kind, len(data)) + data
 
 
 def decode(data: bytes, most: int = MAX_MESSAGE) -> dict[str, Any]:
-    """The JSON object of a message, of so many bytes at most, its blob under "blob"."""
+    """Decode a message with at most `most` bytes of JSON; its blob stands under "blob"."""
     text, _, blob = data.partition(b"\0")
     try:
         body = json.loads(text) if len(text) <= most else None
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise AgentError("AGENT_FAILED", "a frame holds no JSON object, or too large a one")
+        raise AgentError(
+            "AGENT_FAILED", "protocol error: a frame holds no JSON object, or too large a one"
+        )
     body["blob"] = blob
     return body
 
 
 class Seal:
-    """Tells the worker's commands from what anybody else writes into the same pipe.
+    """Distinguishes the worker's commands from other bytes in the same pipe.
 
-    A receiver's commands and its payload come through one pipe, and the payload
-    is the other host's: without the worker's key (BLAKE2b, keyed, numbered) it
-    can hand in payload, and nothing else.
+    A receiver's commands and its payload come through one pipe, and the payload is the other
+    host's. Without the worker's key (BLAKE2b, keyed, numbered) that host can send payload only.
     """
 
     SIZE = 16
@@ -177,12 +191,12 @@ class Seal:
         self._number = 0
 
     def frame(self, body: dict[str, Any], blob: bytes = b"") -> bytes:
-        """A command as a sealed frame."""
+        """Encode a command as a sealed frame."""
         data = message(body, blob)
         return HEADER.pack(JSON, self.SIZE + len(data)) + self._sign(data) + data
 
     def open(self, data: bytes) -> dict[str, Any]:
-        """The command in a frame's body; AGENT_FAILED if it is not the worker's next."""
+        """Decode a command; raises AGENT_FAILED if it is not the next one that the worker sent."""
         sealed, data = data[: self.SIZE], data[self.SIZE :]
         if sealed != self._sign(data):
             raise AgentError("AGENT_FAILED", "a command came that the worker did not send")
@@ -194,15 +208,15 @@ class Seal:
         return blake2b(data, digest_size=self.SIZE, key=self._key, salt=salt).digest()
 
 
-_LIST = struct.Struct("<4I")  # Entries, and the bytes of paths, of links and of attributes.
+#: The number of entries, and the bytes of paths, of links and of attributes.
+_LIST = struct.Struct("<4I")
 _COLUMNS = (("q", "size"), ("q", "mtime_ns"), ("I", "mode"), ("Q", "ino"))
 
 
 def pack_entries(entries: Iterable[Entry]) -> bytes:
-    """Entries as columns: kinds, sizes, times, modes, inodes, paths, links, attributes.
+    """Pack entries as columns: kinds, sizes, times, modes, inodes, paths, links, attributes.
 
-    Little-endian; texts are joined by NUL. Links and attributes are left out
-    where no entry has any.
+    Little-endian; texts are joined by NUL. Links and attributes are left out if no entry has any.
     """
     rows = list(entries)
     if not rows:
@@ -225,21 +239,26 @@ def pack_entries(entries: Iterable[Entry]) -> bytes:
 
 
 def unpack_entries(data: bytes, only: str = "") -> list[Entry]:
-    """What `pack_entries` packed, of that `only` one kind; AGENT_FAILED if it is not that."""
+    """Unpack a list (`only` one kind of entry); raises AGENT_FAILED if it is damaged."""
     try:
         return _unpack(data, only)
     except (ValueError, struct.error, IndexError) as error:
-        raise AgentError("AGENT_FAILED", "a list of entries is damaged") from error
+        raise AgentError("AGENT_FAILED", "protocol error: a list of entries is damaged") from error
+
+
+def count_of(data: bytes) -> int:
+    """The number of entries of a list that `unpack_entries` accepted."""
+    return int.from_bytes(data[:4], "little")
 
 
 def kinds_of(data: bytes) -> str:
-    """The kinds of the entries that were packed, a letter each; unpacked before, it is in order."""
-    (count,) = struct.unpack_from("<I", data)
+    """The kinds of the entries of a list that `unpack_entries` accepted, a letter each."""
+    count = count_of(data)
     return data[_LIST.size : _LIST.size + count].decode("ascii")
 
 
 def list_digest(data: bytes) -> str:
-    """What names a list of entries: the worker compares it with that of the list it sent."""
+    """A digest that names a list of entries: the worker compares it with its own list's."""
     return blake2b(data, digest_size=16).hexdigest()
 
 
@@ -250,7 +269,7 @@ def _unpack(data: bytes, only: str) -> list[Entry]:
         _require(len(data) == at)
         return []
     kinds = data[at : at + count].decode("ascii")
-    _require(len(kinds) == count and not kinds.strip(FILE + FOLDER + LINK + TWIN))
+    _require(len(kinds) == count and not kinds.strip(FILE + FOLDER + LINK + HARD_LINK))
     at += count
     columns = []
     for form, _ in _COLUMNS:
@@ -301,7 +320,7 @@ def _read_column(form: str, count: int, data: bytes, at: int) -> tuple[array[int
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:
-    """That many bytes, or EndOfStream."""
+    """Read `size` bytes; raises EndOfStream if the stream ends before."""
     data = stream.read(size)
     while data is not None and len(data) < size:
         more = stream.read(size - len(data))
@@ -316,20 +335,22 @@ def read_exactly(stream: BinaryIO, size: int) -> bytes:
 
 
 def check_header(kind: bytes, size: int) -> tuple[bytes, int]:
-    """A frame's type and length, if they are within the limits."""
+    """Return a frame's type and length; raises AGENT_FAILED if they exceed the limits."""
     if kind not in _KINDS or size > (MAX_DATA if kind == DATA else MAX_MESSAGE):
-        raise AgentError("AGENT_FAILED", "the stream between the agents is not in step")
+        raise AgentError(
+            "AGENT_FAILED", f"protocol error: a frame of type {kind!r} and {size} bytes came"
+        )
     return kind, size
 
 
 def read_frame(stream: BinaryIO) -> tuple[bytes, bytes]:
-    """The next frame's type and body."""
+    """Read the next frame's type and body."""
     kind, size = check_header(*HEADER.unpack(read_exactly(stream, HEADER.size)))
     return kind, read_exactly(stream, size)
 
 
 def write_all(fd: int, *pieces: Any) -> None:
-    """All bytes of all pieces, however many calls it takes."""
+    """Write all bytes of all pieces, in as many calls as that takes."""
     for at in range(0, len(pieces), _MOST_PIECES):
         _write_some(fd, pieces[at : at + _MOST_PIECES])
 

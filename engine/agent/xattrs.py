@@ -5,17 +5,16 @@ A blob is empty, or in big-endian order:
     u16 count
     count times, names ascending: u16 size of the name, name, u32 size of the value, value
 
-Carried are, on Linux, `user.*` and the two POSIX ACLs (xattr(7), acl(5)). Not
-`security.*` and `trusted.*`: they are the host's own judgement of a file
-(capabilities, labels, what overlayfs keeps), and a blob that could set them could
-give a program root's rights. Nor the rest of `system.*`, such as NFSv4 ACLs. A
-POSIX ACL names users by their numbers, and these travel as they are: the same
-number may be somebody else at the other host.
+On Linux, `user.*` and the two POSIX ACLs (xattr(7), acl(5)) are carried. `security.*` and
+`trusted.*` are not: they are the host's own judgement of a file (capabilities, labels, what
+overlayfs keeps), and a blob that could set them could give a program root's rights. The rest of
+`system.*`, such as NFSv4 ACLs, is not either. A POSIX ACL names users by their numbers, and these
+travel as they are: the same number may belong to another user at the other host.
 
-On macOS all attributes are carried but those the system guards for itself; its
-ACLs are no attributes and are not carried. That part follows getxattr(2) of
-macOS and was never run there. Names are not translated between the two: what the
-one has and the other cannot have counts as not taken.
+On macOS all attributes are carried but those that the system guards for itself; its ACLs are not
+attributes and are not carried. That part follows getxattr(2) of macOS and was never run there.
+Names are not translated between the two systems: an attribute that the other system cannot have
+counts as refused.
 """
 
 from __future__ import annotations
@@ -24,29 +23,32 @@ import errno
 import os
 import struct
 import sys
-from typing import Any
 
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import AgentError
 
-#: Bytes of all names and values together, resource forks apart, which have their own limit.
+if TYPE_CHECKING:
+    from typing import Any
+
+#: The most bytes of all names and values, without resource forks; and of a resource fork.
 MAX_BYTES, MAX_FORK = 1 << 20, 16 << 20
 MAX_COUNT = 4096
-#: Bytes of a name: XATTR_NAME_MAX of linux/limits.h. macOS has 127.
+#: The most bytes of a name: XATTR_NAME_MAX of linux/limits.h. macOS has 127.
 MAX_NAME = 255
 
 _COUNT, _NAME, _VALUE = struct.Struct(">H"), struct.Struct(">H"), struct.Struct(">I")
 _FORK = b"com.apple.ResourceFork"
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
-#: Never carried, whatever the platform: privileges, and what macOS lets nobody set.
+#: Never carried, on any platform: privileges, and attributes that macOS lets no program set.
 _GUARDED = (b"security.", b"trusted.", b"system.")
 _GUARDED_APPLE = (b"com.apple.macl", b"com.apple.provenance", b"com.apple.rootless")
 
-#: ENOATTR of macOS is 93, for which Python has no name.
+#: Errors for a missing attribute. ENOATTR of macOS is 93, for which Python has no name.
 _ABSENT = (errno.ENODATA, 93)
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-#: More names or a longer value than Linux hands out (64 KiB), or than we take.
+#: Errors for more names or a longer value than Linux returns (64 KiB), or than MAX_FORK.
 _TOO_BIG = (errno.E2BIG, errno.ERANGE)
-#: The file or its file system does not want an attribute; anything else is a broken disk or a bug.
+#: Errors by which a file or its file system refuses an attribute; others mean a bad disk or a bug.
 _NOT_TAKEN = (
     *_ABSENT, *_UNSUPPORTED, *_TOO_BIG, errno.ENOSPC, errno.EDQUOT, errno.EPERM, errno.EACCES,
     errno.EROFS, errno.EINVAL, errno.ENAMETOOLONG,
@@ -55,27 +57,11 @@ _TOO_LARGE = "extended attributes of more than 1 MiB (resource forks: 16 MiB) ar
 _TOO_SHORT = "the blob ends too early"
 
 
-def supported(fd: int) -> bool:
-    """Whether user attributes can be kept there, as far as asking for one tells.
-
-    A full or a read-only file system still says yes. `fd` must be open for reading.
-    """
-    try:
-        _system().value(fd, b"user.ketter")
-    except OSError as error:
-        # Unlike listing, this also tells where only `security.*` can be kept.
-        if error.errno in _UNSUPPORTED:
-            return False
-        if error.errno not in _ABSENT:
-            raise
-    return True
-
-
 def read(fd: int) -> bytes:
-    """The carried attributes of an open file or folder as a blob; b"" if it has none.
+    """Pack the carried attributes of an open file or folder as a blob; b"" if it has none.
 
-    XATTRS_TOO_LARGE if they exceed MAX_BYTES, MAX_FORK or MAX_COUNT; OSError
-    if they cannot be read. `fd` must be open for reading.
+    Raises XATTRS_TOO_LARGE if they exceed MAX_BYTES, MAX_FORK or MAX_COUNT, and OSError if they
+    cannot be read. `fd` must be open for reading.
     """
     system, total = _system(), 0
     pieces: list[bytes] = []
@@ -83,7 +69,7 @@ def read(fd: int) -> bytes:
         try:
             value = system.value(fd, name)
         except OSError as error:
-            if error.errno in _ABSENT:  # Removed since it was listed.
+            if error.errno in _ABSENT:  # Removed since the listing.
                 continue
             if error.errno in _TOO_BIG:
                 raise AgentError("XATTRS_TOO_LARGE", _TOO_LARGE) from error
@@ -96,17 +82,15 @@ def read(fd: int) -> bytes:
 
 
 def apply(fd: int, blob: bytes) -> list[str]:
-    """Give an open file or folder the attributes of the blob and no other carried ones.
+    """Give an open file or folder the attributes of the blob, and remove its other carried ones.
 
-    That others go matters for new files: an ACL they inherited from their folder
-    was not the source's. Returns the names that it did not take, by reading them
-    back, and those it could not get rid of, in the blob's order. BAD_REQUEST,
-    before anything is changed, if `blob` is not what `read` makes.
+    The removal matters for new files: they inherit an ACL from their folder, which the source did
+    not have. Returns the names that it did not take (read back) or did not give up, in the blob's
+    order. Raises BAD_REQUEST, before it changes anything, if `read` cannot have made the blob.
 
-    Call it before the mode is set (only root sets `user.*` without write access;
-    the source's mode leaves the source's ACL as it is) and before the times (a
-    resource fork may change them); for a folder, once all is in it, which would inherit
-    its default ACL.
+    Call it before the mode is set (only root sets `user.*` without write access; the source's mode
+    leaves the source's ACL as it is) and before the times (a resource fork may change them). Call
+    it for a folder once its entries are in it: they would inherit its default ACL.
     """
     wanted = decode(blob)
     system = _system()
@@ -114,7 +98,7 @@ def apply(fd: int, blob: bytes) -> list[str]:
     for name in _names(system, fd):
         if name not in wanted and not _done(system, fd, name, None):
             failed.append(name)
-    # ACLs come last, because they may take our own access away.
+    # ACLs come last: they may take this user's own access away.
     for name in sorted(wanted, key=lambda name: (name in _ACLS, name)):
         if not system.carries(name) or not _done(system, fd, name, wanted[name]):
             failed.append(name)
@@ -122,7 +106,7 @@ def apply(fd: int, blob: bytes) -> list[str]:
 
 
 def decode(blob: bytes) -> dict[bytes, bytes]:
-    """The attributes of a blob from another host; BAD_REQUEST if `read` cannot have made it."""
+    """Unpack a blob from another host; raises BAD_REQUEST if `read` cannot have made it."""
     if not blob:
         return {}
     try:
@@ -174,12 +158,12 @@ def _weight(name: bytes, value: bytes) -> int:
 
 
 def _carried(name: bytes) -> bool:
-    """Whether an attribute of that name may be in a blob, from whatever platform."""
+    """True if an attribute of that name may be in a blob, from any platform."""
     return name in _ACLS or not (name.startswith(_GUARDED) or name in _GUARDED_APPLE)
 
 
 def _names(system: _Linux, fd: int) -> list[bytes]:
-    """The names of the carried attributes that are there; none where there can be none."""
+    """The names of the carried attributes of a file; none where none can be kept."""
     try:
         return [name for name in system.names(fd) if system.carries(name)]
     except OSError as error:
@@ -191,7 +175,7 @@ def _names(system: _Linux, fd: int) -> list[bytes]:
 
 
 def _done(system: _Linux, fd: int, name: bytes, value: bytes | None) -> bool:
-    """Set an attribute, or remove it if there is no value; whether it is so now."""
+    """Set an attribute, or remove it if `value` is None; true if that took effect."""
     try:
         if value is None:
             system.drop(fd, name)
@@ -205,10 +189,10 @@ def _done(system: _Linux, fd: int, name: bytes, value: bytes | None) -> bool:
 
 
 class _Linux:
-    """The four calls, as Python has them."""
+    """The four system calls of Linux, as Python has them."""
 
     def carries(self, name: bytes) -> bool:
-        # Nothing else may reach the kernel: other prefixes (`btrfs.`, `ceph.`) change the storage.
+        # No other name may reach the kernel: `btrfs.`, `ceph.` and others change the storage.
         return name in _ACLS or name.startswith(b"user.")
 
     def names(self, fd: int) -> list[bytes]:
@@ -225,7 +209,7 @@ class _Linux:
 
 
 class _Apple(_Linux):
-    """The four calls of macOS: all have `options`, two a `position` in the resource fork."""
+    """The four system calls of macOS: all have `options`, two a `position` in the fork."""
 
     def carries(self, name: bytes) -> bool:
         return _carried(name) and name not in _ACLS
@@ -248,7 +232,7 @@ class _Apple(_Linux):
 
 
 def _filled(function: str, before: list[Any], after: list[Any]) -> bytes:
-    """What a call of libc writes into a buffer, after it has said how much that is."""
+    """Return the bytes that a call of libc writes into a buffer; a first call gives their size."""
     import ctypes
 
     size = _call(function, ctypes.c_ssize_t, *before, None, ctypes.c_size_t(0), *after)

@@ -1,7 +1,7 @@
-"""The engine's own command line: `python -m engine.cli --from A --to B --mode copy`.
+"""The engine's command line: `python -m engine.cli --from A --to B --mode copy`.
 
     python -m engine.cli --from A --to B [options]     transfer; --help lists them
-    python -m engine.cli verify --manifest M --at B    read B again, compare with a manifest
+    python -m engine.cli verify --manifest M --at B    read B again, compare it with a manifest
 
 Exit status: 0 done, 1 failed, 2 wrong request, 3 partial, 4 verification
 failed, 5 no connection (host, host key, credential, Python), 6 no space,
@@ -16,30 +16,35 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-from engine import errors, options, transfer
-from engine.types import ParcelReport, ParcelState, Report, SilentObserver
+from engine import errors, transfer
+from engine.cli import arguments
+from engine.observer import SilentObserver
+from engine.types import ParcelReport, ParcelState, Report
 
 EXIT_PARTIAL, EXIT_DIFFERENT = 3, 4
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command as the arguments say; return the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out the command in `argv`; return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["verify"]:
-        return _verify(options.verify_parser().parse_args(words[1:]))
+        return _verify(arguments.verify_parser().parse_args(words[1:]))
     about, _, rest = (__doc__ or "").partition("\n\n")
-    return _transfer(options.transfer_parser(about, rest).parse_args(words))
+    return _transfer(arguments.transfer_parser(about, rest).parse_args(words))
 
 
 def _transfer(chosen: argparse.Namespace) -> int:
     stop = errors.Interrupted if chosen.resume else errors.Cancelled
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stopper(stop))
-    observer = _observer(chosen)
     try:
-        request = options.request(chosen)
+        observer = _observer(chosen)
+    except errors.EngineError as error:
+        return _show_error(error, chosen.json)
+    try:
+        request = arguments.request(chosen)
         if chosen.dry_run:
             _show({"status": "planned", "plan": transfer.dry_run(request, observer)}, chosen.json)
             return 0
@@ -55,10 +60,10 @@ def _transfer(chosen: argparse.Namespace) -> int:
 def _verify(chosen: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from engine.verify import verify
+    from engine.proof.verify import verify
 
     try:
-        verdict = verify(Path(chosen.manifest), options.place(chosen.at, chosen))
+        verdict = verify(Path(chosen.manifest), arguments.place(chosen.at, chosen))
     except errors.EngineError as error:
         return _show_error(error, chosen.json)
     status = "different" if verdict.different else "same"
@@ -75,45 +80,49 @@ def _verify(chosen: argparse.Namespace) -> int:
     return EXIT_DIFFERENT if verdict.different else 0
 
 
-class _Quiet(SilentObserver):
-    """Writes the manifest, if one is wanted, and shows nothing."""
+class _PlainObserver(SilentObserver):
+    """Writes the manifest, if one is wanted, and prints warnings; shows no progress."""
 
     def __init__(self, manifest: str) -> None:
         self.wants_manifests = bool(manifest)
-        self._manifest = manifest
-        if manifest:
-            with open(manifest, "wb"):
-                """Made now, so that a path that cannot be written is known before the work."""
+        # Now, so that a path that cannot be written fails before the transfer.
+        self._manifest = _manifest_file(manifest) if manifest else None
 
     def parcel(self, parcel: ParcelReport) -> None:
-        """Keep what was proven."""
-        if parcel.manifest is not None and parcel.state is ParcelState.VERIFIED:
+        """Append a verified parcel's manifest to the file."""
+        if self._manifest and parcel.manifest is not None and parcel.state is ParcelState.VERIFIED:
             import zlib
 
-            with open(self._manifest, "ab") as file:
-                file.write(zlib.decompress(parcel.manifest))
+            self._manifest.write(zlib.decompress(parcel.manifest))
+            self._manifest.flush()
 
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        """Say what a person should know."""
+        """Print warnings and errors."""
         if level != "info":
             print(f"{level}: {message} ({code})", file=sys.stderr)
 
     def end(self) -> None:
-        """Nothing was drawn."""
+        """Do nothing: no progress was drawn."""
+
+
+def _manifest_file(path: str) -> BinaryIO:
+    from engine.named_files import create
+
+    return create(path)
 
 
 def _observer(chosen: argparse.Namespace) -> Any:
-    quiet = _Quiet(chosen.manifest)
+    plain = _PlainObserver(chosen.manifest)
     if not sys.stderr.isatty() or chosen.json:
-        return quiet
-    from engine.bar import Bar
+        return plain
+    from engine.cli.progress_bar import ProgressBar
 
-    return Bar(sys.stderr, quiet)
+    return ProgressBar(sys.stderr, plain)
 
 
 def _stopper(stop: type[errors.EngineError]) -> Any:
     def stopped(*_: Any) -> NoReturn:
-        raise stop("ended by a signal, or by Ctrl-C")
+        raise stop("stopped by a signal or by Ctrl-C")
 
     return stopped
 
@@ -155,10 +164,10 @@ def _show_plan(plan: dict[str, Any]) -> None:
     )
     print(f"free at the target: {plan['free_bytes']:,} bytes{inodes}")
     if plan["replaced"]:
-        print(f"{plan['replaced']} would replace, or stand beside, what is at the target")
+        print(f"{plan['replaced']} would replace, or stand beside, entries at the target")
     if plan["conflicts"]:
         names = ", ".join(plan["conflict_names"])
-        print(f"{plan['conflicts']} are in conflict with what is at the target: {names}")
+        print(f"{plan['conflicts']} conflict with entries at the target: {names}")
     for failure in plan["failures"]:
         print(f"not possible: {failure['message']} ({failure['code']})")
 
@@ -179,4 +188,4 @@ def _show_error(error: errors.EngineError, as_json: bool) -> int:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    os._exit(status)  # All is written; taking the interpreter apart would only take time.
+    os._exit(status)  # All output is written; tearing down the interpreter only takes time.

@@ -1,4 +1,4 @@
-"""The command line's arguments, and the request that they make."""
+"""Parses the command line's arguments, and makes the transfer's request from them."""
 
 from __future__ import annotations
 
@@ -6,86 +6,94 @@ import argparse
 import os
 import re
 from _blake2 import blake2b
+from collections.abc import Callable
 from typing import Any
 
 from engine import errors
-from engine.types import (
-    Endpoint,
-    HardLinks,
-    Mode,
-    OnConflict,
-    Request,
-    SshAccess,
-    Strategy,
-    Symlinks,
-    Verify,
-)
+from engine.types import OPTIONS, Endpoint, Mode, Option, Request, SshAccess
 
-_URL = re.compile(
-    r"ssh://(?:(?P<user>[^@/]+)@)?(?P<host>\[[^]]+\]|[^:/@]+)(?::(?P<port>\d+))?(?P<path>/.*)",
-    re.DOTALL,
-)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_RATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kKmMgG]?)(?:i?[bB])?(?:/s)?")
+#: Regular expressions; each is compiled only where it is used, since that takes a while.
+_URL = r"ssh://(?:(?P<user>[^@/]+)@)?(?P<host>\[[^]]+\]|[^:/@]+)(?::(?P<port>\d+))?(?P<path>/.*)"
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+_RATE = r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kKmMgG]?)(?:i?[bB])?(?:/s)?"
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 _WHERE = "a path, or ssh://[user@]host[:port]/path"
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Formats the help as wide as the terminal is.
+
+    argparse makes a formatter for each argument that is added. It would find out the width with
+    `shutil`, which takes 4 ms to import.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
 class _Rule(argparse.Action):
-    """Collects --include and --exclude in one list, in the order in which they stand."""
+    """Collects --include and --exclude in one list, in the order of the command line."""
 
     def __call__(self, _: Any, options: Any, value: Any, name: str | None = None) -> None:
         options.filters = [*options.filters, ((name or "").strip("-"), value)]
 
 
 def transfer_parser(description: str, epilog: str) -> argparse.ArgumentParser:
-    """The parser of a transfer's arguments."""
+    """Return the parser of a transfer's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.cli",
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--from", dest="source", required=True, metavar="A", help=_WHERE)
-    add("--to", dest="target", required=True, metavar="B", help=f"{_WHERE}; for A's contents")
-    add("--mode", choices=[*map(str, Mode)], default="copy", help="what happens to A")
-    add("--strategy", choices=[*map(str, Strategy)], default="auto", help="how entries are packed")
-    add("--verify", choices=[*map(str, Verify)], help="default: stream for copy, readback for move")
-    add("--on-conflict", choices=[*map(str, OnConflict)], default="fail", help="default: fail")
-    add("--checksum", action="store_true", help="compare content where sizes are equal, not times")
+    add("--to", dest="target", required=True, metavar="B", help=f"{_WHERE}; gets A's contents")
+    add("--mode", choices=[*map(str, Mode)], default="copy", help="copy A, or move it")
+    for option in OPTIONS:
+        _add_option(parser, option)
     parser.set_defaults(filters=[])
     for verb, what in (("include", "take"), ("exclude", "leave out")):
-        add(f"--{verb}", action=_Rule, metavar="PATTERN", help=f"{what} what matches, like gitignore; the last rule that matches decides")  # noqa: E501  # fmt: skip
-    add("--symlinks", choices=[*map(str, Symlinks)], default="keep", help="default: keep")
-    add("--hard-links", choices=[*map(str, HardLinks)], default="copy", help="default: copy")
-    add("--xattrs", action="store_true", help="extended attributes and ACLs, too")
-    add("--special-bits", action="store_true", help="setuid, setgid and sticky bits, too")
-    add("--streams", type=_streams, default=0, metavar="N", help="1 to 32; default: as measured")
+        add(f"--{verb}", action=_Rule, metavar="PATTERN", help=f"{what} entries that match, with the patterns of gitignore; the last rule that matches decides")  # noqa: E501  # fmt: skip
     add("--bwlimit", type=rate, default=0, metavar="RATE", help="bytes per second: 500k, 20M, 1G")
-    add("--resume", action="store_true", help="go on from what an interrupted run has left")
-    add("--manifest", default="", metavar="FILE", help="write what was proven, a JSON line each")
+    add("--resume", action="store_true", help="resume an interrupted run of this command")
+    add("--manifest", default="", metavar="FILE", help="write a JSON line for each proven entry")
     add("--dry-run", action="store_true", help="print the plan and change nothing")
     add_access(parser)
     return parser
 
 
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    """Add an argument for one option, named as the option, with dashes."""
+    flag = "--" + option.name.replace("_", "-")
+    if issubclass(option.kind, bool):
+        parser.add_argument(flag, action="store_true", help=option.help)
+    elif issubclass(option.kind, int):
+        number = _number_up_to(option.most)
+        parser.add_argument(flag, type=number, default=0, metavar="N", help=option.help)
+    else:
+        parser.add_argument(
+            flag, choices=[*map(str, option.kind)], default=option.default, help=option.help
+        )
+
+
 def add_access(parser: argparse.ArgumentParser) -> None:
-    """The arguments about ssh, and how the result is shown."""
+    """Add the arguments for ssh, and for how the result is printed."""
     add = parser.add_argument
     add("--json", action="store_true", help="print the result as one JSON object")
-    add("--ssh-config", type=_file, default="", metavar="FILE", help="for ssh -F")
+    add("--ssh-config", type=_file, default="", metavar="FILE", help="configuration for ssh (-F)")
     add("--identity", type=_file, default="", metavar="FILE", help="private key for ssh")
-    known = "host keys to trust, and no others"
+    known = "the only host keys to trust"
     add("--known-hosts", type=_file, default="", metavar="FILE", help=known)
 
 
 def verify_parser() -> argparse.ArgumentParser:
-    """The parser of `verify`."""
+    """Return the parser of the command `verify`."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.cli verify",
-        description="Read a place again and compare it with a manifest.",
+        description="Read a place again, and compare it with a manifest.",
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument("--manifest", required=True, type=_file, metavar="M")
@@ -95,24 +103,24 @@ def verify_parser() -> argparse.ArgumentParser:
 
 
 def place(text: str, options: argparse.Namespace) -> Endpoint:
-    """The endpoint a path or an `ssh://[user@]host[:port]/path` stands for.
+    """Return the endpoint of a path or an `ssh://[user@]host[:port]/path`.
 
-    The path of a URL is taken as it is, without percent decoding.
+    The path of a URL is taken as it is, without percent decoding. Raises BadRequest.
     """
     if not text:
-        # Not "here": an unset variable of a script must not have its folder moved away.
-        raise errors.BadRequest("an empty path names no place")
+        # Not the current folder: a script's unset variable must not move that away.
+        raise errors.BadRequest("a path is empty; it must name a folder or a file")
     if not text.startswith("ssh://"):
-        if _SCHEME.match(text):
+        if re.match(_SCHEME, text):
             raise errors.BadRequest(f"{text} is neither a path nor an ssh:// address")
         if ":" in text.partition("/")[0]:
             raise errors.BadRequest(
-                f"{text} looks like another host's: write ssh://[user@]host/path, "
-                "or ./… for a folder of that name here"
+                f"{text} looks like a path on another host: write ssh://[user@]host/path, "
+                "or ./… for a folder of that name on this machine"
             )
         tail = "/" if text.endswith("/") else ""
         return Endpoint("/", os.path.abspath(text).lstrip("/") + tail)
-    match = _URL.fullmatch(text)
+    match = re.fullmatch(_URL, text, re.DOTALL)
     if match is None or match["host"].startswith("-"):
         raise errors.BadRequest(f"{text} is not of the form ssh://[user@]host[:port]/path")
     path = match["path"]
@@ -124,19 +132,22 @@ def place(text: str, options: argparse.Namespace) -> Endpoint:
         identity_file=options.identity,
         known_hosts_file=options.known_hosts,
         config_file=options.ssh_config,
+        passes=None,
     )
     clean = "/".join(part for part in path.split("/") if part)
     return Endpoint("/", clean + tail, access)
 
 
 def request(options: argparse.Namespace) -> Request:
-    """The transfer the arguments ask for."""
+    """Return the request for the transfer that the arguments describe."""
     if options.filters:
-        from engine.rules import check_filters  # Only where there are any: it takes its time.
+        from engine.plan.filters import (
+            check_filters,  # Imported only if there are any: that takes time.
+        )
 
         check_filters(options.filters)
     # The same two places give the same staging folder, so a repeated command
-    # goes on from what a killed one left, or clears it away.
+    # resumes from what a killed one left, or clears it away.
     places = os.fsencode(f"{options.source}\0{options.target}")
     name = blake2b(places, digest_size=8).hexdigest()
     return Request(
@@ -145,38 +156,44 @@ def request(options: argparse.Namespace) -> Request:
         transfer_id=f"cli-{name}",
         resume=options.resume,
         mode=Mode(options.mode),
-        strategy=Strategy(options.strategy),
-        verify=Verify(options.verify) if options.verify else None,
-        on_conflict=OnConflict(options.on_conflict),
-        checksum=options.checksum,
         filters=tuple(options.filters),
-        symlinks=Symlinks(options.symlinks),
-        hard_links=HardLinks(options.hard_links),
-        xattrs=options.xattrs,
-        special_bits=options.special_bits,
-        streams=options.streams,
         bwlimit=options.bwlimit,
+        **{option.name: option.value_of(getattr(options, option.name)) for option in OPTIONS},
     )
 
 
 def rate(text: str) -> int:
-    """Bytes per second from a text such as `500k`, `20M` or `1.5G` (thousands, not 1024s)."""
-    match = _RATE.fullmatch(text)
+    """Return bytes per second from a text such as `500k`, `20M` or `1.5G` (1000s, not 1024s)."""
+    match = re.fullmatch(_RATE, text)
     number = int(float(match["number"]) * _UNITS[match["unit"].lower()]) if match else 0
     if number < 1:
-        raise argparse.ArgumentTypeError("a rate such as 500k, 20M or 1G (bytes per second)")
+        raise argparse.ArgumentTypeError("expected bytes per second such as 500k, 20M or 1G")
     return number
 
 
-def _streams(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 32:
-        raise argparse.ArgumentTypeError("1 to 32")
-    return number
+def _columns() -> int:
+    """Return the terminal's width in characters, as `COLUMNS` or the system has it; else 80."""
+    given = os.environ.get("COLUMNS", "")
+    try:
+        return int(given) if given.isdecimal() and int(given) else os.get_terminal_size().columns
+    except (OSError, ValueError):  # No terminal, or stdout is closed.
+        return 80
+
+
+def _number_up_to(most: int) -> Callable[[str], int]:
+    """Return a function that reads a number from 1 to `most`."""
+
+    def read(text: str) -> int:
+        number = int(text) if text.isdecimal() else 0
+        if not 1 <= number <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from 1 to {most}")
+        return number
+
+    return read
 
 
 def _file(text: str) -> str:
-    # Asked here, since ssh tells a missing file as a refused login or a lost connection.
+    # Checked here: ssh reports a missing file as a refused login or a lost connection.
     if text and not os.path.isfile(text):
         raise argparse.ArgumentTypeError(f"there is no file {text}")
     return text

@@ -1,4 +1,4 @@
-"""A progress bar for a terminal."""
+"""ProgressBar: shows a transfer's progress in a terminal."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import shutil
 import time
 from typing import Any, TextIO
 
-from engine.types import ParcelReport, Phase, Progress, SilentObserver
+from engine.observer import SilentObserver
+from engine.types import ParcelReport, Phase, Progress
 
 
-class Bar(SilentObserver):
-    """Draws one line that is drawn over again; `end` leaves the line free.
+class ProgressBar(SilentObserver):
+    """Draws one line, and overwrites it with each report; `end` clears it.
 
-    `other` is told of parcels and events, too.
+    It passes parcels and events on to `other`.
     """
 
     def __init__(self, out: TextIO, other: SilentObserver) -> None:
@@ -23,7 +24,7 @@ class Bar(SilentObserver):
         self._began = time.monotonic()
 
     def phase(self, phase: Phase) -> None:
-        """Name what is going on."""
+        """Draw the name of the phase."""
         self._phase = phase.value.replace("_", " ")
         if phase is Phase.TRANSFER:
             self._began = time.monotonic()
@@ -45,16 +46,16 @@ class Bar(SilentObserver):
         )
 
     def parcel(self, parcel: ParcelReport) -> None:
-        """Pass it on."""
+        """Pass the report on."""
         self._other.parcel(parcel)
 
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        """Pass it on, on a line of its own."""
+        """Clear the line, and pass the event on."""
         self.end()
         self._other.event(level, code, message, data)
 
     def end(self) -> None:
-        """Leave an empty line for what comes next."""
+        """Clear the line for the output that follows."""
         self._out.write("\r\x1b[K")
         self._out.flush()
 

@@ -1,13 +1,15 @@
 """The agent's source as one program, and the command that makes a Python run it.
 
-The far side gets a command line with a key (the token) and reads the program
-from stdin; it refuses to run anything whose keyed digest (BLAKE2b) is not the
-one sent before it. Nothing is written there.
+The far host gets a command line with the digest of a key, which every user of that
+host may read; and, on stdin, the key itself and the program. The bootstrap drops all
+bytes before the key. It refuses a program whose keyed digest (BLAKE2b) differs from the
+one between key and program: only the process that made the key can make it run
+anything. Nothing is written at the far host. See docs/decisions/0015.
 
-The program is a JSON line, {"magic": …, "modules": {name: [source, code]}} with
-sizes in bytes, and then all sources and all codes in that order. `code` is what
-Python has compiled a source to; a Python of the same kind (its magic number)
-takes that, which is quicker by 30 ms, any other compiles the source.
+The program is a JSON line, {"magic": …, "role": …, "modules": {name: [source, code]}}
+with sizes in bytes, followed by all sources and all codes in that order. `code` is a
+compiled source. A Python of the same kind (its magic number) runs the code, which saves
+30 ms; any other compiles the source.
 """
 
 from __future__ import annotations
@@ -22,50 +24,37 @@ from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER, cache_from_source
 
-#: The agent's modules: those of both ends, and what only one of them needs.
-_OF_BOTH = ("desk", "inlet", "look", "main", "stage", "tree", "wire", "xattrs", "zipstream")
-_OF_SOURCE = ("filters", "outlet", "remove", "scan", "sender", "source")
-_OF_TARGET = (
-    "archive",
-    "delivered",
-    "finish",
-    "incoming",
-    "journal",
-    "names",
-    "publish",
-    "receiver",
-    "resume",
-    "staging",
-    "target",
-)
-MODULES = (*_OF_BOTH, *_OF_SOURCE, *_OF_TARGET)
-
-#: What the far Python says when it is too old, before it exits.
+#: The far Python prints this if it is too old, before it exits.
 TOO_OLD = "KETTER-PYTHON-TOO-OLD"
-#: What it says when the program that came is not the one that was sent.
+#: It prints this if the program that arrived is not the one that was sent.
 DAMAGED = "KETTER-PROGRAM-DAMAGED"
 
-_FOLDER = os.path.join(os.path.dirname(__file__), "agent")
+#: The folder of the agent's modules: those of both roles, and a folder for each role's own.
+_FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "agent")
 _PACKAGE = "engine.agent."
 
 _BOOTSTRAP = """
 import sys
 if sys.version_info < (3, 8): sys.exit("%(too_old)s")
-import hashlib, json, marshal, os, zlib
+import json, marshal, os, zlib
+try: from _blake2 import blake2b
+except ImportError: from hashlib import blake2b
 MAGIC_NUMBER = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
 ModuleSpec = type(json.__spec__)
 def read(left):
     data = b""
     while left:
         part = os.read(0, left)
-        if not part: sys.exit(1)
+        if not part: sys.exit("%(damaged)s")
         left -= len(part)
         data += part
     return data
+key = b""
+while blake2b(key, digest_size=32).hexdigest() != "%(known_by)s":
+    key = (key + read(1))[-16:]
 digest, size = read(32), int.from_bytes(read(4), "big")
 program = read(size)
-if hashlib.blake2b(program, key=bytes.fromhex("%(token)s"), digest_size=32).digest() != digest:
-    sys.exit("%(damaged)s")
+if blake2b(program, key=key, digest_size=32).digest() != digest: sys.exit("%(damaged)s")
 head, _, data = zlib.decompress(program).partition(b"\\n")
 head, at, sources, codes = json.loads(head), 0, {}, {}
 same = head["magic"] == MAGIC_NUMBER.hex()
@@ -90,48 +79,73 @@ class Modules:
         exec(code, module.__dict__)
 sys.meta_path.insert(0, Modules)
 from engine.agent.main import main
-main("%(token)s")
+main(key.hex(), head["role"])
 """.strip()
 
 
 @cache
-def program(here: bool, of_target: bool) -> bytes:
-    """The program of one end's agent, made once per process; for one `here` without spare sources.
+def modules(role: str) -> tuple[str, ...]:
+    """Return the names of an agent's modules below `engine.agent`, for a "source" or a "target".
 
-    A source's agent has no way to write, not even if it were told to.
+    A role's own modules are in the folder of that name.
     """
-    names = (*_OF_BOTH, *(_OF_TARGET if of_target else _OF_SOURCE))
+    names = []
+    for folder, folders, files in os.walk(_FOLDER):
+        below = os.path.relpath(folder, _FOLDER)
+        if below == ".":
+            folders[:] = [name for name in folders if name == role]
+        parts = [] if below == "." else below.split(os.sep)
+        names += [
+            ".".join([*parts, file[: -len(".py")]])
+            for file in files
+            if file.endswith(".py") and file != "__init__.py"
+        ]
+    return tuple(sorted(names))
+
+
+@cache
+def program(here: bool, of_target: bool) -> bytes:
+    """Return the program of one end's agent, made once per process.
+
+    For an agent `here`, on this machine, it has no sources of modules that are compiled. A
+    source's program contains no code that writes files, so no command can make it write.
+    """
+    role = "target" if of_target else "source"
+    names = modules(role)
     sources = [source_of(name) for name in names]
     codes = [code_of(name, source) for name, source in zip(names, sources, strict=True)]
     if here:
         sources = [b"" if code else source for source, code in zip(sources, codes, strict=True)]
-    modules = {
+    sizes = {
         _PACKAGE + name: [len(source), len(code)]
         for name, source, code in zip(names, sources, codes, strict=True)
     }
-    head = json.dumps({"magic": MAGIC_NUMBER.hex(), "modules": modules}).encode("ascii")
-    return zlib.compress(b"\n".join((head, b"".join(sources + codes))), 0 if here else 1)
+    head = json.dumps({"magic": MAGIC_NUMBER.hex(), "role": role, "modules": sizes})
+    return zlib.compress(
+        b"\n".join((head.encode("ascii"), b"".join(sources + codes))), 0 if here else 1
+    )
 
 
 def sealed(data: bytes, token: str) -> bytes:
-    """A program as the bootstrap with that token believes it."""
-    digest = blake2b(data, key=bytes.fromhex(token), digest_size=32).digest()
-    return digest + len(data).to_bytes(4, "big") + data
+    """Return a program as that token's bootstrap accepts it: key, keyed digest, size, program."""
+    key = bytes.fromhex(token)
+    digest = blake2b(data, key=key, digest_size=32).digest()
+    return b"".join((key, digest, len(data).to_bytes(4, "big"), data))
 
 
 def source_of(name: str) -> bytes:
-    """A module's source."""
-    with open(os.path.join(_FOLDER, f"{name}.py"), "rb") as file:
+    """Return a module's source."""
+    with open(_path_of(name), "rb") as file:
         return file.read()
 
 
 def code_of(name: str, source: bytes) -> bytes:
-    """What this Python has compiled the source to; nothing if another source is in its place.
+    """Return a module's compiled code; empty if its file no longer holds that source.
 
-    It is taken from the file where Python keeps it: 16 bytes of header, of which
-    the last eight are the source's time and size (PEP 552), then the code.
+    The code comes from Python's cache file: 16 bytes of header, of which the last eight
+    are the source's time and size (PEP 552), then the code.
     """
-    path = os.path.join(_FOLDER, f"{name}.py")
+    path = _path_of(name)
     info = os.stat(path)
     loader = SourceFileLoader(_PACKAGE + name, path)
     if loader.get_data(path) != source:
@@ -143,28 +157,35 @@ def code_of(name: str, source: bytes) -> bytes:
         if kept[:16] == expected:
             return kept[16:]
     except OSError:
-        pass  # It is made below, and kept if the folder may be written to.
+        pass  # The code is compiled below, and cached if the folder is writable.
     return marshal.dumps(loader.get_code(_PACKAGE + name))
 
 
-def bootstrap(token: str) -> str:
-    """The Python text that reads the program from stdin, checks it and runs it.
+def _path_of(name: str) -> str:
+    return os.path.join(_FOLDER, *name.split(".")) + ".py"
 
-    `token` is the key of its digest, and what the agent waits for before it
-    believes a command.
+
+def bootstrap(token: str) -> str:
+    """Return the Python text that reads key and program from stdin, checks both, and runs it.
+
+    The text is part of a command line, so it has only the digest of the token (the key).
     """
-    return _BOOTSTRAP % {"too_old": TOO_OLD, "damaged": DAMAGED, "token": token}
+    known_by = blake2b(bytes.fromhex(token), digest_size=32).hexdigest()
+    return _BOOTSTRAP % {"too_old": TOO_OLD, "damaged": DAMAGED, "known_by": known_by}
 
 
 def remote_command(token: str) -> str:
-    """The command line that starts the agent on a far host, the same in every shell.
+    """Return the command line that starts the agent on a far host, the same for every shell.
 
-    Hexadecimal, because csh and fish read quotes and newlines each in their own way.
+    The text is hexadecimal, since csh and fish read quotes and newlines differently.
     """
     text = bootstrap(token).encode("ascii").hex()
     return f"exec python3 -I -S -X utf8 -c 'exec(bytes.fromhex(\"{text}\"))'"
 
 
 def new_token() -> str:
-    """A token no greeting of a shell can hold by accident, and nobody can guess."""
+    """Return a new key in hexadecimal digits, for an agent's program and its commands.
+
+    Only the worker and that agent may know it; it travels over the agent's stdin alone.
+    """
     return os.urandom(16).hex()

@@ -1,4 +1,4 @@
-"""Where the answers of all agents arrive, in one thread, and how all of them are ended."""
+"""Inbox: receives the messages of all agents in one thread, and ends all agents."""
 
 from __future__ import annotations
 
@@ -11,116 +11,127 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from engine import errors
+from engine.connect.child import CHECK_SECONDS
+from engine.connect.endings import (
+    ENDING_SECONDS,
+    blame_rank,
+    cause_of_death,
+    check_silence,
+    error_of,
+    terminate,
+)
+from engine.protocol.messages import Failed, Lost, Message
 
 if TYPE_CHECKING:
-    from engine.links import Link
+    from engine.connect.agent_process import AgentProcess
 
-Message = dict[str, Any]
-
-#: Seconds between two calls of the checkpoint.
-CHECK_SECONDS = 0.25
-#: Seconds between two checks after which we were stopped ourselves, and no agent was silent.
+#: Seconds between two checks, beyond which the worker itself was stopped and no agent was silent.
 ASLEEP_SECONDS = 10.0
-#: Seconds to hear of the cause when a link has ended: its other end may know more.
+#: Seconds to wait for the cause when an agent has ended: another agent may report it.
 CAUSE_SECONDS = 0.5
-#: Seconds the agents get to end by themselves, and again after each signal.
-ENDING_SECONDS = 1.0
 
 
-class Hub:
-    """The one place where the answers of all agents arrive, in the caller's thread.
+class Inbox:
+    """Receives the messages of all agents, in the caller's thread.
 
-    `checkpoint` is called every quarter of a second while waiting and may raise.
+    `checkpoint` is called every quarter of a second while the caller waits; it may raise.
     """
 
     def __init__(self, checkpoint: Callable[[], None]) -> None:
         self._checkpoint = checkpoint
-        self._arrived: SimpleQueue[tuple[Link, Message | None]] = SimpleQueue()
-        #: Never an error and never an end: those are raised when they arrive.
-        self._kept: deque[tuple[Link, Message]] = deque()
+        self._arrived: SimpleQueue[tuple[AgentProcess, Message | None]] = SimpleQueue()
+        #: Messages for later; never an error or an end, which are raised when they arrive.
+        self._kept: deque[tuple[AgentProcess, Message]] = deque()
         self._checked = 0.0
-        self.links: list[Link] = []
+        self.agents: list[AgentProcess] = []
 
-    def put(self, link: Link, message: Message | None) -> None:
-        """Hand in an answer, or None for a link's end; called by the reading threads."""
-        self._arrived.put((link, message))
+    def put(self, agent: AgentProcess, message: Message | None) -> None:
+        """Add an agent's message, or None for its end; the reading threads call this."""
+        self._arrived.put((agent, message))
 
-    def next(self) -> tuple[Link, Message]:
-        """The next answer of any link; raises what a link died of or the checkpoint raised."""
+    def next(self) -> tuple[AgentProcess, Message]:
+        """Return the next message of any agent.
+
+        Raises the error that ended an agent, and errors of the checkpoint.
+        """
         item = self.next_within(math.inf)
-        assert item is not None  # Nobody waits that long.
+        assert item is not None  # An infinite time does not pass.
         return item
 
-    def next_within(self, seconds: float) -> tuple[Link, Message] | None:
-        """Likewise, but None if no answer comes in that time."""
+    def next_within(self, seconds: float) -> tuple[AgentProcess, Message] | None:
+        """Return the next message of any agent, or None after `seconds`; raises as `next` does."""
         until = time.monotonic() + seconds
         if self._kept:
-            link, message = self._kept.popleft()
+            agent, message = self._kept.popleft()
         elif (arrived := self._wait(until)) is not None:
-            link, message = self._alive(*arrived)
+            agent, message = self._unless_ended(*arrived)
         else:
             return None
-        return link, link.taken(message)
+        agent.listener.taken()
+        return agent, message
 
-    def wait_for(self, link: Link, *keys: str) -> Message:
-        """The next answer of one link that has one of the keys; others' answers are kept."""
-        for item in [item for item in self._kept if item[0] is link]:
+    def wait_for(self, agent: AgentProcess, *kinds: type[Any]) -> Any:
+        """Return one agent's next message of the given kinds, and drop its messages before that.
+
+        Other agents' messages are kept.
+        """
+        for item in [item for item in self._kept if item[0] is agent]:
             self._kept.remove(item)
-            link.taken(item[1])
-            if any(key in item[1] for key in keys):
+            agent.listener.taken()
+            if isinstance(item[1], kinds):
                 return item[1]
         while True:
             arrived = self._wait(math.inf)
             assert arrived is not None
-            other, message = self._alive(*arrived)
-            if other is not link:
+            other, message = self._unless_ended(*arrived)
+            if other is not agent:
                 self._kept.append((other, message))
                 continue
-            link.taken(message)
-            if any(key in message for key in keys):
+            agent.listener.taken()
+            if isinstance(message, kinds):
                 return message
 
     def check(self) -> None:
-        """Call the checkpoint if it is due, and look for silent links."""
+        """Call the checkpoint if it is due, and check for silent agents."""
         now = time.monotonic()
         if now - self._checked < CHECK_SECONDS:
             return
         if now - self._checked > ASLEEP_SECONDS:
-            for link in self.links:
-                link.forgive()
+            for agent in self.agents:
+                agent.listener.reset_silence()
         self._checked = now
         self._checkpoint()
-        for link in self.links:
+        for agent in self.agents:
             try:
-                link.check_silence(now)
+                check_silence(agent, now)
             except errors.EngineError as error:
-                if not link.dispensable:
+                if not agent.optional:
                     raise
-                self._arrived.put((link, {"lost": error, "said": False}))
-                link.hang_up()
+                self._arrived.put((agent, Lost(error, reported=False)))
+                agent.close()
 
     def close(self, done: bool = False) -> None:
-        """End every agent, all at the same time, and wait for them.
+        """End all agents at the same time, and wait for them.
 
-        With `done` no source and no ssh is waited for: a goodbye takes a round trip.
+        With `done`, sources and ssh processes are ended at once: a goodbye takes a round trip.
         """
-        for link in self.links:
-            link.hang_up()
+        for agent in self.agents:
+            agent.close()
             if done:
-                link.cut_short()
+                terminate(agent)
         for how in (None, signal.SIGTERM, signal.SIGKILL):
             until = time.monotonic() + ENDING_SECONDS
-            for link in self.links:
-                link.send_signal(how)
-            ended = [link.has_ended(until) for link in self.links]
+            for agent in self.agents:
+                agent.child.send_signal(how)
+            ended = [agent.child.has_ended(until) for agent in self.agents]
             if all(ended):
                 break
-        for link in self.links:
-            link.forget()
-        self.links.clear()
+        for agent in self.agents:
+            agent.dispose()
+        self.agents.clear()
 
-    def _wait(self, until: float) -> tuple[Link, Message | None] | None:
-        """What arrives next; None if nothing has by that moment of the monotonic clock."""
+    def _wait(self, until: float) -> tuple[AgentProcess, Message | None] | None:
+        """Return what arrives next; None if nothing does until `until` (monotonic clock)."""
         while True:
             self.check()
             try:
@@ -129,22 +140,25 @@ class Hub:
                 if time.monotonic() >= until:
                     return None
 
-    def _alive(self, link: Link, message: Message | None) -> tuple[Link, Message]:
-        if message is not None and "error" not in message:
-            return link, message
+    def _unless_ended(
+        self, agent: AgentProcess, message: Message | None
+    ) -> tuple[AgentProcess, Message]:
+        """Return a message; raises the agent's error if it failed or ended, unless optional."""
+        if message is not None and not isinstance(message, Failed):
+            return agent, message
         if message is not None:
-            error = link.said(*message["error"])
-        elif link.dispensable:  # Others have their own ends, and their answers are still to come.
-            error = link.cause_of_death()
+            error = error_of(agent, message.failure)
+        elif agent.optional:  # Other agents' messages are left alone: they are still needed.
+            error = cause_of_death(agent)
         else:
-            error = self._cause(link)
-        if link.dispensable:
-            return link, {"lost": error, "said": message is not None}
+            error = self._cause(agent)
+        if agent.optional:
+            return agent, Lost(error, reported=message is not None)
         raise error
 
-    def _cause(self, link: Link) -> errors.EngineError:
-        """Why a link ended: its end may be the consequence of another's."""
-        ended = [link]
+    def _cause(self, agent: AgentProcess) -> errors.EngineError:
+        """Return why an agent ended: another agent's end or error may be the cause."""
+        ended = [agent]
         until = time.monotonic() + CAUSE_SECONDS
         while (left := until - time.monotonic()) > 0:
             try:
@@ -153,12 +167,12 @@ class Hub:
                 break
             if message is None:
                 ended.append(other)
-            elif "error" in message:
-                error = other.said(*message["error"])
-                if not (other.dispensable and error.retry == errors.PERMANENT):
+            elif isinstance(message, Failed):
+                error = error_of(other, message.failure)
+                if not (other.optional and error.retry == errors.PERMANENT):
                     return error
-                # A stream that comes too late finds nothing there: that is no cause.
-                self._kept.append((other, {"lost": error, "said": True}))
+                # A further stream that starts too late finds no staging folder: not the cause.
+                self._kept.append((other, Lost(error, reported=True)))
             else:
                 self._kept.append((other, message))
-        return min(ended, key=lambda other: other.innocence()).cause_of_death()
+        return cause_of_death(min(ended, key=blame_rank))

@@ -1,46 +1,46 @@
-"""What an earlier attempt has brought and proven, held against what the source has now."""
+"""Resumed: the entries that an earlier attempt delivered and proved, compared with the source."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
-from engine.agent.wire import DIGEST, Entry, unpack_entries
-from engine.hub import Message
-from engine.spool import Block, Spool
+from engine.agent.wire import Entry, unpack_entries
+from engine.parcels.spool import Block, Spool
+from engine.protocol.digests import digest_at, require_digests
+from engine.protocol.messages import DeliveredArchive, FilePart, StagedEntries, StagedParts
 
 
-class Held:
+class Resumed:
     """Entries in the staging folder that need not be sent again.
 
-    Each is known by everything that must not have changed; some 70 bytes of
-    memory for each.
+    An entry is recognised by all its fields that must not have changed; each takes some
+    70 bytes of memory.
     """
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._parcels: list[tuple[Block, int]] = []
         self._waiting: set[int] = set()
-        #: Files that have arrived in part, by path; see `agent.resume.Survey`.
-        self.parts: dict[str, dict[str, Any]] = {}
-        #: The name of the archive in which all of it has been delivered already.
+        #: Files that arrived in part, by path; see `FilePart`.
+        self.parts: dict[str, FilePart] = {}
+        #: The archive in which an earlier attempt delivered all entries, if it did.
         self.delivered = ""
 
-    def told(self, message: Message) -> None:
-        """Take in what the target tells of its staging folder."""
-        if "parts" in message:
-            self.parts = {part["file"][0]: part for part in message["parts"]}
-            return
-        if "delivered" in message:
-            self.delivered = message["delivered"]
-            return
-        blob, size = message["blob"], message["list"]
-        self._parcels.append((self._spool.add(blob), size))
-        key = _place if self.delivered else _key
-        self._waiting.update(map(key, unpack_entries(blob[:size])))
+    def on_message(self, message: StagedParts | DeliveredArchive | StagedEntries) -> None:
+        """Take in one of the target's messages about its staging folder."""
+        if isinstance(message, StagedParts):
+            self.parts.update({part.path: part for part in message.parts})
+        elif isinstance(message, DeliveredArchive):
+            self.delivered = message.name
+        else:
+            entries, size = unpack_entries(message.entries), len(message.entries)
+            require_digests(message, len(entries))
+            self._parcels.append((self._spool.add(message.entries + message.digests), size))
+            key = _place if self.delivered else _key
+            self._waiting.update(map(key, entries))
 
     def take(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Strike out what is there; returns what is not."""
+        """Strike out the entries that are staged; return the others."""
         if not self._waiting:
             return list(entries)
         missing = []
@@ -53,28 +53,28 @@ class Held:
         return missing
 
     def has(self, entry: Entry) -> bool:
-        """Whether something of that name is in the archive that was delivered."""
+        """True if the delivered archive has an entry of that path."""
         return _place(entry) in self._waiting
 
     def all(self) -> Iterator[tuple[list[Entry], bytes]]:
-        """All there is, a list of entries and their digests at a time."""
+        """Yield all delivered entries: a list of entries and their digests at a time."""
         for block, size in self._parcels:
             blob = self._spool.get(block)
             yield unpack_entries(blob[:size]), blob[size:]
 
-    def part(self, entry: Entry) -> dict[str, Any]:
-        """What has arrived of a file, if it is still the same file."""
+    def part(self, entry: Entry) -> FilePart | None:
+        """Return the part of a file that arrived; None if the file has changed since."""
         part = self.parts.get(entry.path)
-        if part and part["file"] == [entry.path, entry.size, entry.mtime_ns, entry.ino]:
+        if part and part[:4] == (entry.path, entry.size, entry.mtime_ns, entry.ino):
             return part
-        return {}
+        return None
 
     def sort(
         self,
         found: Callable[[list[Entry], list[bytes]], None],
         stale: Callable[[list[Entry]], None],
     ) -> None:
-        """After the scan: hand out what was struck out, and what the source has no more."""
+        """After the scan: pass on the entries struck out, and those no longer at the source."""
         for entries, proofs in self.all():
             there: list[Entry] = []
             digests: list[bytes] = []
@@ -84,7 +84,7 @@ class Held:
                     gone.append(entry)
                     continue
                 there.append(entry)
-                digests.append(proofs[index * DIGEST : (index + 1) * DIGEST])
+                digests.append(digest_at(proofs, index))
             if there:
                 found(there, digests)
             if gone:

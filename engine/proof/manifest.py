@@ -1,9 +1,9 @@
-"""Manifests: the list of what a parcel carried, with the proof of each entry.
+"""Manifests: lists of the entries that a parcel carried, with the proof of each.
 
-A manifest is one JSON object a line, in the parcel's order, compressed with
-zlib: path, kind (f, d, l, h), size (bytes), mtime_ns, mode, sha256, and link
+A manifest has one JSON object per line, in the parcel's order, and is compressed with
+zlib. An object has path, kind (f, d, l, h), size (bytes), mtime_ns, mode, sha256, and link
 for a symlink or a further name of a file. Bytes of a name that are not UTF-8
-stand as lone surrogates (`\\udcXX`, PEP 383). The digest of a manifest is the
+are lone surrogates (`\\udcXX`, PEP 383). The digest of a manifest is the
 SHA-256 of its lines.
 """
 
@@ -14,9 +14,10 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from json.encoder import encode_basestring_ascii
-from typing import Any, NamedTuple
+from typing import Any
 
-from engine.agent.wire import LINK, TWIN, Entry
+from engine.agent.typed import NamedTuple
+from engine.agent.wire import HARD_LINK, LINK, Entry
 
 
 class Manifest(NamedTuple):
@@ -27,8 +28,10 @@ class Manifest(NamedTuple):
 
 
 def line(entry: Entry, digest: bytes) -> str:
-    """One entry's line."""
-    link = f',"link":{encode_basestring_ascii(entry.link)}' if entry.kind in (LINK, TWIN) else ""
+    """Return one entry's line."""
+    link = (
+        f',"link":{encode_basestring_ascii(entry.link)}' if entry.kind in (LINK, HARD_LINK) else ""
+    )
     return (
         f'{{"path":{encode_basestring_ascii(entry.path)},"kind":"{entry.kind}",'
         f'"size":{entry.size},"mtime_ns":{entry.mtime_ns},"mode":{entry.mode},'
@@ -37,12 +40,12 @@ def line(entry: Entry, digest: bytes) -> str:
 
 
 def write(proven: Iterable[tuple[Entry, bytes]]) -> Manifest:
-    """The manifest of entries and their SHA-256."""
+    """Return the manifest of entries and their SHA-256."""
     text = "".join(line(entry, digest) for entry, digest in proven).encode("ascii")
     return Manifest(zlib.compress(text, 3), hashlib.sha256(text).hexdigest())
 
 
 def read(blob: bytes) -> Iterator[dict[str, Any]]:
-    """The records of a stored manifest; zlib.error or ValueError if it is damaged."""
+    """Yield the records of a stored manifest; raises zlib.error or ValueError if it is damaged."""
     for text in zlib.decompress(blob).splitlines():
         yield json.loads(text)

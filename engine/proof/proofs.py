@@ -1,23 +1,26 @@
-"""What has been proven, parcel by parcel: the base of publishing, and of removing a source."""
+"""Proofs: keeps which entries are proven; publishing and the removal at the source rely on it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from engine.agent.wire import DIGEST, unpack_entries
-from engine.plan import Parcel
-from engine.session import Session
-from engine.spool import Block, Spool
+from engine import errors
+from engine.agent.typed import NamedTuple
+from engine.agent.wire import DIGEST, count_of, unpack_entries
+from engine.parcels.builder import Parcel
+from engine.parcels.spool import Block, Spool
+from engine.proof.reporter import Reporter
+from engine.protocol.commands import INSIDE, REMOVE, REMOVE_FOLDERS
+from engine.protocol.fields import EntryProblem
+from engine.session.session import Session
 from engine.types import ParcelState
-from engine.watch import Watch
 
-#: Commands that a source may be given before its first answer.
+#: REMOVE commands that are sent to a source before its first reply.
 ASKED_AHEAD = 4
 
 
-class Proven(NamedTuple):
+class ProvenEntries(NamedTuple):
     """Entries of a parcel whose digests agreed at both ends, and those digests."""
 
     parcel: Parcel
@@ -26,107 +29,121 @@ class Proven(NamedTuple):
 
 
 class Proofs:
-    """Collects what is proven, and tells the observer; it is what the carrier reports to."""
+    """Collects a carrier's reports: keeps the proven entries, and passes the news to `reporter`."""
 
-    def __init__(self, session: Session, spool: Spool, watch: Watch) -> None:
-        self._session, self._spool, self._watch = session, spool, watch
-        self._proven: list[Proven] = []
-        self._told: set[int] = set()
-        #: Entries that are not folders, and their bytes.
+    def __init__(self, session: Session, spool: Spool, reporter: Reporter) -> None:
+        self._session, self._spool, self._reporter = session, spool, reporter
+        self._proven: list[ProvenEntries] = []
+        #: Number of proven entries, without folders, and their bytes.
         self.files = self.bytes = 0
+        #: Number of entries, without folders, that were reported to `failed`.
+        self.undelivered = 0
 
     def started(self, parcel: Parcel) -> None:
-        """A parcel is on its way."""
-        self._watch.tell(parcel, ParcelState.SENDING)
+        """Report that a parcel is on its way."""
+        self._reporter.report_parcel(parcel, ParcelState.SENDING)
 
     def failed(self, path: str, code: str, message: str) -> None:
-        """An entry could not be delivered."""
-        self._watch.fail(path, code, message)
+        """Report an entry that could not be delivered."""
+        self._reporter.fail(path, code, message)
 
     def moved(self, done_bytes: int, done_files: int) -> None:
-        """The counters changed."""
-        self._watch.moved(done_bytes, done_files)
-
-    def bandwidth(self, asked: int) -> int:
-        """How many bytes per second may be used now."""
-        return self._watch.bandwidth(asked)
+        """Report the counters."""
+        self._reporter.moved(done_bytes, done_files)
 
     def warned(self, code: str, message: str) -> None:
-        """Something is not as it should be, and the transfer goes on."""
-        self._watch.warned(code, message)
+        """Report a problem that does not stop the transfer."""
+        self._reporter.warned(code, message)
 
     def verified(
         self, parcel: Parcel, entries: bytes, digests: bytes, count: tuple[int, int]
     ) -> None:
-        """Entries of a parcel are proven, so many files and bytes.
+        """Record proven entries of a parcel; `count` are their files and bytes.
 
-        None for a parcel of slices, until the file is whole.
+        A parcel of slices has no entries here until the file is whole.
         """
         manifest = None
         if entries:
             self.files += count[0]
             self.bytes += count[1]
             block = self._spool.add(entries)
-            self._proven.append(Proven(parcel, block, self._spool.add(digests)))
-            if self._watch.wants_manifests:
-                from engine import manifest as manifests  # Only where they are wanted.
+            self._proven.append(ProvenEntries(parcel, block, self._spool.add(digests)))
+            if self._reporter.wants_manifests:
+                from engine.proof import manifest as manifests  # Only where they are wanted.
 
                 pairs = (
                     (entry, digests[at * DIGEST : (at + 1) * DIGEST])
                     for at, entry in enumerate(unpack_entries(entries))
                 )
                 manifest = manifests.write(pairs)
-        self._watch.tell(parcel, ParcelState.VERIFIED, manifest)
+        self._reporter.report_parcel(parcel, ParcelState.VERIFIED, manifest)
 
-    def tell(self, state: ParcelState) -> None:
-        """All parcels have come to a further state."""
+    def report_state(self, state: ParcelState) -> None:
+        """Report that all parcels have reached a state."""
         for parcel in {proven.parcel.number: proven.parcel for proven in self._proven}.values():
-            self._watch.tell(parcel, state)
+            self._reporter.report_parcel(parcel, state)
 
-    def put_down(self) -> None:
-        """Have the target put down what the archive holds, in its journal."""
+    def record_archive(self) -> None:
+        """Have the target record the archive's entries in its journal."""
         for proven in self._proven:
             entries = self._spool.get(proven.entries)
-            self._session.target.ask(
-                "inside",
+            self._session.target.request(
+                INSIDE,
                 entries + self._spool.get(proven.digests),
                 size=len(entries),
             )
 
     def remove_source(self, there: Iterable[Block]) -> int:
-        """Remove at the source what was proven, and `there` at the target; return how many went."""
+        """Remove proven entries at the source, and `there`, which the target had; return how many.
+
+        Raises what the checkpoint raises: a replaced worker removes nothing more.
+        """
         in_order = sorted(self._proven, key=lambda proven: proven.parcel.number)
         blocks = [proven.entries for proven in in_order] + list(there)
-        source, removed = self._session.source, 0
-        asked = 0
+        source, removed, entry_count = self._session.source, 0, 0
+        asked: deque[int] = deque()
         waiting = deque(blocks)
         while waiting or asked:
-            if waiting and asked < ASKED_AHEAD:
-                # Whoever was frozen and replaced meanwhile learns of it here, and removes nothing.
-                self._session.hub.check()
-                source.tell("remove", self._spool.get(waiting.popleft()))
-                asked += 1
+            if waiting and len(asked) < ASKED_AHEAD:
+                # A worker that was frozen and replaced meanwhile stops here, and removes nothing.
+                self._session.inbox.check()
+                entries = self._spool.get(waiting.popleft())
+                source.send(REMOVE, entries)
+                asked.append(count_of(entries))
+                entry_count += asked[-1]
                 continue
-            answer = source.answer("remove")
-            asked -= 1
-            removed += answer["removed"]
-            for path, code, message in answer["kept"]:
-                self._watch.fail(path, code, message)
-        self._remove_folders(blocks)
+            reply = source.reply(REMOVE)
+            _require_at_most(asked.popleft(), reply.removed + len(reply.kept))
+            removed += reply.removed
+            for path, code, message in reply.kept:
+                self._reporter.fail(path, code, message)
+        self._remove_folders(blocks, entry_count)
         return removed
 
-    def _remove_folders(self, blocks: list[Block]) -> None:
-        """Remove the folders that are empty now, from the last, which is the deepest, on.
+    def _remove_folders(self, blocks: list[Block], entry_count: int) -> None:
+        """Remove the folders that are now empty, from the last on, which is the deepest.
 
-        What an earlier attempt has brought stands first, wherever it lies: so once
-        more, as long as that helps.
+        Folders of an earlier attempt come first in the list, whatever their depth: so this
+        repeats as long as it removes some. Raises AgentFailed if those are more than `entry_count`.
         """
-        went, full = 1, 1
+        went, full, gone = 1, 1, 0
         while went and full:
             went = full = 0
-            problems: list[list[str]] = []
+            problems: list[EntryProblem] = []
             for block in reversed(blocks):
-                answer = self._session.source.ask("remove_folders", self._spool.get(block))
-                went, full = went + answer["removed"], full + answer["full"]
-                problems += answer["problems"]
-        self._watch.warn("FOLDER_NOT_REMOVED", "empty folders could not be removed", problems)
+                entries = self._spool.get(block)
+                reply = self._session.source.request(REMOVE_FOLDERS, entries)
+                found = reply.removed + reply.full + len(reply.problems)
+                _require_at_most(count_of(entries), found)
+                went, full = went + reply.removed, full + reply.full
+                problems += reply.problems
+            gone += went
+            _require_at_most(entry_count, gone)
+        self._reporter.warn("FOLDER_NOT_REMOVED", "empty folders could not be removed", problems)
+
+
+def _require_at_most(most: int, found: int) -> None:
+    if found > most:
+        raise errors.AgentFailed(
+            f"protocol error at the source: more entries were removed or kept than asked: {found}"
+        )

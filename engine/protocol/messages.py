@@ -1,64 +1,213 @@
-"""What an agent may say: anything of another form is not listened to any further."""
+"""The messages that an agent sends, one class each; docs/protocol.md lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
-from engine.agent.wire import AgentError, decode
+from engine import errors
+from engine.agent.typed import NamedTuple
+from engine.agent.wire import DIGEST, AgentError, decode
+from engine.protocol.commands import COMMANDS
+from engine.protocol.fields import (
+    COUNT,
+    FAILURE,
+    FLAG,
+    MOST,
+    NAME,
+    PROBLEM,
+    SHOWN_NAME,
+    EntryProblem,
+    Failure,
+    Fields,
+    Form,
+    each,
+    whole,
+)
+from engine.protocol.record import Record
 
-Message = dict[str, Any]
+#: Bytes of a message's JSON, at most. Lists of entries and digests follow it as bytes.
+MAX_JSON = 4 << 20
 
 
-def _is_text(value: Any) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
+class Hello(Record):
+    """The first message: the agent's process id, Python version and `sys.platform`."""
+
+    pid: int
+    python: str
+    system: str
 
 
-def _are_texts(value: Any, number: int) -> bool:
-    return isinstance(value, list) and len(value) == number and all(map(_is_text, value))
+class Beat(Record):
+    """A sign of life; `sibling_lives`: the agent still runs whose connection this one shares."""
+
+    sibling_lives: bool
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int)
+class ScannedEntries(Record):
+    """Entries that the scan found at the source, as a packed list."""
+
+    entries: bytes
 
 
-_FORMS: dict[str, Callable[[Any], bool]] = {
-    "hello": _is_number,
-    "beat": _is_number,
-    "entries": _is_number,
-    "progress": _is_number,
-    "delivered": _is_text,
-    "held": _is_number,
-    "done": lambda value: isinstance(value, dict),
-    "parts": lambda value: isinstance(value, list),
-    "error": lambda value: _are_texts(value, 2),
-    "failures": lambda value: isinstance(value, list) and all(_are_texts(v, 3) for v in value),
+class ScanFailures(Record):
+    """Entries that the scan could not read at the source."""
+
+    problems: tuple[EntryProblem, ...]
+
+
+class ParcelProgress(Record):
+    """How many bytes of a parcel the agent has received or read so far."""
+
+    bytes: int
+    parcel: int
+
+
+class DeliveredArchive(Record):
+    """An earlier attempt delivered the archive `name`; its entries follow in `StagedEntries`."""
+
+    name: str
+
+
+class StagedEntries(Record):
+    """Entries that an earlier attempt delivered and proved: a packed list, and their digests."""
+
+    entries: bytes
+    digests: bytes
+
+
+class FilePart(NamedTuple):
+    """The part of an incomplete file that an earlier attempt delivered and proved.
+
+    It is all bytes before `upto`, or some `slices` (offset and size in bytes, in ascending order;
+    those that follow one another are one).
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    ino: int
+    upto: int
+    slices: tuple[tuple[int, int], ...]
+
+
+class StagedParts(Record):
+    """Incomplete files of an earlier attempt; many of them come in several such messages."""
+
+    parts: tuple[FilePart, ...]
+
+
+class Failed(Record):
+    """A command failed, or the agent must end."""
+
+    failure: Failure
+
+
+class Done(Record):
+    """A command is done; `COMMANDS[op]` reads its `reply`."""
+
+    op: str
+    reply: Any
+
+
+class Lost(Record):
+    """An optional agent has ended; the worker itself makes this message.
+
+    `reported`: the agent reported the error itself.
+    """
+
+    error: errors.EngineError
+    reported: bool
+
+
+Message = (
+    Hello
+    | Beat
+    | ScannedEntries
+    | ScanFailures
+    | ParcelProgress
+    | DeliveredArchive
+    | StagedEntries
+    | StagedParts
+    | Failed
+    | Done
+    | Lost
+)
+
+
+def read_message(body: bytes) -> Message:
+    """Return the message in a frame's body; raises AgentError (AGENT_FAILED) if it is malformed."""
+    values = decode(body, MAX_JSON)
+    blob = values.pop("blob")
+    for key, read in READERS.items():
+        if key in values:
+            return read(Fields(values, blob, f"the message {key}"))
+    raise AgentError("AGENT_FAILED", "protocol error: unknown message")
+
+
+def _done(fields: Fields) -> Done:
+    op = fields.get("op", NAME)
+    command = COMMANDS.get(op)
+    if command is None:
+        raise AgentError("AGENT_FAILED", f"protocol error: reply to the unknown command {op!r:.50}")
+    values = fields.get("done", Form("an object", lambda value: value))
+    return Done(op, command.read(Fields(values, fields.blob, f"the reply to {op}")))
+
+
+def _staged_entries(fields: Fields) -> StagedEntries:
+    fields.get("held", COUNT)
+    size = fields.get("list", whole(0, len(fields.blob)))
+    entries, digests = fields.blob[:size], fields.blob[size:]
+    if len(digests) % DIGEST:
+        raise AgentError("AGENT_FAILED", "protocol error: incomplete digest")
+    return StagedEntries(entries, digests)
+
+
+def _part(value: Any) -> FilePart:
+    """Read a part as `agent.target.resume.Survey` reports it."""
+    fields = Fields(value, b"", "a part of a file")
+    path, size, mtime_ns, ino = fields.get("file", Form("path, size, time and inode", _four))
+    inside = Form("offset and size inside the file", lambda item: _slice(item, size))
+    slices = fields.get("slices", each(inside))
+    if any(at < before + length for (before, length), (at, _) in pairwise(slices)):
+        raise AgentError(
+            "AGENT_FAILED", "protocol error: the slices of a file overlap, or are in disorder"
+        )
+    return FilePart(path, size, mtime_ns, ino, fields.get("upto", whole(0, size)), slices)
+
+
+def _four(value: Any) -> tuple[str, int, int, int]:
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError
+    time = whole(-MOST - 1, MOST)
+    inode = whole(0, (1 << 64) - 1)
+    return NAME.read(value[0]), COUNT.read(value[1]), time.read(value[2]), inode.read(value[3])
+
+
+def _slice(value: Any, file_size: int) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError
+    offset = whole(0, file_size).read(value[0])
+    return offset, whole(0, file_size - offset).read(value[1])
+
+
+#: Reader of a message, by the key that identifies the message; "done" has "op" beside it.
+READERS: dict[str, Callable[[Fields], Message]] = {
+    "done": _done,
+    "progress": lambda fields: ParcelProgress(
+        fields.get("progress", COUNT), fields.get("parcel", COUNT)
+    ),
+    "beat": lambda fields: Beat(fields.get("beat", FLAG)),
+    "entries": lambda fields: ScannedEntries(fields.blob),
+    "failures": lambda fields: ScanFailures(fields.get("failures", each(PROBLEM))),
+    "error": lambda fields: Failed(fields.get("error", FAILURE)),
+    "hello": lambda fields: Hello(
+        fields.get("hello", COUNT),
+        fields.get("python", SHOWN_NAME),
+        fields.get("system", SHOWN_NAME),
+    ),
+    "delivered": lambda fields: DeliveredArchive(fields.get("delivered", NAME)),
+    "held": _staged_entries,
+    "parts": lambda fields: StagedParts(fields.get("parts", each(Form("parts", _part)))),
 }
-
-
-def answer_in(body: bytes) -> Message:
-    """The answer in a frame's body; AgentError if it is of no form we know."""
-    message = decode(body)
-    if not any(name in message and is_form(message[name]) for name, is_form in _FORMS.items()):
-        raise AgentError("AGENT_FAILED", "an answer has a form that we do not know")
-    if any(name in message and not is_form(message[name]) for name, is_form in _FORMS.items()):
-        raise AgentError("AGENT_FAILED", "an answer has a form that we do not know")
-    return message
-
-
-def is_of_parcel(done: Message) -> bool:
-    """Whether an answer about a parcel has all that is due, in its form."""
-    errors = done.get("errors")
-    if not isinstance(errors, dict) or not all(_are_texts(pair, 2) for pair in errors.values()):
-        return False
-    if "sent" in done:
-        return _is_text(done.get("archive")) and "torn" in done
-    refused = done.get("refused")
-    fits = isinstance(refused, list) and all(map(_is_text, refused))
-    return fits and _is_number(done.get("refusals")) and _is_text(done.get("list"))

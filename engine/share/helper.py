@@ -1,93 +1,96 @@
-"""A helper: carries parcels of a transfer that another worker runs."""
+"""Helper: carries parcels of a transfer that another worker runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from engine import errors
-from engine.agent.wire import AgentError, unpack_entries
-from engine.carry import Carrier
-from engine.errand import Errand, Outcome, Site
-from engine.plan import LargeFile, Parcel, Planner
-from engine.session import Lane, Session
-from engine.spool import Spool
-from engine.types import Observer, ParcelKind, Progress, Request
+from engine.agent.wire import unpack_entries
+from engine.carry.carrier import Carrier
+from engine.carry.digest_check import DigestCheck
+from engine.carry.queue import ParcelQueue
+from engine.carry.stream_pool import StreamPool
+from engine.connect.stream import Stream
+from engine.loans import LentParcel, Location, ParcelResult
+from engine.observer import Observer
+from engine.parcels.builder import LargeFile, Parcel
+from engine.parcels.spool import Spool
+from engine.session.joining import join
+from engine.session.session import Session
+from engine.types import ParcelKind, Progress, Request
 
 
 class Helper:
-    """Agents at both ends of somebody else's transfer; `carry` takes one parcel across.
+    """A session at both ends of another worker's transfer; `carry` carries one parcel.
 
     Raises an EngineError if an end cannot be reached, or is not the place that
     the transfer's own worker sees.
     """
 
-    def __init__(self, request: Request, site: Site, label: str, observer: Observer) -> None:
+    def __init__(
+        self, request: Request, location: Location, label: str, observer: Observer
+    ) -> None:
         self._label = label
         self._observer = observer
-        #: What the lane was told of its rate, with whatever parcel.
-        self._rates: dict[Lane, int] = {}
+        #: Bytes per second that each stream's source was last given; kept between parcels.
+        self._rates: dict[Stream, int] = {}
         self._session = Session(request, observer.checkpoint)
         try:
-            self._session.join(site, label)
-        except AgentError as error:
-            self.close()
-            raise errors.AgentFailed(str(error)) from error
+            with errors.on_this_machine():
+                join(self._session, location, label)
         except BaseException:
             self.close()
             raise
 
     @errors.on_this_machine()
-    def carry(self, errand: Errand) -> Outcome:
-        """Carry one parcel; say what is proven of it and what failed for good."""
+    def carry(self, loan: LentParcel) -> ParcelResult:
+        """Carry one parcel; return its proven entries and those that failed for good."""
         spool = Spool()
         try:
-            entries = unpack_entries(errand.entries)
-            kind = ParcelKind(errand.kind)
+            entries = unpack_entries(loan.entries)
+            kind = ParcelKind(loan.kind)
             large = None
             if kind is ParcelKind.RANGE:
                 large = LargeFile(entries[0])
-                large.parcels_left = 2  # Never the last one: the whole is not ours to prove.
-            slices = tuple((at, size) for at, size in errand.slices)
-            block = spool.add(errand.entries)
+            slices = tuple((at, size) for at, size in loan.slices)
+            block = spool.add(loan.entries)
             parcel = Parcel(
-                errand.number, kind, errand.files, errand.bytes, block, slices=slices, large=large
+                loan.number, kind, loan.files, loan.bytes, block, slices=slices, large=large
             )
-            results = _Results(self._observer)
-            planner = Planner(self._session.request.strategy, spool)
-            carrier = _PartCarrier(self._session, planner, spool, results, 1, (0, 0))
-            carrier.goes_on_from(self._rates)
-            carrier.carry([parcel])
-            return Outcome(
-                errand.number, self._label, results.proven, results.failures, carrier.undelivered
+            results = _ResultCollector(self._observer)
+            self._carrier(spool, results).carry([parcel])
+            return ParcelResult(
+                loan.number, self._label, results.proven, results.failures, results.undelivered
             )
-        except AgentError as error:
-            raise errors.AgentFailed(str(error)) from error
         finally:
             spool.close()
 
+    def _carrier(self, spool: Spool, results: _ResultCollector) -> Carrier:
+        """Return a carrier of one parcel; the transfer's own worker proves files in slices."""
+        session = self._session
+        return Carrier(
+            session,
+            spool,
+            results,
+            pool=StreamPool(session, wanted=1, size=0, warn=results.warned, rates=self._rates),
+            queue=ParcelQueue(),
+            check=DigestCheck(session, results, None),
+            rate_limit=lambda: self._observer.bandwidth(session.request.bwlimit),
+        )
+
     def close(self) -> None:
-        """Let both agents go, and wait until they have ended."""
+        """End both agents, and wait for them."""
         self._session.close()
 
 
-class _PartCarrier(Carrier):
-    """A carrier that knows a part of the transfer only."""
-
-    def goes_on_from(self, rates: dict[Lane, int]) -> None:
-        """Share what the lanes were told of their rates with the carriers before and after."""
-        self._rates = rates
-
-    def _take_away_broken(self) -> None:
-        """Leave a broken file to the transfer's own worker: others may still write to it."""
-
-
-class _Results:
-    """What a carrier says of a parcel."""
+class _ResultCollector:
+    """Collects a carrier's reports of one parcel."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self.proven: list[tuple[bytes, bytes]] = []
         self.failures: list[tuple[str, str, str]] = []
+        self.undelivered = 0
 
     def started(self, parcel: Parcel) -> None: ...
 
@@ -100,9 +103,6 @@ class _Results:
     def verified(self, parcel: Parcel, entries: bytes, digests: bytes, count: Any) -> None:
         if entries:
             self.proven.append((entries, digests))
-
-    def bandwidth(self, asked: int) -> int:
-        return self._observer.bandwidth(asked)
 
     def warned(self, code: str, message: str) -> None:
         self._observer.event("warning", code, message, {})

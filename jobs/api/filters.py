@@ -1,8 +1,9 @@
-"""How the list of jobs can be narrowed."""
+"""The filters of the list of jobs."""
 
 from __future__ import annotations
 
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 from django_filters import (
     CharFilter,
     ChoiceFilter,
@@ -11,7 +12,8 @@ from django_filters import (
     MultipleChoiceFilter,
 )
 
-from jobs.models import Job, JobMode, JobQuerySet
+from jobs.choices import JobMode
+from jobs.models import Job, JobQuerySet
 from jobs.states import Status
 
 
@@ -20,7 +22,7 @@ class JobFilter(FilterSet):
 
     status = MultipleChoiceFilter(choices=Status.choices)
     mode = ChoiceFilter(choices=JobMode.choices)
-    portal = CharFilter(method="at_either_end", label="Portal at either end, by name")
+    portal = CharFilter(method="at_either_end", label=_("Portal at either end, by name"))
     source_portal = CharFilter("source_portal__name")
     target_portal = CharFilter("target_portal__name")
     requested_by = CharFilter("requested_by__username")

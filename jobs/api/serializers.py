@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from django.db.models import Field
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from jobs.models import Job, JobConflict, JobEvent, JobMode, JobStrategy, JobVerify
-from jobs.orders import ORDER_FIELDS, RANGES
+from engine.types import OPTIONS, Option
+from jobs.choices import CHOICES, JobMode
+from jobs.models import Job, JobEvent
 from jobs.text import is_storable
+from jobs.validation import ORDER_FIELDS, RANGES
 from portals.models import Portal
 
 
@@ -25,14 +28,14 @@ class PortalField(serializers.SlugRelatedField):
         super().__init__(slug_field="name", queryset=Portal.objects.all())
 
     def to_internal_value(self, data: Any) -> Portal:
-        """The portal of that name; what cannot be a name is not asked of the database."""
+        """Return the portal of that name; refuse unstorable text before the database does."""
         if isinstance(data, str) and not is_storable(data):
             self.fail("invalid")
         return super().to_internal_value(data)
 
 
 class NameField(serializers.SlugRelatedField):
-    """What a row is known by among people, for reading only."""
+    """The name of a row, for reading only."""
 
     def __init__(self, slug_field: str) -> None:
         super().__init__(slug_field=slug_field, read_only=True)
@@ -49,44 +52,60 @@ def _whole_number(name: str, *, default: int = 0) -> serializers.IntegerField:
     return serializers.IntegerField(default=default, min_value=least, max_value=most)
 
 
+def _option_field(option: Option) -> serializers.Field:
+    column = Job._meta.get_field(option.name)
+    assert isinstance(column, Field)
+    words: dict[str, Any] = {"default": column.get_default(), "help_text": column.help_text}
+    if option.name in CHOICES:
+        return serializers.ChoiceField(
+            CHOICES[option.name].choices, allow_blank=column.blank, **words
+        )
+    if issubclass(option.kind, bool):
+        return serializers.BooleanField(**words)
+    least, most = RANGES[option.name]
+    return serializers.IntegerField(min_value=least, max_value=most, **words)
+
+
 class JobOrderSerializer(serializers.Serializer):
-    """What a launcher sends; `jobs.services.job_create` decides whether it can be done."""
+    """The body of a launch request; `jobs.services.job_create` validates it further."""
 
     source_portal = PortalField()
     source_path = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
     target_portal = PortalField()
     target_path = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
     mode = serializers.ChoiceField(JobMode.choices, default=JobMode.COPY)
-    strategy = serializers.ChoiceField(JobStrategy.choices, default=JobStrategy.AUTO)
-    verify = serializers.ChoiceField(JobVerify.choices, default="", allow_blank=True)
-    on_conflict = serializers.ChoiceField(JobConflict.choices, default=JobConflict.FAIL)
     include = PatternsField(default=list)
     exclude = PatternsField(default=list)
-    streams = _whole_number("streams")
     bandwidth_limit = _whole_number("bandwidth_limit")
     priority = _whole_number("priority")
     max_tries = _whole_number("max_tries", default=50)
     start_at = serializers.DateTimeField(
-        default=None, allow_null=True, help_text=_("Wait for this moment.")
+        default=None, allow_null=True, help_text=_("Start at this time.")
     )
-    draft = serializers.BooleanField(default=False, help_text=_("Wait until somebody starts it."))
+    draft = serializers.BooleanField(
+        default=False, help_text=_("Wait until a user starts the job.")
+    )
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        """Add a field for each option of a transfer, as the job's column describes it."""
+        return {**super().get_fields(), **{each.name: _option_field(each) for each in OPTIONS}}
 
     def to_internal_value(self, data: Any) -> Any:
-        """Refuse what is misspelt: with `exlude` passed over, all would be sent, or moved."""
+        """Refuse unknown fields: to ignore a misspelt `exlude` would send, or move, all files."""
         unknown = sorted(set(data) - set(self.fields)) if isinstance(data, Mapping) else []
         if unknown:
-            sentence = _("A job has no such field; it has %s.") % ", ".join(self.fields)
+            sentence = _("Unknown field; a job has: %s.") % ", ".join(self.fields)
             raise serializers.ValidationError({name: [sentence] for name in unknown})
         return super().to_internal_value(data)
 
 
 class JobSerializer(serializers.ModelSerializer):
-    """A job as lists show it: what was asked, how it stands, how fast it goes."""
+    """A job in a list: its request, state, progress and rate."""
 
     source_portal = NameField("name")
     target_portal = NameField("name")
     requested_by = NameField("username")
-    rate = serializers.SerializerMethodField(help_text="Bytes per second of the latest attempt.")
+    rate = serializers.SerializerMethodField(help_text=_("Bytes per second of the latest attempt."))
     percent = serializers.IntegerField(read_only=True)
     is_live = serializers.BooleanField(read_only=True)
 
@@ -126,12 +145,12 @@ class JobSerializer(serializers.ModelSerializer):
         read_only_fields: ClassVar = fields
 
     def get_rate(self, job: Job) -> int:
-        """Whole bytes per second."""
+        """Return whole bytes per second."""
         return round(job.rate)
 
 
 class JobDetailSerializer(JobSerializer):
-    """A job alone: also the plan the engine made."""
+    """A single job: also with the engine's plan."""
 
     class Meta(JobSerializer.Meta):
         fields: ClassVar = [*JobSerializer.Meta.fields, "plan"]
@@ -139,7 +158,7 @@ class JobDetailSerializer(JobSerializer):
 
 
 class JobEventSerializer(serializers.ModelSerializer):
-    """One line of a job's trail."""
+    """One event of a job."""
 
     class Meta:
         model = JobEvent
@@ -149,16 +168,16 @@ class JobEventSerializer(serializers.ModelSerializer):
 
 
 class EventsQuerySerializer(serializers.Serializer):
-    """Which events to send: those after a number, at most so many."""
+    """The events to send: those after a number, at most `limit`."""
 
     after = serializers.IntegerField(default=0, min_value=0, max_value=2**31 - 1)
     limit = serializers.IntegerField(default=100, min_value=1, max_value=1000)
 
 
 class EventsPageSerializer(serializers.Serializer):
-    """Events in order, and the number to pass as `after` to get the next ones."""
+    """Events in order, and the number to send as `after` to get the next ones."""
 
     results = JobEventSerializer(many=True)
     after = serializers.IntegerField()
-    more = serializers.BooleanField(help_text="Whether more events are there already.")
-    is_live = serializers.BooleanField(help_text="Whether the job can still get new events.")
+    more = serializers.BooleanField(help_text=_("Whether more events are there already."))
+    is_live = serializers.BooleanField(help_text=_("Whether the job can still get new events."))

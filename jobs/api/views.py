@@ -1,10 +1,11 @@
-"""`/api/jobs/`: launch, watch, pause, resume, cancel, relaunch."""
+"""`/api/jobs/`: launch, watch, pause, resume, cancel and relaunch jobs."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import status
 from rest_framework.decorators import action
@@ -21,8 +22,8 @@ from jobs.api.serializers import (
     JobOrderSerializer,
     JobSerializer,
 )
-from jobs.asker import asker
 from jobs.models import Job
+from jobs.requesting_user import requesting_user
 from jobs.services import (
     job_cancel,
     job_create,
@@ -36,7 +37,9 @@ from portals.api.permissions import ModelPermissions
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     location=OpenApiParameter.HEADER,
-    description="Sent again with the same body, it answers with the job it made the first time.",
+    description=_(
+        "A second request with the same key and body returns the job that the first one made."
+    ),
 )
 
 
@@ -56,12 +59,12 @@ class JobViewSet(ReadOnlyModelViewSet):
     ordering_fields: ClassVar = ["created_at", "started_at", "finished_at", "status"]
 
     def get_queryset(self) -> QuerySet[Job]:
-        """All jobs; lists leave out the plan, which can be large."""
+        """All jobs; lists omit the plan, which can be large."""
         jobs = super().get_queryset()
         return jobs.defer("plan") if self.action == "list" else jobs
 
     def get_serializer_class(self) -> type[JobSerializer]:
-        """The short form for lists, the long one for a single job."""
+        """Return the short form for lists, the long one for a single job."""
         return JobSerializer if self.action == "list" else JobDetailSerializer
 
     @extend_schema(
@@ -74,36 +77,36 @@ class JobViewSet(ReadOnlyModelViewSet):
         order = JobOrderSerializer(data=request.data)
         order.is_valid(raise_exception=True)
         key = request.headers.get("Idempotency-Key", "")
-        job = job_create(by=asker(request), idempotency_key=key, **order.validated_data)
+        job = job_create(by=requesting_user(request), idempotency_key=key, **order.validated_data)
         return self._answer(job, status.HTTP_201_CREATED)
 
     @extend_schema(request=None, responses={202: JobDetailSerializer})
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
-        """Ask a job to stop: one that never started ends at once, others when a worker sees it."""
+        """Cancel a job: one that never started at once, another when a worker sees the request."""
         return self._answer(
-            job_cancel(self.get_object(), by=asker(request)), status.HTTP_202_ACCEPTED
+            job_cancel(self.get_object(), by=requesting_user(request)), status.HTTP_202_ACCEPTED
         )
 
     @extend_schema(request=None, responses={202: JobDetailSerializer})
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, pk: str) -> Response:
-        """Hold a job: one that waits at once, one that runs when its worker sees it."""
-        job = job_pause(self.get_object(), by=asker(request))
+        """Pause a job: a waiting one at once, a running one when its worker sees the request."""
+        job = job_pause(self.get_object(), by=requesting_user(request))
         return self._answer(job, status.HTTP_202_ACCEPTED)
 
     @extend_schema(request=None, responses={202: JobDetailSerializer})
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, pk: str) -> Response:
-        """Let a job begin, or go on from where it stopped, as soon as it is its turn."""
-        job = job_resume(self.get_object(), by=asker(request))
+        """Queue a job that waits: it starts, or goes on from where it stopped."""
+        job = job_resume(self.get_object(), by=requesting_user(request))
         return self._answer(job, status.HTTP_202_ACCEPTED)
 
     @extend_schema(request=None, responses={201: JobDetailSerializer})
     @action(detail=True, methods=["post"], url_path="retry-failed")
     def retry_failed(self, request: Request, pk: str) -> Response:
-        """Launch a partial job again, as a new job, for what was not delivered."""
-        job = job_retry_failed(self.get_object(), by=asker(request))
+        """Launch a partial job again, as a new job, for the entries that were not delivered."""
+        job = job_retry_failed(self.get_object(), by=requesting_user(request))
         return self._answer(job, status.HTTP_201_CREATED)
 
     @extend_schema(request=None, responses={201: JobDetailSerializer})
@@ -111,7 +114,7 @@ class JobViewSet(ReadOnlyModelViewSet):
     def relaunch(self, request: Request, pk: str) -> Response:
         """Launch the transfer of an ended job again, as a new job."""
         return self._answer(
-            job_relaunch(self.get_object(), by=asker(request)), status.HTTP_201_CREATED
+            job_relaunch(self.get_object(), by=requesting_user(request)), status.HTTP_201_CREATED
         )
 
     @extend_schema(
@@ -119,11 +122,11 @@ class JobViewSet(ReadOnlyModelViewSet):
     )
     @action(detail=True, pagination_class=None, filterset_class=None)
     def events(self, request: Request, pk: str) -> Response:
-        """The job's trail in order, from a number on: poll with the `after` of the last answer."""
+        """List the events of a job after a number: poll with the `after` of the last reply."""
         query = EventsQuerySerializer(data=request.query_params)
         query.is_valid(raise_exception=True)
         after, limit = query.validated_data["after"], query.validated_data["limit"]
-        job = self.get_object()  # Read first: a job seen as ended gets no further events.
+        job = self.get_object()  # Before the events: an ended job gets no further ones.
         found = list(job.events.filter(seq__gt=after).order_by("seq")[: limit + 1])
         page = found[:limit]
         answer: dict[str, Any] = {

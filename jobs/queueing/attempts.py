@@ -1,6 +1,6 @@
-"""The writes of workers and the reaper: taking a job, keeping it, handing it on.
+"""The writes of workers and the reaper: claim a job, keep its lease, hand it on.
 
-A write by a running attempt says `WHERE attempt = mine`, so an attempt that
+Each write of a running attempt has `WHERE attempt = …` with its own number, so an attempt that
 was replaced can change nothing.
 """
 
@@ -16,77 +16,83 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
-from engine.errors import Replaced
+from engine.errors import RootMoved
 from engine.types import ParcelReport, Phase, Progress
 from jobs.choices import LeaseState
-from jobs.hints import hint_for
-from jobs.life import job_move, lease
+from jobs.errors import replaced
+from jobs.events import Note, append, lock
 from jobs.models import EventLevel, Job, JobParcel
+from jobs.queueing.eligibility import queued_with_obstacles
+from jobs.queueing.transitions import job_move, lease
+from jobs.remedies import remedy_for
 from jobs.states import TIMED, Status
-from jobs.trail import Note, append, lock
-from jobs.turns import in_turn
 from portals.endpoints import freeze
+from portals.roots import kept, shown, stamp
+from portals.services import portal_record_root
 
-#: How often in a row a job may lose its worker before it is taken for the cause.
+#: After this many lost workers in a row, without progress, the job counts as the cause.
 MAX_LOSSES = 20
-#: The advisory lock under which a worker looks whose turn it is: "KETTER" in ASCII.
+#: The advisory lock that a worker holds while it claims a job: "KETTER" in ASCII.
 _CLAIM_LOCK = 0x4B4554544552
 
-# --- Taking a job ------------------------------------------------------------
+# --- Claiming a job ----------------------------------------------------------
 
 
 @transaction.atomic
 def job_claim(*, worker: str, cancelled_only: bool = False) -> Job | None:
-    """Take the queued job whose turn it is for this worker; None if there is none.
+    """Claim the first queued job that may start, for this worker; None if there is none.
 
-    Or, with `cancelled_only`, one that is only to be cleared away. Workers look one after
-    the other (an advisory lock of the database), so that neither two jobs with one target
-    begin nor more than a portal allows. A job that has to wait says what for.
+    With `cancelled_only` it claims only a cancelled job, whose data at the target is to be
+    removed. An advisory lock of the database lets one worker after the other claim, so that two
+    jobs never start with one target, nor more jobs than a portal allows. A job that must wait
+    gets its obstacle written into `waits_for`.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
-    for job, why in in_turn():
+    for job, why in queued_with_obstacles():
         if cancelled_only and not job.cancel_requested_at:
-            return None  # Those that are come first.
-        _say(job, why)
+            return None  # Cancelled jobs come first.
+        _record_obstacle(job, why)
         if not why and _lock_queued(job):
-            return _begin(job, worker)
+            return _start(job, worker)
     return None
 
 
-def jobs_free() -> list[UUID]:
-    """The queued jobs that may begin, in their order; all others say what they wait for."""
+def jobs_eligible() -> list[UUID]:
+    """Return the queued jobs that may start, in order; write the obstacle of each of the others."""
     free = []
-    for job, why in in_turn():
-        _say(job, why)
+    for job, why in queued_with_obstacles():
+        _record_obstacle(job, why)
         if not why:
             free.append(job.pk)
     return free
 
 
-def _say(job: Job, why: str) -> None:
+def _record_obstacle(job: Job, why: str) -> None:
     if job.waits_for != why:
         Job.objects.filter(pk=job.pk, status=Status.QUEUED).update(waits_for=why)
 
 
 def _lock_queued(job: Job) -> bool:
-    """Hold the row; False if it is not queued any more, or somebody else holds it."""
+    """Lock the row; False if the job is not queued any more, or another transaction locks it."""
     rows = Job.objects.select_for_update(no_key=True, skip_locked=True)
     return rows.filter(pk=job.pk, status=Status.QUEUED, attempt=job.attempt).exists()
 
 
-def _begin(waiting: Job, worker: str) -> Job:
+def _start(queued: Job, worker: str) -> Job:
     job = Job.objects.select_related(
         "source_portal__credential", "target_portal__credential", "requested_by"
-    ).get(pk=waiting.pk)
+    ).get(pk=queued.pk)
     frozen = job.frozen or {
         "source": freeze(job.source_portal),
         "target": freeze(job.target_portal),
     }
-    message = f"Attempt {job.attempt + 1} started on worker {worker}."
+    words = {"number": job.attempt + 1, "worker": worker}
+    message = _("Attempt %(number)d started on worker %(worker)s.") % words
     job_move(job, Status.RUNNING, code="STARTED", message=message, worker=worker, frozen=frozen)
-    # What an earlier attempt planned is void; what it proved stays on record.
+    # Parcels without a manifest are plans of an earlier attempt; those it proved stay on record.
     job.parcels.filter(manifest=None).delete()
     return job
 
@@ -96,39 +102,54 @@ def _begin(waiting: Job, worker: str) -> Job:
 
 @transaction.atomic
 def job_lost(job: Job, *, reason: str) -> Job:
-    """Take a running job from a worker that is gone, and let another one have it.
+    """Take a running job back from a dead worker and queue it, or pause it if a user asked so.
 
-    One that has lost so many in a row, without getting on, must be what kills them, and needs
-    a person. A job that somebody cancelled meanwhile is queued, too: the next attempt clears
-    away what this one left, and ends it.
+    After MAX_LOSSES dead workers in a row without progress, the job itself probably kills them,
+    and it needs a person. A job that a user cancelled meanwhile is queued as well: the next
+    attempt removes its data at the target and ends it.
     """
-    lost = f"Worker {job.worker} was lost in attempt {job.attempt} ({reason})"
-    data = {"worker": job.worker, "reason": reason}
-    job.refresh_from_db(fields=["losses"])  # Its attempt may have got on, and counted anew.
+    job.refresh_from_db(fields=["losses"])  # The attempt may have made progress: they are 0 then.
     losses = job.losses + 1
+    data = {"worker": job.worker, "reason": reason}
+    words = {**data, "number": job.attempt, "losses": losses}
     if losses >= MAX_LOSSES:
-        return _given_up(job, f"{lost}, the {losses}th in a row.", data)
+        lost = _(
+            "Worker %(worker)s was lost in attempt %(number)d (%(reason)s), "
+            "the %(losses)dth in a row."
+        )
+        return _give_up(job, lost % words, data)
     lock(job)
     pauses = stop_requested(job) is Status.PAUSED
+    if pauses:
+        lost = _(
+            "Worker %(worker)s was lost in attempt %(number)d (%(reason)s); "
+            "the job is paused, as requested."
+        )
+    else:
+        lost = _(
+            "Worker %(worker)s was lost in attempt %(number)d (%(reason)s); "
+            "the job is queued again."
+        )
     return job_move(
         job,
         Status.PAUSED if pauses else Status.QUEUED,
         code="WORKER_LOST",
-        message=f"{lost}; the job is {'paused, as asked' if pauses else 'queued again'}.",
+        message=lost % words,
         level=EventLevel.WARNING,
         data=data,
         losses=losses,
     )
 
 
-def _given_up(job: Job, lost: str, data: dict[str, Any]) -> Job:
-    """End the round of a job that kills its workers."""
+def _give_up(job: Job, lost: str, data: dict[str, Any]) -> Job:
+    """Stop a job that kills its workers: it needs a person, or is cancelled if a user asked so."""
     lock(job)
     if stop_requested(job) is Status.CANCELLED:
-        message = f"{lost} The job is cancelled, and not cleared away: look at its target."
+        left = _("The job is cancelled. Its data may still be at the target: remove it by hand.")
+        message = f"{lost} {left}"
         to, code, columns = Status.CANCELLED, "STAGING_LEFT", {}
     else:
-        message = f"{lost} {hint_for('WORKER_LOST')}"
+        message = f"{lost} {remedy_for('WORKER_LOST')}"
         to, code = Status.NEEDS_ATTENTION, "WORKER_LOST"
         columns = {"error_code": code, "error_message": message}
     return job_move(
@@ -138,25 +159,29 @@ def _given_up(job: Job, lost: str, data: dict[str, Any]) -> Job:
 
 @transaction.atomic
 def job_hand_back(job: Job) -> Job:
-    """Queue a running job again because its worker was told to end; or pause it, if asked to."""
+    """Queue a running job again because its worker shuts down; pause it if a user asked so."""
     lock(job)
-    pauses = stop_requested(job) is Status.PAUSED
-    to = Status.PAUSED if pauses else Status.QUEUED
-    then = "it is paused, as asked" if pauses else "the job goes on with the next one"
-    message = f"Worker {job.worker} was told to end; {then}."
-    return job_move(job, to, code="HANDED_BACK", message=message, losses=0)
+    if stop_requested(job) is Status.PAUSED:
+        to, message = Status.PAUSED, _("Worker %s shuts down; the job is paused, as requested.")
+    else:
+        to, message = Status.QUEUED, _("Worker %s shuts down; another worker goes on with the job.")
+    return job_move(job, to, code="HANDED_BACK", message=message % job.worker, losses=0)
 
 
 def job_wait(job: Job, *, code: str, message: str, advanced: bool) -> Job:
     """Let a running job try again later, after an error that may pass by itself.
 
-    The wait doubles with each failure in a row; a job that got on meanwhile
-    (`advanced`) begins to count anew. After `max_tries` it needs a person.
+    The wait doubles with each failure in a row. If the attempt made progress (`advanced`),
+    this failure counts as the first one. After `max_tries` failures the job needs a person.
     """
     tries = 1 if advanced else job.tries + 1
     columns: dict[str, Any] = {"error_code": code, "tries": tries, "losses": 0}
+    words: dict[str, Any] = {"error": message, "tries": tries, "most": job.max_tries}
     if tries >= job.max_tries:
-        message = f"{message} It failed {tries} times in a row: look into it, then resume the job."
+        message = (
+            _("%(error)s It failed %(tries)d times in a row: mend the cause, then resume the job.")
+            % words
+        )
         return job_move(
             job,
             Status.NEEDS_ATTENTION,
@@ -167,11 +192,13 @@ def job_wait(job: Job, *, code: str, message: str, advanced: bool) -> Job:
             **columns,
         )
     wait = retry_seconds(tries)
+    words["wait"] = wait
+    sentence = _("%(error)s Failure %(tries)d of %(most)d; next try in %(wait).0f s.")
     return job_move(
         job,
         Status.RETRY_WAIT,
         code=code,
-        message=f"{message} Failure {tries} of {job.max_tries}; next try in {wait:.0f} s.",
+        message=sentence % words,
         level=EventLevel.WARNING,
         data={"tries": tries, "wait_seconds": round(wait, 1)},
         next_run_at=Now() + timedelta(seconds=wait),
@@ -181,37 +208,40 @@ def job_wait(job: Job, *, code: str, message: str, advanced: bool) -> Job:
 
 
 def retry_seconds(tries: int) -> float:
-    """How long to wait after so many failures in a row: doubling, bounded, with jitter."""
+    """Return the wait after failures in a row, in seconds: doubling, bounded, randomized."""
     longest: float = settings.KETTER_RETRY_MAX_SECONDS
     wait = min(longest, settings.KETTER_RETRY_SECONDS * 2.0 ** min(tries - 1, 32))
     return wait * random.uniform(0.5, 1.0)  # noqa: S311 - to spread load, not to keep a secret
 
 
 @transaction.atomic
-def job_wake_one() -> Job | None:
-    """Queue one job whose time has come, scheduled or to be tried again; None if there is none."""
+def job_queue_due() -> Job | None:
+    """Queue one job that is due, scheduled or waiting to try again; None if there is none."""
     due = Job.objects.filter(status__in=TIMED, next_run_at__lte=Now())
     job = due.select_for_update(skip_locked=True, no_key=True).order_by("next_run_at").first()
     if job is None:
         return None
-    again = job.status == Status.RETRY_WAIT
-    message = "It is time to try again." if again else "The time it was scheduled for has come."
-    return job_move(job, Status.QUEUED, code="RETRIED" if again else "DUE", message=message)
+    if job.status == Status.RETRY_WAIT:
+        code, message = "RETRIED", _("The wait is over: the job is queued to try again.")
+    else:
+        code, message = "DUE", _("The scheduled start time has come: the job is queued.")
+    return job_move(job, Status.QUEUED, code=code, message=message)
 
 
 # --- Writes of a running attempt ---------------------------------------------
 
 
-def _mine(job: Job) -> QuerySet[Job]:
+def _attempt_row(job: Job) -> QuerySet[Job]:
+    """The job's row, if this attempt still runs it."""
     return Job.objects.filter(pk=job.pk, attempt=job.attempt, status=Status.RUNNING)
 
 
 def job_renew(job: Job, *, progress: Progress, phase: Phase | str = "", **columns: Any) -> None:
     """Renew the lease and write the counters, in one UPDATE.
 
-    Raises `engine.Replaced` when this attempt does not run the job any more.
+    Raises engine.Replaced if this attempt does not run the job any more.
     """
-    renewed = _mine(job).update(
+    renewed = _attempt_row(job).update(
         lease_until=lease(),
         heartbeat_at=Now(),
         phase=phase,
@@ -219,20 +249,20 @@ def job_renew(job: Job, *, progress: Progress, phase: Phase | str = "", **column
         **columns,
     )
     if not renewed:
-        raise Replaced(f"Attempt {job.attempt} of job {job.pk} does not run it any more.")
+        raise replaced(job.pk, job.attempt)
 
 
 def stop_requested(job: Job) -> Status | None:
-    """What somebody asked this running job to become: CANCELLED, PAUSED, or nothing."""
+    """Return the state a user requested for this running job: CANCELLED, PAUSED or None."""
     asked = Job.objects.values_list("cancel_requested_at", "pause_requested_at").get(pk=job.pk)
     return Status.CANCELLED if asked[0] else Status.PAUSED if asked[1] else None
 
 
 def bandwidth_share(job: Job) -> int:
-    """The bytes per second this running job may use now, 0 for no limit.
+    """Return the bytes per second that one worker may use for this job now; 0 means no limit.
 
-    A portal's limit is shared evenly by the jobs that run there at the moment, and what a
-    job may use by the workers that carry its parcels.
+    The jobs that run at a portal share its limit evenly, and the workers that carry parcels of
+    a job share the job's part.
     """
     limits = [job.bandwidth_limit] if job.bandwidth_limit else []
     for portal in {job.source_portal, job.target_portal}:
@@ -255,17 +285,42 @@ def attempt_record(
     parcels: Iterable[ParcelReport] = (),
     **columns: Any,
 ) -> None:
-    """Write all the news of a running attempt at once: lease, counters, events, parcels.
+    """Write the reports of a running attempt at once: lease, counters, events, parcels.
 
-    Raises `engine.Replaced`, and writes nothing, when the attempt was replaced.
+    Raises engine.Replaced, and writes nothing, if the attempt was replaced.
     """
     job_renew(job, progress=progress, phase=phase, **columns)
     append(job, *notes)
     _upsert(job, list(parcels))
 
 
+def attempt_rooted(job: Job, *, source: str, target: str) -> dict[str, Any] | None:
+    """Record the real paths of both portals' root folders, unless they are on record already.
+
+    Returns the new value of `Job.frozen`; None if it stays the same. Raises RootMoved if
+    another job has recorded another folder for a portal at the same moment.
+    """
+    frozen = {**(job.frozen or {})}
+    for side, real in (("source", source), ("target", target)):
+        root = kept(real)
+        if not real or frozen[side].get("real_root") == root:
+            continue
+        portal = getattr(job, f"{side}_portal")
+        recorded = portal_record_root(portal, real_root=root, root=frozen[side])
+        if recorded not in ("", root):
+            error = RootMoved(
+                f"the root {portal.root_path} leads to {shown(root)}; "
+                f"another job has just recorded {shown(recorded)}"
+            )
+            error.of_target = side == "target"
+            raise error
+        now = {"real_root": root, "root_confirmed": stamp(portal)}
+        frozen[side] = {**frozen[side], **now}
+    return frozen if frozen != job.frozen else None
+
+
 def _upsert(job: Job, reports: list[ParcelReport]) -> None:
-    """Record how far parcels have come; one statement for all with a manifest, one for the rest."""
+    """Write the state of parcels: one statement for all with a manifest, one for the others."""
     for with_manifest in (True, False):
         rows = [
             JobParcel(

@@ -1,8 +1,8 @@
-"""Whose turn it is: waiting jobs in order, and what each of them has to wait for.
+"""Finds the queued job that may start next, and the obstacle of each that has to wait.
 
-A job that has begun holds its target until it has ended, also while it is
-paused or waits to try again: what two jobs write never interleaves. A portal
-that has as many jobs running as it may have lets no further one begin.
+A job that has started holds its target until it has ended, also while it is paused or waits
+to try again: so two jobs never mix their files. A portal whose `max_jobs` jobs run lets no
+further job start.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ from typing import NamedTuple
 from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from jobs.models import CHOICES, Job
-from jobs.places import Place, overlaps, place_of
+from engine.types import OPTIONS_VERSION
+from jobs.choices import CHOICES
+from jobs.models import Job
+from jobs.paths import Place, overlaps, place_of
 from jobs.states import LIVE, Status
 from portals.endpoints import thawed
 
-#: Waiting jobs that are read at once; most often one of the first few may begin.
+#: Queued jobs read from the database at once; most often one of the first few may start.
 _CHUNK = 20
 
 
-class Busy(NamedTuple):
-    """Who is at work: the targets that are held, and the running jobs of each portal."""
+class Usage(NamedTuple):
+    """The targets that started jobs hold, and the number of running jobs by portal."""
 
     held: list[tuple[Job, Place]]
     running: Counter[int]
 
 
-def waiting() -> QuerySet[Job]:
-    """The queued jobs, those to begin first at the top; what is cancelled is soon done with."""
+def queued_in_order() -> QuerySet[Job]:
+    """Queued jobs in start order; cancelled ones first, since they only clean up."""
     queued = Job.objects.filter(status=Status.QUEUED)
     first = F("cancel_requested_at").asc(nulls_last=True)
     return queued.order_by(first, "-priority", "created_at", "pk").select_related(
@@ -39,53 +41,68 @@ def waiting() -> QuerySet[Job]:
     )
 
 
-def busy() -> Busy:
-    """Who is at work at this moment."""
-    begun = Job.objects.filter(Q(attempt__gt=0) | Q(status=Status.RUNNING), status__in=LIVE)
+def usage() -> Usage:
+    """Return the targets and portals in use at this moment."""
+    started = Job.objects.filter(Q(attempt__gt=0) | Q(status=Status.RUNNING), status__in=LIVE)
     held, running = [], Counter[int]()
-    for job in begun.select_related("source_portal", "target_portal"):
+    for job in started.select_related("source_portal", "target_portal"):
         held.append((job, target_of(job)))
         if job.status == Status.RUNNING:
             running.update({job.source_portal_id, job.target_portal_id})
-    return Busy(held, running)
+    return Usage(held, running)
 
 
-def obstacle(job: Job, now: Busy) -> str:
-    """What a queued job has to wait for, as a sentence; empty if it may begin."""
+def obstacle(job: Job, now: Usage) -> str:
+    """Return the obstacle of a queued job, as a sentence; empty if it may start."""
     if job.cancel_requested_at:
-        return ""  # It only clears away what it left.
-    for column, values in CHOICES.items():
-        if getattr(job, column) not in values.values:
-            return _("Waits for a worker of a newer version: this one does not know %(what)s.") % {
-                "what": f"{column} {getattr(job, column)}"
-            }
-    mine = target_of(job)
+        return ""  # A worker only removes the data that it left.
+    if not is_known(job):
+        return _unknown_to_this_worker(job)
+    target = target_of(job)
     for other, place in now.held:
-        if other.pk != job.pk and overlaps(mine, place):
+        if other.pk != job.pk and overlaps(target, place):
             return _("Waits for job %s, which writes to the same place.") % other
     for portal in {job.source_portal, job.target_portal}:
         if portal.max_jobs and now.running[portal.pk] >= portal.max_jobs:
-            return _("Waits for a free place at portal %(portal)s (%(n)d at once).") % {
-                "portal": portal.name,
-                "n": portal.max_jobs,
-            }
+            words = {"portal": portal.name, "n": portal.max_jobs}
+            sentence = _("Waits for a free place at portal %(portal)s: it allows %(n)d at once.")
+            return sentence % words
     return ""
 
 
-def in_turn() -> Iterator[tuple[Job, str]]:
-    """Every queued job in order, with its obstacle."""
-    now = busy()
-    for job in waiting().iterator(_CHUNK):
+def is_known(job: Job) -> bool:
+    """Whether this worker knows all options of a job: it may neither run nor help one if not."""
+    return job.options_version <= OPTIONS_VERSION and not _unknown_choices(job)
+
+
+def _unknown_choices(job: Job) -> list[str]:
+    """Return the columns whose value no choice of this version has."""
+    return [name for name, values in CHOICES.items() if getattr(job, name) not in values.values]
+
+
+def _unknown_to_this_worker(job: Job) -> str:
+    if job.options_version > OPTIONS_VERSION:
+        return _("Waits for a worker of a newer version: this one does not know its options.")
+    column = _unknown_choices(job)[0]
+    return _("Waits for a worker of a newer version: this one does not know %(what)s.") % {
+        "what": f"{column} {getattr(job, column)}"
+    }
+
+
+def queued_with_obstacles() -> Iterator[tuple[Job, str]]:
+    """Yield every queued job in start order, with its obstacle."""
+    now = usage()
+    for job in queued_in_order().iterator(_CHUNK):
         yield job, obstacle(job, now)
 
 
-def next_in_turn() -> Job | None:
-    """The job that may begin first, if any."""
-    return next((job for job, why in in_turn() if not why), None)
+def next_eligible() -> Job | None:
+    """Return the first queued job that may start; None if there is none."""
+    return next((job for job, why in queued_with_obstacles() if not why), None)
 
 
 def holder_of(target: Place) -> Job | None:
-    """A live job that writes, or will write, to that place or a place above or below it."""
+    """Return a live job, drafts excepted, whose target overlaps a place; None if there is none."""
     live = Job.objects.filter(status__in=LIVE).exclude(status=Status.DRAFT)
     for job in live.select_related("target_portal").iterator(_CHUNK):
         if overlaps(target, target_of(job)):
@@ -94,6 +111,6 @@ def holder_of(target: Place) -> Job | None:
 
 
 def target_of(job: Job) -> Place:
-    """Where a job writes: by the portal as it was when the job began, if it has."""
+    """Return the place a job writes to: by its portal as it was when the job started, if it has."""
     portal = thawed(job.target_portal, job.frozen["target"]) if job.frozen else job.target_portal
     return place_of(portal, job.target_path)

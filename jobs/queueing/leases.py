@@ -1,9 +1,9 @@
-"""The writes of parcel leases: a running job lends parcels, free workers carry them.
+"""The writes of parcel leases: the worker of a running job lends parcels, helpers carry them.
 
-A lease is offered by the worker that runs the job, taken by one helper, and
-done, or returned when the helper is lost (its time runs out by the database's
-clock). Every write names the state it believes in; when the job leaves
-`running` all its leases go, and with them every helper's right to write.
+The worker that runs the job offers a lease. One helper takes it and marks it done. If the
+helper is lost (the lease expires by the database's clock), the lease is returned. Each write
+names the state that the writer expects. When a job leaves `running`, all its leases are
+deleted, and with them the right of every helper to write.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
-from engine.errand import Errand, Outcome, Site
 from engine.errors import Replaced
+from engine.loans import LentParcel, Location, ParcelResult
 from jobs.choices import LeaseState
-from jobs.life import lease
+from jobs.errors import replaced
 from jobs.models import Job, ParcelLease
+from jobs.queueing.eligibility import is_known
+from jobs.queueing.transitions import lease
 from jobs.states import Status
 
-#: The advisory lock under which leases are taken: "KETTEL" in ASCII.
+#: The advisory lock that a helper holds while it takes a lease: "KETTEL" in ASCII.
 _TAKE_LOCK = 0x4B455454454C
 
 # --- The worker that runs the job --------------------------------------------
@@ -33,39 +36,44 @@ _TAKE_LOCK = 0x4B455454454C
 
 @transaction.atomic
 def leases_renew(
-    job: Job, *, forget: Collection[int], site: Site | None, errands: Sequence[Errand], most: int
+    job: Job,
+    *,
+    forget: Collection[int],
+    location: Location | None,
+    loans: Sequence[LentParcel],
+    most: int,
 ) -> list[ParcelLease]:
-    """Forget leases (by primary key) that were taken in, offer some more; return all there are.
+    """Delete leases whose results are taken in (`forget`), offer new ones; return all that exist.
 
-    Safe to be said again when nobody knows whether it was done. A lease whose
-    time ran out is returned. Raises `engine.Replaced` if this attempt does not
-    run the job any more: its leases are gone, and nobody's.
+    `forget` has primary keys. A second call with the same arguments does no harm, for a caller
+    that does not know whether the first was committed. An expired lease becomes returned.
+    Raises engine.Replaced if this attempt does not run the job any more; its leases are deleted.
     """
     _still_runs(job)
     mine = ParcelLease.objects.filter(job=job, attempt=job.attempt)
     if forget:
         mine.filter(pk__in=forget).delete()
-    if errands and site:
+    if loans and location:
         rows = [
             ParcelLease(
                 job=job,
                 attempt=job.attempt,
-                number=errand.number,
-                errand=_packed(site, errand),
-                entries=errand.entries,
+                number=loan.number,
+                loan=_packed(location, loan),
+                entries=loan.entries,
                 most=most,
             )
-            for errand in errands
+            for loan in loans
         ]
         ParcelLease.objects.bulk_create(rows, ignore_conflicts=True)
     late = mine.filter(state=LeaseState.TAKEN, lease_until__lt=Now())
     late.update(state=LeaseState.RETURNED)
-    return list(mine.defer("entries", "errand").order_by("number"))
+    return list(mine.defer("entries", "loan").order_by("number"))
 
 
 @transaction.atomic
 def leases_withdraw(job: Job) -> list[int]:
-    """Take back what nobody has taken; return the parcels' numbers. Raises as `leases_renew`."""
+    """Delete the leases that no helper took; return their parcels. Raises as `leases_renew`."""
     _still_runs(job)
     offered = ParcelLease.objects.filter(job=job, attempt=job.attempt, state=LeaseState.OFFERED)
     rows = dict(offered.select_for_update(skip_locked=True).values_list("pk", "number"))
@@ -74,35 +82,39 @@ def leases_withdraw(job: Job) -> list[int]:
 
 
 def _still_runs(job: Job) -> None:
-    """Hold the job's row, as whoever ends it does, while leases are written."""
+    """Lock the job's row while leases are written, as the process that ends the job does, too.
+
+    Raises engine.Replaced if this attempt does not run the job any more.
+    """
     rows = Job.objects.select_for_update(no_key=True)
     if not rows.filter(pk=job.pk, attempt=job.attempt, status=Status.RUNNING).exists():
-        raise Replaced(f"Attempt {job.attempt} of job {job.pk} does not run it any more.")
+        raise replaced(job.pk, job.attempt)
 
 
-def _packed(site: Site, errand: Errand) -> str:
-    """Names need not be storable text: as ASCII JSON they are."""
-    said = {**errand._asdict(), "site": site._asdict()}
-    del said["entries"]
-    return json.dumps(said)
+def _packed(location: Location, loan: LentParcel) -> str:
+    """Return a parcel and its destination as ASCII JSON: file names may be unstorable text."""
+    # Helpers of an earlier version read the location under the name "site".
+    fields = {**loan._asdict(), "site": location._asdict()}
+    del fields["entries"]
+    return json.dumps(fields)
 
 
-def errand_of(row: ParcelLease) -> tuple[Site, Errand]:
-    """The parcel that was taken, and where it goes."""
-    said = json.loads(row.errand)
-    site = Site(**said.pop("site"))
-    return site, Errand(**said, entries=bytes(row.entries))
+def loan_of(row: ParcelLease) -> tuple[Location, LentParcel]:
+    """Return the destination and the parcel of a lease."""
+    fields = json.loads(row.loan)
+    location = Location(**fields.pop("site"))
+    return location, LentParcel(**fields, entries=bytes(row.entries))
 
 
-def outcome_of(row: ParcelLease) -> Outcome:
-    """What a helper says of a parcel; of one that came back, only who had it."""
+def result_of(row: ParcelLease) -> ParcelResult:
+    """Return a helper's result of a parcel; of a returned one, only which helper had it."""
     if row.state == LeaseState.RETURNED:
-        return Outcome(row.number, row.label, returned=True)
-    told = json.loads(row.outcome)
+        return ParcelResult(row.number, row.label, returned=True)
+    report = json.loads(row.result)
     proven: Sequence[tuple[bytes, bytes]] = ()
     if row.proven is not None and row.digests is not None:
         proven = ((bytes(row.proven), bytes(row.digests)),)
-    return Outcome(row.number, row.label, proven, told["failures"], told["undelivered"])
+    return ParcelResult(row.number, row.label, proven, report["failures"], report["undelivered"])
 
 
 # --- Helpers -----------------------------------------------------------------
@@ -110,9 +122,10 @@ def outcome_of(row: ParcelLease) -> Outcome:
 
 @transaction.atomic
 def lease_take(*, worker: str, label: str, of: Job | None = None) -> ParcelLease | None:
-    """Take a parcel that a running job lends, the most urgent job's first; None if there is none.
+    """Take a parcel that a running job lends, of the most urgent job first; None if none is.
 
-    No job has more helpers at once than it allows.
+    A job never has more helpers at once than it allows. A worker does not help a job whose
+    options it does not know: a newer worker may run it.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_TAKE_LOCK])
@@ -125,16 +138,16 @@ def lease_take(*, worker: str, label: str, of: Job | None = None) -> ParcelLease
     )
     if of is not None:
         offered = offered.filter(job=of, attempt=of.attempt)
-    full: set[UUID] = set()
+    passed_over: set[UUID] = set()
     rows = offered.select_for_update(skip_locked=True, of=("self",)).order_by(
         "-job__priority", "job__created_at", "-number"
     )
     for row in rows.values("pk", "job_id", "most").iterator(20):
-        if row["job_id"] in full:
+        if row["job_id"] in passed_over:
             continue
         helpers = ParcelLease.objects.filter(job=row["job_id"], state=LeaseState.TAKEN).count()
-        if helpers >= row["most"]:
-            full.add(row["job_id"])
+        if helpers >= row["most"] or not is_known(Job.objects.get(pk=row["job_id"])):
+            passed_over.add(row["job_id"])
             continue
         taken = {"state": LeaseState.TAKEN, "worker": worker, "label": label}
         ParcelLease.objects.filter(pk=row["pk"]).update(**taken, lease_until=lease(), moved=0)
@@ -145,31 +158,31 @@ def lease_take(*, worker: str, label: str, of: Job | None = None) -> ParcelLease
 
 
 def lease_renew(row: ParcelLease, *, moved: int) -> None:
-    """Renew a lease; raises `engine.Replaced` when the helper does not have it any more."""
+    """Renew a lease. Raises engine.Replaced if this helper does not hold it any more."""
     if not _held(row).update(lease_until=lease(), moved=moved):
         raise _taken_away(row)
 
 
-def lease_deliver(row: ParcelLease, *, outcome: Outcome) -> None:
-    """Hand in what became of a parcel; raises `engine.Replaced` as `lease_renew` does."""
-    proven, digests = outcome.proven[0] if outcome.proven else (None, None)
-    told = {"failures": outcome.failures, "undelivered": outcome.undelivered}
+def lease_deliver(row: ParcelLease, *, result: ParcelResult) -> None:
+    """Write the result of a parcel. Raises engine.Replaced as `lease_renew` does."""
+    proven, digests = result.proven[0] if result.proven else (None, None)
+    report = {"failures": result.failures, "undelivered": result.undelivered}
     done = _held(row).update(
-        state=LeaseState.DONE, outcome=json.dumps(told), proven=proven, digests=digests
+        state=LeaseState.DONE, result=json.dumps(report), proven=proven, digests=digests
     )
-    # Perhaps it was done before, and nobody heard of it.
+    # Perhaps an earlier call was committed and its reply got lost.
     before = ParcelLease.objects.filter(pk=row.pk, label=row.label, state=LeaseState.DONE)
     if not done and not before.exists():
         raise _taken_away(row)
 
 
 def lease_return(row: ParcelLease) -> None:
-    """Give a parcel back undone, if this helper still has it."""
+    """Give a parcel back unfinished, if this helper still holds its lease."""
     _held(row).update(state=LeaseState.RETURNED)
 
 
 def jobs_that_lend() -> list[UUID]:
-    """Running jobs whose parcels have been on offer for a while."""
+    """Return the running jobs with parcels that have been on offer for a while."""
     before = Now() - timedelta(seconds=settings.KETTER_REAPER_SECONDS)
     rows = ParcelLease.objects.filter(
         state=LeaseState.OFFERED,
@@ -181,21 +194,23 @@ def jobs_that_lend() -> list[UUID]:
 
 
 def leases_give_back(*, worker: str) -> None:
-    """Give back what a worker is known to have lost, not waiting for the lease."""
+    """Return the leases of a worker whose run is known to be dead, before they expire."""
     ParcelLease.objects.filter(state=LeaseState.TAKEN, worker=worker).update(
         state=LeaseState.RETURNED
     )
 
 
 def _taken_away(row: ParcelLease) -> Replaced:
-    return Replaced(f"Parcel {row.number} of job {row.job_id} is no longer with this helper.")
+    words = {"number": row.number, "job": row.job_id}
+    sentence = _("This helper does not hold parcel %(number)d of job %(job)s any more.")
+    return Replaced(sentence % words)
 
 
 def _held(row: ParcelLease) -> QuerySet[ParcelLease]:
-    """The lease if its helper still has it.
+    """The lease, if its helper still holds it.
 
-    State and label stand in the updated row itself: an UPDATE that had to wait for
-    another one looks at these once more, and at no subquery.
+    State and label are in the row that is updated: after waiting for another transaction an
+    UPDATE checks these again, but no subquery.
     """
     jobs = Job.objects.filter(pk=row.job_id, attempt=row.attempt, status=Status.RUNNING)
     return ParcelLease.objects.filter(

@@ -1,14 +1,15 @@
-"""The doorbell: Redis tells a worker that a job waits. The truth stays in Postgres.
+"""Wake-ups: Redis tells a worker that a job waits. The jobs themselves are in Postgres.
 
-A ring is an rq job that carries the id of a job and nothing else. Ringing
-twice is harmless, since a job that cannot be claimed is left alone; a ring
-that got lost is made up for by the reaper.
+A wake-up is an rq job that carries the id of a job and nothing else. A second wake-up for
+one job does no harm, since a worker leaves a job alone that it cannot claim. If Redis loses
+a wake-up, the reaper sends another one.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from typing import cast
 from uuid import UUID
 
 from django.conf import settings
@@ -17,59 +18,70 @@ from rq import Worker
 from rq.worker import WorkerStatus
 
 QUEUE = "default"
-#: By its path, so that services need not import tasks.
+#: The function that a worker runs, named by its path: services need not import tasks.
 TASK = "jobs.tasks.run_job"
-#: Seconds for which rq remembers a finished ring, and one that ended in a bug.
+#: Seconds for which rq keeps the record of a finished wake-up, and of one that ended in a bug.
 RESULT_TTL, FAILURE_TTL = 600, 7 * 24 * 3600
+#: rq's value for a job without a time limit: the engine has its own limits.
+NO_LIMIT = -1
+#: The key that keeps reapers from waking workers for one job again and again. It stands in Redis:
+#: workers of an earlier version use the same one.
+_NOTIFIED_AGAIN = "ketter:rung-again:{}"
 
 
-def ring(job_id: UUID) -> None:
+def notify(job_id: UUID) -> None:
     """Tell the workers that a job waits."""
     get_queue(QUEUE).enqueue_call(
         TASK,
         args=(str(job_id),),
-        # Ids differ from ring to ring: rq keeps one record per id, and two
-        # deliveries under one id would overwrite each other's.
+        # rq keeps one record per id: two wake-ups with one id would overwrite each other's.
         job_id=f"{job_id.hex}-{secrets.token_hex(4)}",
-        timeout=-1,
+        timeout=NO_LIMIT,
         result_ttl=RESULT_TTL,
         failure_ttl=FAILURE_TTL,
     )
 
 
-def is_silent() -> bool:
-    """Whether no ring waits for a worker."""
+def queue_is_empty() -> bool:
+    """Whether no wake-up waits for a worker."""
     return bool(get_queue(QUEUE).is_empty())
 
 
 def idle_workers() -> int:
-    """How many workers wait for a ring, as far as Redis knows."""
-    workers = Worker.all(queue=get_queue(QUEUE))
+    """Return the number of workers that wait for a wake-up, as far as Redis knows."""
+    try:
+        workers = Worker.all(queue=get_queue(QUEUE))
+    except ValueError:  # Redis has an entry that no worker wrote.
+        return 0
     return sum(worker.get_state() == WorkerStatus.IDLE for worker in workers)
 
 
-def ring_again(job_ids: Iterable[UUID]) -> list[UUID]:
-    """Ring for those jobs that have no ring waiting, and say which.
+def notify_again(job_ids: Iterable[UUID]) -> list[UUID]:
+    """Send a wake-up for each of these jobs that has none waiting; return those jobs.
 
-    Several reapers may ask at once: a job is rung again by one of them, and
-    by nobody else before the next look is due.
+    Several reapers may call this at once: one of them sends the wake-up for a job, and the
+    others send none for it until their next interval is over.
     """
-    waiting = _waiting()
+    notified = _jobs_with_wake_up()
     redis = get_queue(QUEUE).connection
-    rung = []
+    again = []
     for job_id in job_ids:
-        mark = f"ketter:rung-again:{job_id.hex}"
-        if job_id.hex in waiting or not redis.set(mark, 1, nx=True, ex=_pause()):
+        mark = _NOTIFIED_AGAIN.format(job_id.hex)
+        if job_id.hex in notified or not redis.set(mark, 1, nx=True, ex=_interval()):
             continue
-        ring(job_id)
-        rung.append(job_id)
-    return rung
+        notify(job_id)
+        again.append(job_id)
+    return again
 
 
-def _waiting() -> set[str]:
-    """The hex ids of all jobs that have a ring no worker has taken yet."""
-    return {rq_id.partition("-")[0] for rq_id in get_queue(QUEUE).get_job_ids()}
+def _jobs_with_wake_up() -> set[str]:
+    """Return the hex ids of all jobs with a wake-up that no worker has taken yet."""
+    queue = get_queue(QUEUE)
+    entries = cast("list[bytes]", queue.connection.lrange(queue.key, 0, -1))
+    # As bytes: a foreign entry need not be text.
+    return {entry.partition(b"-")[0].decode("ascii", "replace") for entry in entries}
 
 
-def _pause() -> int:
+def _interval() -> int:
+    """Return the reaper's interval in whole seconds, at least one."""
     return max(1, int(settings.KETTER_REAPER_SECONDS))

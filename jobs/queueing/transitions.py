@@ -1,4 +1,4 @@
-"""The one writer of `Job.status`: along the table of moves, with the event that says so."""
+"""Moves a job from state to state: the one writer of `Job.status`, with an event for each move."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from django.db.models.functions import Now
 
 from engine.types import Progress
 from jobs.errors import IllegalMove, StaleJob
+from jobs.events import Note, append
 from jobs.models import EventLevel, Job, ParcelLease
-from jobs.queue import is_silent, ring
+from jobs.queueing.eligibility import next_eligible
+from jobs.queueing.notify import notify, queue_is_empty
 from jobs.states import FINAL, TRANSITIONS, Status
-from jobs.trail import Note, append
-from jobs.turns import next_in_turn
 
 
 @transaction.atomic
@@ -31,54 +31,55 @@ def job_move(
     data: dict[str, Any] | None = None,
     **columns: Any,
 ) -> Job:
-    """Move a job to another state and write the event that says so.
+    """Move a job to another state and write the event about it.
 
-    The UPDATE names the state and the attempt we believe in: of two racing
-    processes one wins, the other gets `StaleJob`.
+    The UPDATE names the state and the attempt that the caller has read: of two processes that
+    race one wins. Raises StaleJob in the other, and IllegalMove if `TRANSITIONS` has no such move.
     """
     before = Status(job.status)
     if to not in TRANSITIONS.get(before, frozenset()):
         raise IllegalMove(before, to)
     columns = {"status": to, **_columns_of(to), **columns}
-    believed = Job.objects.filter(pk=job.pk, status=before, attempt=job.attempt)
-    phase = believed.values_list("phase", flat=True).first() or ""
-    if not believed.update(**columns):
+    expected = Job.objects.filter(pk=job.pk, status=before, attempt=job.attempt)
+    phase = expected.values_list("phase", flat=True).first() or ""
+    if not expected.update(**columns):
         raise StaleJob(job.pk)
     job.refresh_from_db(fields=list(columns))
     if before is Status.RUNNING:
-        # Whoever helps learns of it from this, and ends.
+        # Its helpers see that their leases are gone, and stop.
         ParcelLease.objects.filter(job_id=job.pk).delete()
     append(job, Note(code, message, level, data or {}, phase=phase))
     if to is Status.QUEUED:
-        ring_on_commit(job)
+        notify_on_commit(job)
     elif to is not Status.RUNNING and job.attempt:
-        # What it held is free, or nearly so: whoever waits for it need not wait for the reaper.
-        transaction.on_commit(_ring_the_next, robust=True)
+        # Its target or its place at a portal may be free: the job that waits for it need not
+        # wait for the reaper.
+        transaction.on_commit(_notify_next, robust=True)
     return job
 
 
-def ring_on_commit(job: Job) -> None:
-    """Ring for a job once it is committed.
+def notify_on_commit(job: Job) -> None:
+    """Send a wake-up for a job once the transaction is committed.
 
-    Robust: with Redis down the job is recorded all the same (Django logs the
-    error), and the reaper rings once Redis is back.
+    If Redis is down, the job stays recorded all the same (Django logs the error), and the reaper
+    sends the wake-up once Redis is back.
     """
-    transaction.on_commit(lambda: ring(job.pk), robust=True)
+    transaction.on_commit(lambda: notify(job.pk), robust=True)
 
 
 def lease() -> Combinable:
-    """The end of a lease that is taken now, by the database's clock."""
+    """Return the end of a lease that begins now, by the database's clock."""
     return Now() + timedelta(seconds=settings.KETTER_LEASE_SECONDS)
 
 
-def _ring_the_next() -> None:
-    # Where rings wait, a worker will come and look whose turn it is anyway.
-    if is_silent() and (job := next_in_turn()):
-        ring(job.pk)
+def _notify_next() -> None:
+    # If a wake-up waits, the worker that takes it will claim the next eligible job anyway.
+    if queue_is_empty() and (job := next_eligible()):
+        notify(job.pk)
 
 
 def _columns_of(to: Status) -> dict[str, Any]:
-    """What else changes with a state, by the database's clock."""
+    """Return the columns that change with a new state; times by the database's clock."""
     columns: dict[str, Any] = {"lease_until": None, "next_run_at": None, "waits_for": ""}
     if to is Status.RUNNING:
         return columns | {
@@ -95,5 +96,5 @@ def _columns_of(to: Status) -> dict[str, Any]:
         columns["queued_at"] = Now()
     if to in FINAL:
         return columns | {"finished_at": Now()}
-    # What a worker did last can still be read; nobody does it now.
+    # Ended jobs keep their last worker and phase; no worker runs this job now.
     return columns | {"worker": "", "phase": "", "pause_requested_at": None}

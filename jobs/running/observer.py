@@ -1,68 +1,33 @@
-"""Watching over a transfer for its job: the lease, the counters, and who wants it to stop."""
+"""Watches a transfer for its job: keeps the lease, writes reports, and stops it on request."""
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection
-from django.utils import timezone
+from django.utils.translation import gettext as _
 
 import engine
-from engine.errand import Lender
-from jobs.attempts import attempt_record, bandwidth_share, stop_requested
+from engine.loans import Lender
 from jobs.errors import HandedBack, Orphaned, Paused
-from jobs.lender import JobLender
 from jobs.models import Job
+from jobs.queueing.attempts import attempt_rooted, bandwidth_share, stop_requested
+from jobs.running.attempt_writer import RENEW_EVERY, AttemptWriter
+from jobs.running.lender import JobLender
+from jobs.running.shutdown import shutdown_requested
 from jobs.states import Status
 from jobs.text import storable
-from jobs.trail import Note
 
-logger = logging.getLogger(__name__)
-
-#: Seconds between two writes of what is new while a transfer runs.
-LOOK_EVERY = 1.0
-#: Seconds between two looks whether somebody wants it to stop.
+#: Seconds between two queries whether a user wants the job to stop.
 ASK_EVERY = 0.25
-#: The part of the lease for which an unreachable database is put up with. What
-#: is left is for the engine to stop before somebody else may start.
-PATIENCE = 0.8
-
-#: Set in this process, once, when it was told to end.
-_told_to_end = False
-
-
-def ask_to_hand_back(_signal: int, _frame: Any) -> None:
-    """Have the run in this process give its job back at its next checkpoint; a signal handler."""
-    global _told_to_end
-    _told_to_end = True
-
-
-def is_told_to_end() -> bool:
-    """Whether this process is to give back what it works at."""
-    return _told_to_end
-
-
-def put_up_with(error: Exception, job: Job, *, since: float) -> None:
-    """Let a database error pass, unless it has lasted so long that the lease may be over."""
-    connection.close()
-    away = time.monotonic() - since
-    logger.warning("Job %s: the database has been away for %.1f s: %s", job.pk, away, error)
-    if away > settings.KETTER_LEASE_SECONDS * PATIENCE:
-        raise engine.Replaced("The database was away for as long as the lease.") from error
 
 
 class JobObserver:
-    """Watches over a transfer for its job: keeps the lease, carries cancellation, writes news.
+    """The engine's `Observer` for a job: its reports go to an `AttemptWriter`.
 
-    News is kept until it is written, so that a database that is away for a
-    moment costs nothing. Away for longer than the lease, it ends the
-    transfer: by then another worker may have the job.
+    A checkpoint raises an exception when the transfer has to stop: a user asked so, the worker
+    shuts down, its parent process is gone, or another attempt has replaced this one.
     """
 
     wants_manifests = True
@@ -70,139 +35,118 @@ class JobObserver:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._parent = os.getppid()
-        self._progress = engine.Progress()
-        self._phase = ""
-        self._notes: list[Note] = []
-        self._parcels: dict[int, engine.ParcelReport] = {}
-        self._columns: dict[str, Any] = {}
-        #: Whether the engine could not clear away what has arrived.
-        self.left = False
-        self._renewed = time.monotonic()
-        self._looked = self._asked = 0.0
+        self._writer = AttemptWriter(job)
+        #: Whether the engine could not remove the data that it had staged at the target.
+        self.staging_left = False
+        #: When the database was last asked for a user's request, by the monotonic clock.
+        self._asked = 0.0
         self._rate = bandwidth_share(job)
-        #: Who lends parcels to other workers, and how; the engine asks it.
-        self.lender: Lender | None = JobLender(job, self._patience, self._tell)
-        #: Bytes that were there when the transfer began, and when the attempt before this did.
+        #: Lends parcels to other workers; the engine calls it.
+        self.lender: Lender | None = JobLender(job, self._writer.tolerant, self._writer.add_event)
+        #: Bytes that earlier attempts had brought when this one began, and when the one before
+        #: this began; None and -1 while unknown.
         self._held: int | None = None
         self._held_before: int = (job.plan or {}).get("bytes_resumed", -1)
 
     @property
     def advanced(self) -> bool:
-        """Whether this attempt brought anything, and what the one before brought has stayed.
+        """Whether this attempt brought data, and the data that the one before brought has stayed.
 
-        On a line that always breaks before anything is durable, nothing counts.
+        So an attempt does not count as progress on a line that breaks each time before any data
+        is durable.
         """
         held = self._held
-        return held is not None and held > self._held_before and self._progress.bytes_done > held
+        done = self._writer.progress.bytes_done
+        return held is not None and held > self._held_before and done > held
 
     def checkpoint(self) -> None:
-        """Renew the lease about once a second; stop when told to, or when nobody watches us."""
+        """Renew the lease about once a second.
+
+        Raises Orphaned, HandedBack, Paused, engine.Cancelled or engine.Replaced if the transfer
+        has to stop.
+        """
         if os.getppid() != self._parent:
-            raise Orphaned("The worker's parent process is gone.")
-        if _told_to_end:
-            raise HandedBack("The worker was told to end.")
-        if self._is_due:
+            raise Orphaned(_("its parent process is gone"))
+        if shutdown_requested():
+            raise HandedBack(_("The worker shuts down."))
+        if self._writer.is_due:
             self.save()
-            self._share()
+            with self._writer.tolerant():
+                self._rate = bandwidth_share(self._job)
         if time.monotonic() - self._asked >= ASK_EVERY:
-            self._ask()
+            self._stop_on_request()
 
     def alive(self) -> None:
-        """Renew the lease about once a second, whatever somebody wants."""
-        if self._is_due:
+        """Renew the lease about once a second, and ignore requests to stop."""
+        if self._writer.is_due:
             self.save()
 
     def bandwidth(self, asked: int) -> int:
-        """What this job may use at the moment, as of the last look."""
+        """Return the bytes per second that this job may use, as of the latest checkpoint."""
         return self._rate
 
     def phase(self, phase: engine.Phase) -> None:
-        """Show the phase at the next look; have on record what was proven before a source goes.
+        """Keep the phase for the next save.
 
-        And that it has gone before what the target knows of it goes, too.
+        Around REMOVE_SOURCE it saves at once, and waits for the database: the proofs are on
+        record before a source is removed, and the removal before the target forgets it.
         """
-        before, self._phase = self._phase, phase
+        before, self._writer.phase = self._writer.phase, phase
         if engine.Phase.REMOVE_SOURCE in (before, phase):
             self.settle()
-        elif self._is_due:
+        elif self._writer.is_due:
             self.save()
 
     def progress(self, progress: engine.Progress) -> None:
-        """Keep the counters for the next look."""
-        if self._held is None and self._phase == engine.Phase.SCAN:
+        """Keep the counters for the next save."""
+        if self._held is None and self._writer.phase == engine.Phase.SCAN:
             self._held = progress.bytes_done
-        self._progress = progress
+        self._writer.progress = progress
 
     def parcel(self, parcel: engine.ParcelReport) -> None:
-        """Keep a parcel's news for the next look; a manifest once seen is not forgotten."""
-        before = self._parcels.get(parcel.number)
-        if before and before.manifest is not None and parcel.manifest is None:
-            parcel = parcel._replace(manifest=before.manifest, digest=before.digest)
-        self._parcels[parcel.number] = parcel
+        """Keep a parcel's report for the next save."""
+        self._writer.add_parcel(parcel)
+
+    def rooted(self, source: str, target: str) -> None:
+        """Write the real paths of both roots, before the engine reads or writes below them."""
+        while True:
+            with self._writer.tolerant():
+                frozen = attempt_rooted(self._job, source=source, target=target)
+                break
+            time.sleep(RENEW_EVERY)
+        if frozen:
+            self._job.frozen = self._writer.columns["frozen"] = frozen
+            self.settle()
 
     def planned(self, plan: dict[str, Any]) -> None:
-        """Keep the plan for the next look; where it builds on more, losses are counted anew."""
-        self._columns["plan"] = storable(plan)
+        """Keep the plan for the next save; if it resumes more than the last, reset `losses`."""
+        self._writer.columns["plan"] = storable(plan)
         if plan["bytes_resumed"] > max(self._held_before, 0):
-            self._columns["losses"] = 0
+            self._writer.columns["losses"] = 0
 
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        """Keep an event for the next look."""
+        """Keep an event for the next save."""
         if code == "STAGING_LEFT":
-            self.left = True  # It is tried again, and said with the end if that fails, too.
+            # The worker tries again to remove the data; if it fails, the job's end says so.
+            self.staging_left = True
             return
-        self._notes.append(Note(code, message, level, data, timezone.now(), self._phase))
-
-    def _tell(self, level: str, code: str, message: str) -> None:
-        self.event(level, code, message, {})
+        self._writer.add_event(level, code, message, data)
 
     def settle(self) -> None:
-        """Write what is new, and wait for an absent database as long as the lease allows."""
+        """Write all reports; wait for an absent database as long as the lease allows."""
         while not self.save():
-            time.sleep(LOOK_EVERY)
+            time.sleep(RENEW_EVERY)
 
     def save(self) -> bool:
-        """Write what is new and renew the lease; False if the database is away for now."""
-        started = self._looked = time.monotonic()
-        try:
-            attempt_record(
-                self._job,
-                progress=self._progress,
-                phase=self._phase,
-                notes=self._notes,
-                parcels=self._parcels.values(),
-                **self._columns,
-            )
-        except (OperationalError, InterfaceError) as error:
-            put_up_with(error, self._job, since=self._renewed)
-            return False
-        self._renewed = started
-        self._notes, self._parcels, self._columns = [], {}, {}
-        return True
+        """Write all reports and renew the lease; False if the database is away for now."""
+        return self._writer.save()
 
-    @property
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._looked >= LOOK_EVERY
-
-    def _share(self) -> None:
-        """See how fast the transfer may be now."""
-        with self._patience():
-            self._rate = bandwidth_share(self._job)
-
-    def _ask(self) -> None:
-        """See whether somebody wants the transfer to stop."""
-        self._asked, asked = time.monotonic(), None
-        with self._patience():
-            asked = stop_requested(self._job)
-        if asked is Status.CANCELLED:
-            raise engine.Cancelled("The job was cancelled while it ran.")
-        if asked is Status.PAUSED:
-            raise Paused("The job was paused while it ran; what has arrived stays, to go on from.")
-
-    @contextmanager
-    def _patience(self) -> Iterator[None]:
-        """Put up with an absent database for a while."""
-        try:
-            yield
-        except (OperationalError, InterfaceError) as error:
-            put_up_with(error, self._job, since=self._renewed)
+    def _stop_on_request(self) -> None:
+        """Raise Cancelled or Paused if a user has requested that."""
+        self._asked, requested = time.monotonic(), None
+        with self._writer.tolerant():
+            requested = stop_requested(self._job)
+        if requested is Status.CANCELLED:
+            raise engine.Cancelled(_("A user cancelled the job while it ran."))
+        if requested is Status.PAUSED:
+            raise Paused(_("A user paused the job while it ran. Its data stays at the target."))

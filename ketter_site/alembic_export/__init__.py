@@ -1,1 +1,1 @@
-"""Writes Django's migrations as an Alembic chain, for those who migrate with Alembic."""
+"""Writes Django's migrations as an Alembic chain, for databases migrated with Alembic."""

@@ -1,4 +1,4 @@
-"""The order of the Alembic chain: what was exported keeps its place, news go to the end."""
+"""The order of the Alembic chain: exported migrations keep their place, new ones go to the end."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MANIFEST = "manifest.json"
 class Link:
     """One migration in the chain.
 
-    `source` is the SHA-256 of one of our own migration files, so that an edit
-    which changes no SQL, as one inside a RunPython, is noticed all the same.
+    `source` is the SHA-256 of the migration's file if it is one of Ketter's. It reveals
+    an edit that changes no SQL, such as one inside a RunPython.
     """
 
     revision: str
@@ -44,7 +44,7 @@ def revision_of(app: str, name: str) -> str:
 
 
 def is_ours(migration: Migration) -> bool:
-    """Whether the migration is one of this project's and not of a library."""
+    """True if the migration is one of this project's, not a library's."""
     package = type(migration).__module__.partition(".")[0]
     return (BASE_DIR / package).is_dir()
 
@@ -63,13 +63,16 @@ def write_manifest(chain: Sequence[Link]) -> str:
 
 
 def extend(exported: Sequence[tuple[str, str]], loader: MigrationLoader) -> list[Link]:
-    """The chain: what was exported, as it was, then what came since."""
+    """The chain: the exported migrations in their order, then the new ones.
+
+    Raises ExportError if an exported migration is gone, or stands before one it depends on.
+    """
     graph = loader.graph
     gone = [f"{app}.{name}" for app, name in exported if (app, name) not in graph.nodes]
     if gone:
         raise ExportError(
-            f"Exported before, but no longer there: {', '.join(gone)}. Databases may stand on "
-            f"it, so it must stay. If none does, delete {MANIFEST} and export again."
+            f"Exported earlier, but no longer in the code: {', '.join(gone)}. A database may have "
+            f"it applied, so put it back. If none has, delete {MANIFEST} and export again."
         )
     known = set(exported)
     keys = [*exported, *(key for key in _django_order(graph) if key not in known)]
@@ -85,7 +88,10 @@ def _django_order(graph: MigrationGraph) -> list[tuple[str, str]]:
 
 
 def _check_order(keys: Iterable[tuple[str, str]], graph: MigrationGraph) -> None:
-    """A library's upgrade may put a migration in between; then the end comes too late for it."""
+    """Raises ExportError if a migration stands before one it depends on.
+
+    A library's upgrade can insert a migration before exported ones: the chain's end is too late.
+    """
     seen: set[tuple[str, str]] = set()
     for key in keys:
         late = [parent.key for parent in graph.node_map[key].parents if parent.key not in seen]

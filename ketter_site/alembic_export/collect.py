@@ -1,4 +1,4 @@
-"""Reads each migration's SQL from Django, at the very point where it would run."""
+"""Reads each migration's SQL from Django, at the point of the chain where it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django.db.migrations.operations.base import Operation
 from ketter_site.alembic_export.chain import Link, is_ours
 from ketter_site.alembic_export.errors import ExportError
 
-#: Libraries' migrations that run Python code, each of which changes nothing in a new database.
+#: Libraries' migrations whose Python code changes nothing in a new database.
 HARMLESS = frozenset(
     {
         ("auth", "0011_update_proxy_permissions"),
@@ -28,16 +28,16 @@ HARMLESS = frozenset(
         ("knox", "0006_auto_20160818_0932"),
     }
 )
-#: What Django writes in the place of an operation that has no SQL.
+#: Django's text for an operation that has no SQL.
 NO_SQL = "-- THIS OPERATION CANNOT BE WRITTEN AS SQL"
 MOMENT = re.compile(r"'(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?\+00:00)'(?:::timestamptz)?")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One migration as SQL; each statement is what Django would send at once.
+    """One migration as SQL, a text for each statement that Django sends.
 
-    `down` is None where the migration cannot be undone.
+    `down` is None if the migration cannot be undone.
     """
 
     link: Link
@@ -47,7 +47,7 @@ class Step:
 
 
 def migration_table() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Making and dropping the table in which Django notes its migrations."""
+    """The SQL that creates and drops the table in which Django records its migrations."""
     model = MigrationExecutor(connection).recorder.Migration
     with connection.schema_editor(collect_sql=True) as create:
         create.create_model(model)
@@ -59,9 +59,9 @@ def migration_table() -> tuple[tuple[str, ...], tuple[str, ...]]:
 def collect(chain: Sequence[Link], twins: Path) -> Iterator[Step]:
     """Apply the chain to the empty database, reading each migration's SQL on the way.
 
-    Some operations look constraints up by name in the live database, so the
-    SQL upwards is read right before the migration is applied and the SQL
-    downwards right after.
+    Some operations look constraints up by name in the live database, so this
+    function reads the SQL upwards right before it applies the migration, and the
+    SQL downwards right after.
     """
     begun = datetime.now(UTC)
     executor = MigrationExecutor(connection)
@@ -98,7 +98,10 @@ class _Twin:
     direction: str
 
     def sql(self) -> str:
-        """The SQL to put in the place of the Python code; empty for a library's harmless code."""
+        """The SQL in place of the Python code; empty for a library's harmless code.
+
+        Raises ExportError if it is missing.
+        """
         app, name = self.migration.app_label, self.migration.name
         if (app, name) in HARMLESS or self._does_nothing():
             return ""
@@ -139,7 +142,7 @@ def _hides_code(operation: Operation) -> bool:
 
 
 def _statements(collected: Sequence[str], begun: datetime, twin: _Twin) -> tuple[str, ...]:
-    """Django's list as statements, each led by the comments that say what it is for."""
+    """Django's list as statements, each after the comments that say what it is for."""
     found: list[str] = []
     comments: list[str] = []
     for text in collected:
@@ -154,7 +157,10 @@ def _statements(collected: Sequence[str], begun: datetime, twin: _Twin) -> tuple
 
 
 def with_now(sql: str, begun: datetime) -> str:
-    """Say now() where a default was worked out during this export, for the same text each time."""
+    """Replace by now() each default that Django computed during this export.
+
+    So each export gives the same text.
+    """
 
     def moment(match: re.Match[str]) -> str:
         value = datetime.fromisoformat(match[1])

@@ -1,4 +1,4 @@
-"""The exported files: what they should say, and how those on disk differ from it."""
+"""The exported files: their expected text, and how the files on disk differ from it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from ketter_site.alembic_export.scratch import scratch_database
 
 #: Hand-written SQL for migrations that run Python code.
 TWINS = "twins"
-#: Between two statements; runner.py splits there. Blank lines and semicolons may be part of one.
+#: Stands between two statements; runner.py splits there. A statement may hold blank lines and
+#: semicolons.
 SEPARATOR = "\n--;;\n"
-#: The table in which Django notes what was applied. No migration makes it, so the chain does.
+#: The table in which Django records applied migrations. No migration makes it, so the chain does.
 TABLE = "django_migrations"
 
 VERSION = '''\
@@ -53,7 +54,7 @@ downgrade = MIGRATION.down
 
 
 def export(folder: Path) -> dict[str, str]:
-    """Every file of the export as it should be, by its path below the folder."""
+    """The expected text of every exported file, by its path below the folder."""
     with scratch_database():
         chain = extend(read_manifest(folder), MigrationLoader(connection))
         up, down = migration_table()
@@ -63,7 +64,7 @@ def export(folder: Path) -> dict[str, str]:
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
-    """Bring the folder's generated files in line; hand-written ones are left alone."""
+    """Write the generated files and remove outdated ones; hand-written files stay."""
     for path in _generated(folder) - files.keys():
         (folder / path).unlink()
     for path, text in files.items():
@@ -72,7 +73,7 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def difference(folder: Path, files: Mapping[str, str]) -> str:
-    """What an export would change on disk, as a unified diff; empty when nothing."""
+    """The changes that an export would make on disk, as a unified diff; empty if none."""
     return "".join(
         line
         for path in sorted(_generated(folder) | files.keys())

@@ -22,10 +22,10 @@ MAINTENANCE = "postgres"
 
 @contextmanager
 def scratch_database() -> Iterator[None]:
-    """Point Django's connection at a new, empty database; drop it in the end.
+    """Point Django's connection at a new, empty database; drop it at the end.
 
-    It is made on the configured server, or on a temporary embedded one where
-    the configured server does not answer.
+    It is on the configured server, or on a temporary embedded one if the
+    configured server does not answer.
     """
     with ExitStack() as stack:
         server = connection.settings_dict
@@ -40,7 +40,7 @@ def scratch_database() -> Iterator[None]:
 
 @contextmanager
 def _connection_to(settings: dict[str, Any]) -> Iterator[None]:
-    """Repoint the default connection, so that even a migration that names no alias ends there."""
+    """Repoint the default connection, so that migrations that name no alias use it, too."""
     before = dict(connection.settings_dict)
     connection.close()
     connection.settings_dict.update(settings)

@@ -1,22 +1,22 @@
-"""What lists of portals and credentials can be cut down by."""
+"""The filters of the lists of portals and credentials."""
 
 from __future__ import annotations
 
 import django_filters
 from django.utils.translation import gettext_lazy as _
 
+from portals.kinds import PortalKind
 from portals.models import (
     Credential,
     CredentialKind,
     Portal,
     PortalHealth,
-    PortalKind,
     PortalState,
 )
 
 
 class PortalFilterSet(django_filters.FilterSet):
-    """Portals by name, place, state and health; the choices may be given several times."""
+    """Portals by name, place, state and health; a request may repeat a choice."""
 
     name = django_filters.CharFilter()
     search = django_filters.CharFilter("name", lookup_expr="icontains", label=_("part of the name"))

@@ -1,4 +1,4 @@
-"""Who may do what through the API: Django's model permissions, reading included."""
+"""The permissions of the API: Django's model permissions, for reading, too."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ VIEW = ["%(app_label)s.view_%(model_name)s"]
 class ModelPermissions(DjangoModelPermissions):
     """Like the stock class, but reading needs the view permission too.
 
-    A viewset names the permission of a verb that is none of create, update or
-    delete in `action_permissions`, action name -> permission.
+    A viewset's `action_permissions` maps each action other than create, update
+    and delete to its permission.
     """
 
     perms_map = DjangoModelPermissions.perms_map | dict.fromkeys(("GET", "HEAD", "OPTIONS"), VIEW)
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Whether the user holds what the action, or else the method, asks for."""
+        """True if the user has the permission of the action, or else of the method."""
         named = getattr(view, "action_permissions", {}).get(getattr(view, "action", None))
         if named is None:
             return bool(super().has_permission(request, view))

@@ -1,4 +1,4 @@
-"""How portals and credentials look as JSON. No secret has a way out of here."""
+"""Portals and credentials as JSON. No serializer gives out a secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portals.models import Credential, Portal, PortalHealth
 
 
 class PortalSerializer(serializers.ModelSerializer[Portal]):
-    """A portal; its credential goes by name."""
+    """A portal; `credential` is the name of its credential."""
 
     credential = serializers.SlugRelatedField(
         slug_field="name",
@@ -38,6 +38,8 @@ class PortalSerializer(serializers.ModelSerializer[Portal]):
             "max_jobs",
             "bandwidth_limit",
             "state",
+            "real_root",
+            "root_confirmed_at",
             "health",
             "health_message",
             "capabilities",
@@ -45,12 +47,19 @@ class PortalSerializer(serializers.ModelSerializer[Portal]):
             "created_at",
             "updated_at",
         ]
-        # Written by tests of the connection alone.
-        read_only_fields: ClassVar = ["health", "health_message", "capabilities", "checked_at"]
+        # Only connection tests, jobs and `confirm_root` write these.
+        read_only_fields: ClassVar = [
+            "real_root",
+            "root_confirmed_at",
+            "health",
+            "health_message",
+            "capabilities",
+            "checked_at",
+        ]
 
 
 class CredentialSerializer(serializers.ModelSerializer[Credential]):
-    """A credential; `secret` goes in and never comes out. On update, empty keeps it."""
+    """A credential; `secret` is write-only. On update, an empty one keeps the stored secret."""
 
     secret = serializers.CharField(
         write_only=True,
@@ -75,10 +84,10 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
         ]
 
     def validate_kind(self, kind: str) -> str:
-        """Keep the kind: what a portal was tested with does not turn into something else."""
+        """Refuse another kind: the portals of this credential were tested with the present one."""
         if self.instance is not None and kind != self.instance.kind:
             raise serializers.ValidationError(
-                _("The kind of a credential stays; make a new credential instead.")
+                _("The kind of a credential cannot be changed; make a new credential instead.")
             )
         return kind
 
@@ -90,13 +99,24 @@ class HostKeySerializer(serializers.Serializer[Any]):
     fingerprint = serializers.CharField(read_only=True)
 
 
+class RootSerializer(serializers.Serializer[Any]):
+    """A root's real path, as `moved_to` of a test gives it; "hex:" and digits if not UTF-8."""
+
+    real_root = serializers.CharField(trim_whitespace=False, max_length=8200)
+
+
 class FindingSerializer(serializers.Serializer[Any]):
-    """What a connection test found. `offer` is a key to compare and pin, not yet trusted."""
+    """The result of a connection test.
+
+    `offer` is the key that the host shows, to compare and pin; `moved_to` is the root's real
+    path if it differs from the recorded one, else empty. Ketter trusts neither yet.
+    """
 
     health = serializers.ChoiceField(choices=PortalHealth.choices)
     code = serializers.CharField()
     message = serializers.CharField()
     offer = HostKeySerializer(allow_null=True)
+    moved_to = serializers.CharField()
     portal = serializers.SerializerMethodField()
 
     def get_portal(self, finding: Any) -> dict[str, Any]:

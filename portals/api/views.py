@@ -19,12 +19,13 @@ from portals.api.serializers import (
     FindingSerializer,
     HostKeySerializer,
     PortalSerializer,
+    RootSerializer,
 )
 from portals.models import Credential, Portal
 
 
 class PortalViewSet(ModelViewSet[Portal]):
-    """The places jobs start from and end at."""
+    """Portals: the places jobs start from and end at."""
 
     queryset = Portal.objects.select_related("credential")
     serializer_class = PortalSerializer
@@ -34,6 +35,7 @@ class PortalViewSet(ModelViewSet[Portal]):
     action_permissions: ClassVar = {
         "test": "portals.test_portal",
         "pin_host_key": "portals.change_portal",
+        "confirm_root": "portals.change_portal",
     }
 
     def perform_create(self, serializer: BaseSerializer[Portal]) -> None:
@@ -52,7 +54,7 @@ class PortalViewSet(ModelViewSet[Portal]):
     @extend_schema(request=None, responses=FindingSerializer)
     @action(detail=True, methods=["post"])
     def test(self, request: Request, pk: str | None = None) -> Response:
-        """Connect to the portal and say what is there; what fails is an answer, not an error."""
+        """Connect to the portal and return the finding; a failed test is no HTTP error."""
         portal = self.get_object()
         finding = services.portal_test(portal)
         context = {**self.get_serializer_context(), "portal": portal}
@@ -61,16 +63,26 @@ class PortalViewSet(ModelViewSet[Portal]):
     @extend_schema(request=HostKeySerializer, responses=PortalSerializer)
     @action(detail=True, methods=["post"])
     def pin_host_key(self, request: Request, pk: str | None = None) -> Response:
-        """Trust a host key that somebody has compared with the host's own."""
+        """Pin a host key that a person has compared with the host's own."""
         portal = self.get_object()
         body = HostKeySerializer(data=request.data)
         body.is_valid(raise_exception=True)
         services.portal_pin_host_key(portal, line=body.validated_data["line"])
         return Response(self.get_serializer(portal).data)
 
+    @extend_schema(request=RootSerializer, responses=PortalSerializer)
+    @action(detail=True, methods=["post"])
+    def confirm_root(self, request: Request, pk: str | None = None) -> Response:
+        """Record this folder as the root, after a test found another one than the recorded one."""
+        portal = self.get_object()
+        body = RootSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        services.portal_confirm_root(portal, real_root=body.validated_data["real_root"])
+        return Response(self.get_serializer(portal).data)
+
 
 class CredentialViewSet(ModelViewSet[Credential]):
-    """What proves who we are at a host. Secrets are written here and never read."""
+    """Credentials: how Ketter logs in at hosts. Secrets can be written and never read."""
 
     queryset = Credential.objects.all()
     serializer_class = CredentialSerializer

@@ -2,8 +2,9 @@
 
 python -m tests.bench [--rounds 5] [--scale 1.0] [--folder F] [--cases small,large]
 python -m tests.bench growth [--files 10000,100000] [--sizes 1,4] [--folder F]
+python -m tests.bench against COMMIT [--case small] [--quick] [--folder F]
 
-Both take --json FILE and --plot FILE.svg.
+All take --json FILE, the first two --plot FILE.svg.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench import growth_report, plot, report
+from tests.bench import against_report, growth_report, plot, report, trees
+from tests.bench.against import BASE, HERE, QUICK_SCALE, ROUND_SECONDS, Against
 from tests.bench.cases import CASES, Case
 from tests.bench.data import GIB
 from tests.bench.growth import Growth, Point
 from tests.bench.machine import PROJECT, describe
 from tests.bench.measure import Bench, fresh_folder, log
+from tests.bench.paired import Rules
 from tests.bench.run import State
 from tests.bench.summary import Summary, verdicts
 from tests.bench.tools import TITLES, find
@@ -38,6 +41,8 @@ def main(arguments: list[str]) -> int:
     compileall.compile_dir(str(PROJECT / "engine"), quiet=1)
     if arguments[:1] == ["growth"]:
         return _growth(_growth_options(arguments[1:]))
+    if arguments[:1] == ["against"]:
+        return _against(_against_options(arguments[1:]))
     return _compare(_compare_options(arguments))
 
 
@@ -50,8 +55,13 @@ def _compare(options: argparse.Namespace) -> int:
     machine = describe(options.folder)
     with fresh_folder(options.folder) as folder:
         bench = Bench(
-            options.cases, found, folder, options.rounds, options.scale, options.limit
-        )  # fmt: skip
+            cases=options.cases,
+            folder=folder,
+            scale=options.scale,
+            limit=options.limit,
+            tools=found,
+            rounds=options.rounds,
+        )
         with contextlib.closing(bench.measure()) as runs:
             for run in runs:
                 ended = f"{run.seconds:.2f} s" if run.state is State.DONE else run.state
@@ -84,8 +94,36 @@ def _growth(options: argparse.Namespace) -> int:
     return 1 if any(point.trouble for point in points) else 0
 
 
+def _against(options: argparse.Namespace) -> int:
+    base = trees.commit_of(options.commit)
+    machine = describe(options.folder)
+    allowed = options.percent / 100
+    with fresh_folder(options.folder) as folder:
+        against = Against(
+            cases=options.cases,
+            folder=folder,
+            scale=options.scale,
+            limit=options.limit,
+            trees={
+                BASE: trees.lay_out_commit(base, folder / BASE),
+                HERE: trees.lay_out_folder(PROJECT, folder / HERE),
+            },
+            round_seconds=0.0 if options.quick else ROUND_SECONDS,
+            rules=Rules(1 + allowed, allowed, options.rounds, max(options.rounds, options.most)),
+        )
+        with contextlib.closing(against.measure(sys.executable)) as trials:
+            for trial in trials:
+                log(
+                    f"round {trial.round}  {trial.case}  {trial.tree}  {trial.state}  "
+                    f"{trial.seconds:.2f} s, {trial.processor:.2f} s of processors  {trial.note}"
+                )
+                _write(options.json, against_report.as_json(against, machine, base))
+    print(against_report.as_markdown(against, machine, base))
+    return against_report.status([against.outcome(case) for case in options.cases])
+
+
 def _compare_options(arguments: list[str]) -> argparse.Namespace:
-    parser = _parser("python -m tests.bench", rounds=5)
+    parser = _parser("python -m tests.bench", rounds=5, draws=True)
     add = parser.add_argument
     add("--scale", type=float, default=1.0, help="1 (default) is what the names of the cases tell")
     add(
@@ -98,8 +136,37 @@ def _compare_options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _against_options(arguments: list[str]) -> argparse.Namespace:
+    rules = Rules()
+    parser = _parser("python -m tests.bench against", rules.first, draws=False)
+    add = parser.add_argument
+    add("commit", help="the base: a commit that git knows in this checkout")
+    add(
+        "--case",
+        dest="cases",
+        type=_cases,
+        action="extend",
+        metavar="NAME",
+        help=f"only this one, or several with commas; of {','.join(CASES)} (default: all)",
+    )
+    add("--most", type=int, default=rules.most, help="rounds of a case whose spread is wide")
+    add(
+        "--percent",
+        type=float,
+        default=(rules.limit - 1) * 100,
+        help="what is slower, and which spread is too wide (default: 3)",
+    )
+    add("--scale", type=float, help="1 (default) is what the names of the cases tell")
+    add("--quick", action="store_true", help="a look: --scale 0.1, no case twice in a round")
+    add("--limit", type=float, default=300.0, help="seconds until a run is stopped (default: 300)")
+    options = parser.parse_args(arguments)
+    options.cases = options.cases or list(CASES.values())
+    options.scale = options.scale or (QUICK_SCALE if options.quick else 1.0)
+    return options
+
+
 def _growth_options(arguments: list[str]) -> argparse.Namespace:
-    parser = _parser("python -m tests.bench growth", rounds=3)
+    parser = _parser("python -m tests.bench growth", rounds=3, draws=True)
     parser.add_argument(
         "--files",
         type=_Numbers(1),
@@ -115,7 +182,7 @@ def _growth_options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _parser(name: str, rounds: int) -> argparse.ArgumentParser:
+def _parser(name: str, rounds: int, draws: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=name, description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
@@ -128,7 +195,8 @@ def _parser(name: str, rounds: int) -> argparse.ArgumentParser:
         help=f"where the data is made (default: {_usual_folder()})",
     )
     add("--json", type=Path, metavar="FILE", help="write the figures here")
-    add("--plot", type=Path, metavar="FILE.svg", help="draw them here")
+    if draws:
+        add("--plot", type=Path, metavar="FILE.svg", help="draw them here")
     return parser
 
 

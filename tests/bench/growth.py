@@ -11,9 +11,9 @@ from tests.bench import data, lines
 from tests.bench.check import totals
 from tests.bench.machine import room
 from tests.bench.measure import empty
-from tests.bench.memory import TOGETHER, Watch
 from tests.bench.run import State, timed
 from tests.bench.tools import KETTER, Line, Work, find
+from tests.rig.memory import TOGETHER, Watch
 from tests.rig.sshd import Sshd
 
 #: A million files and 16 GiB take their time; more than this is a hang.

@@ -7,9 +7,9 @@ from typing import Any
 
 from tests.bench.growth import FILLED_BYTES, MOST_MEMORY, MOST_SPREAD, Point
 from tests.bench.machine import in_words
-from tests.bench.memory import TOGETHER
 from tests.bench.plot import Panel, machine_line, panels
 from tests.bench.summary import yes_or_no
+from tests.rig.memory import TOGETHER
 
 #: From so many files on memory has to be flat; below, the start is most of it.
 FLAT_FROM = 100_000

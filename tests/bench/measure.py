@@ -33,29 +33,19 @@ class Run:
     note: str = ""
 
 
-@dataclass
-class Bench:
-    """What is to be measured, and what was so far."""
+@dataclass(kw_only=True)
+class Ground:
+    """Where the cases are run: their data, the server, a fresh target for every run."""
 
     cases: list[Case]
-    tools: dict[str, Tool]
     folder: Path
-    rounds: int
     scale: float
     limit: float
-    runs: list[Run] = field(default_factory=list)
 
-    def measure(self) -> Generator[Run, None, None]:
-        """Build the data, then have every round run every tool once per case."""
+    def build(self) -> dict[str, Path]:
+        """Make the data of all cases; the sources by the data's name. Refuse what has no room."""
         self._refuse_if_too_large()
-        sources = {case.data: data.build(case.data, self.folder, self.scale) for case in self.cases}
-        with self._server() as (server, ways):
-            for number in range(self.rounds):
-                for case in self.cases:
-                    for tool in self._order(case, number):
-                        work = self._work(case, sources[case.data], ways)
-                        self.runs.append(self._run(number, case, tool, work, server))
-                        yield self.runs[-1]
+        return {case.data: data.build(case.data, self.folder, self.scale) for case in self.cases}
 
     def _refuse_if_too_large(self) -> None:
         sizes = {case.data: data.bytes_of(case.data, self.scale) for case in self.cases}
@@ -68,7 +58,7 @@ class Bench:
             )
 
     @contextlib.contextmanager
-    def _server(self) -> Iterator[tuple[Sshd | None, dict[Way, Line | None]]]:
+    def server(self) -> Iterator[tuple[Sshd | None, dict[Way, Line | None]]]:
         """An sshd, and the ways to it that the cases need."""
         used = {case.way for case in self.cases}
         ways: dict[Way, Line | None] = {Way.LOCAL: None}
@@ -80,17 +70,7 @@ class Bench:
                 ways[Way.FAR] = stack.enter_context(lines.far(server, ROUND_TRIP))
             yield server, ways
 
-    def _order(self, case: Case, number: int) -> list[Tool]:
-        """The tools of a case in this round; each round begins with another one."""
-        names = [
-            name
-            for name in (KETTER, *case.peers)
-            if name in self.tools and (number == 0 or (case.name, name) not in ONCE)
-        ]
-        first = number % len(names)
-        return [self.tools[name] for name in names[first:] + names[:first]]
-
-    def _work(self, case: Case, source: Path, ways: dict[Way, Line | None]) -> Work:
+    def work(self, case: Case, source: Path, ways: dict[Way, Line | None]) -> Work:
         """A fresh place for one run."""
         place = self.folder / "target"
         place.mkdir()
@@ -100,6 +80,36 @@ class Bench:
         # What others have written must not be this tool's to wait for.
         os.sync()
         return work
+
+
+@dataclass(kw_only=True)
+class Bench(Ground):
+    """What is to be measured, and what was so far."""
+
+    tools: dict[str, Tool]
+    rounds: int
+    runs: list[Run] = field(default_factory=list)
+
+    def measure(self) -> Generator[Run, None, None]:
+        """Build the data, then have every round run every tool once per case."""
+        sources = self.build()
+        with self.server() as (server, ways):
+            for number in range(self.rounds):
+                for case in self.cases:
+                    for tool in self._order(case, number):
+                        work = self.work(case, sources[case.data], ways)
+                        self.runs.append(self._run(number, case, tool, work, server))
+                        yield self.runs[-1]
+
+    def _order(self, case: Case, number: int) -> list[Tool]:
+        """The tools of a case in this round; each round begins with another one."""
+        names = [
+            name
+            for name in (KETTER, *case.peers)
+            if name in self.tools and (number == 0 or (case.name, name) not in ONCE)
+        ]
+        first = number % len(names)
+        return [self.tools[name] for name in names[first:] + names[:first]]
 
     def _run(self, number: int, case: Case, tool: Tool, work: Work, server: Sshd | None) -> Run:
         ended = timed(tool.command(work), self.limit)
@@ -112,19 +122,23 @@ class Bench:
         return Run(number, case.name, tool.name, ended.state, round(ended.seconds, 4), ended.note)
 
     def _wrong(self, case: Case, tool: Tool, work: Work, ended: Ended) -> str:
-        if case.again and tool.name == KETTER:
-            sent = json.loads(ended.output).get("bytes")
-            if sent != 0:
-                return f"{sent} bytes were sent again"
         compared = any(
             (run.case, run.tool, run.state) == (case.name, tool.name, State.DONE)
             for run in self.runs
         )
+        if tool.name == KETTER and (sent := sent_again(case, ended)):
+            return sent
         return difference(work.source, work.target, content=not compared)
 
     def as_data(self) -> list[dict[str, object]]:
         """The runs as plain data."""
         return [asdict(run) for run in self.runs]
+
+
+def sent_again(case: Case, ended: Ended) -> str:
+    """What Ketter sent though it was there already, in a few words; empty if it sent nothing."""
+    sent = json.loads(ended.output).get("bytes") if case.again else 0
+    return f"{sent} bytes were sent again" if sent != 0 else ""
 
 
 def empty(folder: Path) -> None:

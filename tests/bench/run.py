@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from tests.bench.machine import PROJECT
 from tests.rig.sshd import Sshd, end_tree
@@ -38,14 +39,14 @@ class Ended:
     note: str = ""
 
 
-def timed(command: list[str], limit: float) -> Ended:
-    """Run a command to its end, or stop it and everything it started at the limit."""
+def timed(command: list[str], limit: float, folder: Path = PROJECT) -> Ended:
+    """Run a command in a folder to its end, or stop it and all it started at the limit."""
     stopped = threading.Event()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as said:
         began = time.monotonic()
         process = subprocess.Popen(
             command,
-            cwd=PROJECT,
+            cwd=folder,
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -42,7 +42,7 @@ def bench(tmp_path: Path, *arguments: str) -> tuple[dict, str]:
 
 
 @pytest.mark.slow
-def test_two_cases_at_a_tiny_scale(tmp_path):
+def test_the_benchmark_measures_two_cases_at_a_tiny_scale(tmp_path):
     figures, printed = bench(tmp_path, "--cases", "small,local_small", "--scale", "0.002")
     assert figures["troubles"] == []
     assert figures["kind"] == "compare"
@@ -68,7 +68,7 @@ def test_two_cases_at_a_tiny_scale(tmp_path):
 
 
 @pytest.mark.slow
-def test_growth_at_a_tiny_scale(tmp_path):
+def test_the_growth_benchmark_measures_every_point_at_a_tiny_scale(tmp_path):
     # Enough files for every process to live through a few looks of the watch.
     figures, printed = bench(tmp_path, "growth", "--files", "4000,5000", "--sizes", "0.001")
     shown = [(point["series"], point["way"], point["files"]) for point in figures["points"]]
@@ -103,7 +103,7 @@ def echo() -> Iterator[str]:
         thread.join(10)
 
 
-def test_the_relay_holds_everything_back_and_changes_nothing(echo):
+def test_the_relay_of_the_benchmark_delays_all_bytes_and_changes_none(echo):
     sent = os.urandom(3_000_000)
     with relay(echo, 0.1) as port, socket.create_connection(("127.0.0.1", port)) as client:
         began = time.monotonic()
@@ -122,12 +122,12 @@ def test_a_tool_that_takes_too_long_is_stopped_with_all_it_started():
     assert ended.seconds < 5
 
 
-def test_a_tool_that_fails_says_why():
+def test_a_failed_run_notes_the_status_and_the_error_output_of_its_tool():
     ended = timed(["sh", "-c", "echo no room >&2; exit 3"], limit=10)
     assert (ended.state, ended.note) == (State.FAILED, "status 3: no room")
 
 
-def test_a_byte_that_differs_is_found(tmp_path):
+def test_the_check_of_a_copy_finds_a_changed_byte_and_an_added_file(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_bytes(b"same")
@@ -139,7 +139,7 @@ def test_a_byte_that_differs_is_found(tmp_path):
     assert "2 entries" in difference(tmp_path / "a", tmp_path / "b", content=False)
 
 
-def test_ratios_are_taken_within_a_round():
+def test_the_summary_takes_ratios_within_a_round():
     times = {"ketter": [1.0, 10.0, 3.0], "tar": [2.0, 10.0, 4.0]}
     runs = [
         Run(number, "small", tool, State.DONE, seconds)
@@ -151,7 +151,7 @@ def test_ratios_are_taken_within_a_round():
     assert (verdict.ratio.value, verdict.ratio.rounds, verdict.met) == (0.75, 3, True)
 
 
-def test_a_peer_that_was_stopped_gives_a_bound():
+def test_the_ratio_to_a_peer_that_was_stopped_is_a_bound():
     runs = [Run(0, "small", "ketter", State.DONE, 6.0), Run(0, "small", "mscp", State.STOPPED, 60)]
     summary = Summary(runs, 60, {})
     assert summary.verdict(SMALL, Goal(0.25, ("mscp",))).met is True
@@ -159,7 +159,7 @@ def test_a_peer_that_was_stopped_gives_a_bound():
     assert summary.cell(SMALL, "mscp") == "> 60 s (< 0.10)"
 
 
-def test_a_missing_peer_is_named():
+def test_the_summary_names_a_missing_peer():
     runs = [Run(0, "small", "ketter", State.DONE, 6.0), Run(0, "small", "scp", State.DONE, 6.0)]
     summary = Summary(runs, 60, {"mscp": "not on PATH"})
     assert summary.cell(SMALL, "mscp") == "missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ from django.db.migrations.loader import MigrationLoader
 
 from ketter_site.alembic_export import chain, collect
 from ketter_site.alembic_export.errors import ExportError
-from tests.deploy.conftest import PROJECT
+from tests.rig.project import PROJECT
 
 CONTENT_TYPES = ("contenttypes", "0001_initial")
 
@@ -22,37 +23,43 @@ def loader() -> MigrationLoader:
     return MigrationLoader(None)
 
 
-def test_it_keeps_the_place_of_what_was_exported(loader: MigrationLoader) -> None:
+def test_chain_extend_keeps_the_order_of_exported_migrations(loader: MigrationLoader) -> None:
     exported = [CONTENT_TYPES, ("sessions", "0001_initial"), ("auth", "0001_initial")]
     keys = [link.key for link in chain.extend(exported, loader)]
     assert keys[:3] == exported
     assert len(keys) == len(set(keys)) == len(loader.graph.nodes)
 
 
-def test_it_refuses_to_lose_an_exported_migration(loader: MigrationLoader) -> None:
-    with pytest.raises(ExportError, match=r"no longer there: portals\.0000_lost"):
-        chain.extend([("portals", "0000_lost")], loader)
+@pytest.mark.parametrize(
+    ("exported", "sentence"),
+    [
+        (("portals", "0000_lost"), r"no longer in the code: portals\.0000_lost"),
+        (("auth", "0001_initial"), r"auth\.0001_initial was exported before contenttypes"),
+    ],
+)
+def test_chain_extend_refuses_an_exported_migration_that_is_lost_or_precedes_its_dependency(
+    loader: MigrationLoader, exported: tuple[str, str], sentence: str
+) -> None:
+    with pytest.raises(ExportError, match=sentence):
+        chain.extend([exported], loader)
 
 
-def test_it_refuses_a_migration_before_what_it_needs(loader: MigrationLoader) -> None:
-    with pytest.raises(ExportError, match=r"auth\.0001_initial was exported before contenttypes"):
-        chain.extend([("auth", "0001_initial")], loader)
-
-
-def test_it_gives_every_migration_a_revision_that_alembic_can_hold(loader: MigrationLoader) -> None:
+def test_chain_extend_gives_every_migration_a_unique_revision_that_fits_alembic(
+    loader: MigrationLoader,
+) -> None:
     links = chain.extend([], loader)
     assert len({link.revision for link in links}) == len(links)
     assert all(len(link.revision) <= 32 for link in links)
     assert chain.revision_of(*CONTENT_TYPES) == "2a86ff95d1e2"  # Databases hold it: never change.
 
 
-def test_it_watches_the_source_of_our_own_migrations_only(loader: MigrationLoader) -> None:
+def test_chain_extend_tracks_the_source_of_ketter_migrations_only(loader: MigrationLoader) -> None:
     watched = {link.app for link in chain.extend([], loader) if link.source}
     assert {"portals", "jobs"} <= watched
     assert watched <= {"portals", "jobs", "dku", "ketter_site"}
 
 
-def test_it_says_now_only_for_moments_of_the_export() -> None:
+def test_with_now_replaces_only_timestamps_made_during_the_export() -> None:
     begun = datetime.now(UTC)
     moment = f"'{datetime.now(UTC).isoformat(sep=' ')}'::timestamptz"
     fixed = "'2026-01-01 00:00:00+00:00'::timestamptz"
@@ -60,8 +67,12 @@ def test_it_says_now_only_for_moments_of_the_export() -> None:
     assert collect.with_now(sql, begun) == f"UPDATE t SET a = now(), b = {fixed};"
 
 
+#: What is added for a host behind a network, so that one that is silent is given up.
+LIMITS = r"(connect_timeout=4|keepalives(_\w+)?=\d|tcp_user_timeout=12000)&?"
+
+
 @pytest.fixture(scope="module")
-def sqlalchemy_url() -> Callable[[str], object]:
+def sqlalchemy_url() -> Callable[[str], str]:
     """`deploy/alembic/database_url.py`, which no package holds."""
     path = PROJECT / "deploy" / "alembic" / "database_url.py"
     spec = importlib.util.spec_from_file_location("database_url", path)
@@ -83,13 +94,26 @@ def sqlalchemy_url() -> Callable[[str], object]:
         ("postgres:////run/pg/k", "postgresql+psycopg:///k?host=%2Frun%2Fpg"),
     ],
 )
-def test_it_understands_every_form_of_database_url(
-    sqlalchemy_url: Callable[[str], object], given: str, expected: str
+def test_sqlalchemy_url_converts_every_form_of_postgres_url(
+    sqlalchemy_url: Callable[[str], str], given: str, expected: str
 ) -> None:
-    assert sqlalchemy_url(given) == expected
+    said = sqlalchemy_url(given)
+    far, near = re.subn(LIMITS, "", said), "host=" in said or "///" in said
+    assert far[0].rstrip("?&") == expected
+    assert far[1] == (0 if near else 6)
+
+
+def test_sqlalchemy_url_keeps_a_timeout_given_in_the_url(
+    sqlalchemy_url: Callable[[str], str],
+) -> None:
+    said = sqlalchemy_url("postgresql:///k?host=db1&host=db2&connect_timeout=30")
+    assert "connect_timeout=30" in said
+    assert "tcp_user_timeout=12000" in said
 
 
 @pytest.mark.parametrize("given", ["", "sqlite:///db.sqlite3", "mysql://db/k"])
-def test_it_takes_nothing_but_postgres(sqlalchemy_url: Callable[[str], object], given: str) -> None:
+def test_sqlalchemy_url_refuses_any_database_but_postgres(
+    sqlalchemy_url: Callable[[str], str], given: str
+) -> None:
     with pytest.raises(SystemExit, match="DATABASE_URL"):
         sqlalchemy_url(given)

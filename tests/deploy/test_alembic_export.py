@@ -9,7 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.deploy.conftest import PROJECT, alembic, dump, manage, rows
+from tests.deploy.helpers import alembic, dump, manage, rows
+from tests.rig.project import PROJECT
 
 TABLES = {"portals", "credentials", "jobs", "job_events", "job_parcels"}
 
@@ -32,6 +33,17 @@ def alembic_url(empty_database: Callable[[], str]) -> str:
     return url
 
 
+@pytest.fixture(scope="module")
+def sql_url(empty_database: Callable[[], str]) -> str:
+    """A database that ran the SQL that Alembic prints."""
+    url = empty_database()
+    written = alembic("upgrade", "head", "--sql", url=url)
+    assert written.returncode == 0, written.stderr
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(written.stdout.encode())
+    return url
+
+
 @pytest.fixture
 def project_copy(tmp_path: Path) -> Path:
     """A copy of the project, to spoil its migrations in."""
@@ -42,13 +54,18 @@ def project_copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_makes_the_same_schema_as_django(django_url: str, alembic_url: str) -> None:
+@pytest.mark.parametrize("way", ["alembic_url", "sql_url"])
+def test_alembic_upgrade_and_the_sql_that_it_prints_make_the_same_schema_as_django(
+    django_url: str, way: str, request: pytest.FixtureRequest
+) -> None:
     schema = dump(django_url)
     assert {f"CREATE TABLE public.{table} (" for table in TABLES} <= set(schema)
-    assert dump(alembic_url) == schema
+    assert dump(request.getfixturevalue(way)) == schema
 
 
-def test_it_leaves_nothing_for_django_to_migrate(django_url: str, alembic_url: str) -> None:
+def test_django_finds_nothing_to_migrate_after_an_alembic_upgrade(
+    django_url: str, alembic_url: str
+) -> None:
     assert manage("migrate", "--check", url=alembic_url).returncode == 0
     # What Django makes after its migrations, no Alembic chain makes.
     assert manage("migrate", "-v0", url=alembic_url).returncode == 0
@@ -63,18 +80,7 @@ def test_it_leaves_nothing_for_django_to_migrate(django_url: str, alembic_url: s
         assert found == rows(django_url, query)
 
 
-def test_it_makes_the_same_schema_from_written_out_sql(
-    empty_database: Callable[[], str], django_url: str
-) -> None:
-    url = empty_database()
-    written = alembic("upgrade", "head", "--sql", url=url)
-    assert written.returncode == 0, written.stderr
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(written.stdout.encode())
-    assert dump(url) == dump(django_url)
-
-
-def test_it_goes_all_the_way_down(empty_database: Callable[[], str]) -> None:
+def test_alembic_downgrade_to_base_removes_every_table(empty_database: Callable[[], str]) -> None:
     url = empty_database()
     for goal in (("upgrade", "head"), ("downgrade", "base")):
         done = alembic(*goal, url=url)
@@ -83,13 +89,15 @@ def test_it_goes_all_the_way_down(empty_database: Callable[[], str]) -> None:
     assert rows(url, tables) == [("alembic_version",)]
 
 
-def test_it_is_current_and_needs_no_server_to_know(tmp_path: Path) -> None:
+def test_the_committed_alembic_export_is_current_and_is_checked_without_a_server(
+    tmp_path: Path,
+) -> None:
     nobody_there = f"postgresql://ketter@/ketter?host={tmp_path}"
     done = manage("export_alembic", "--check", url=nobody_there)
     assert done.returncode == 0, done.stderr
 
 
-def test_it_notices_an_edited_migration(
+def test_export_alembic_check_notices_an_edited_migration(
     empty_database: Callable[[], str], project_copy: Path
 ) -> None:
     migration = project_copy / "portals" / "migrations" / "0001_initial.py"
@@ -101,7 +109,7 @@ def test_it_notices_an_edited_migration(
     assert "varchar(63)" in done.stderr
     # The digest of the file tells of edits that change no SQL.
     assert "+++ exported/manifest.json" in done.stderr
-    assert "run `python manage.py export_alembic`" in done.stderr
+    assert "run `python3 manage.py export_alembic`" in done.stderr
 
 
 DATA_MIGRATION = '''
@@ -141,7 +149,7 @@ class Migration(migrations.Migration):
 """
 
 
-def test_it_exports_added_migrations_once_their_python_code_has_a_twin(
+def test_export_alembic_refuses_a_python_migration_until_its_sql_twin_exists(
     empty_database: Callable[[], str], project_copy: Path
 ) -> None:
     folder = project_copy / "portals" / "migrations"

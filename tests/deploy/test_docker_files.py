@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.deploy.conftest import PROJECT, Run
+from tests.deploy.helpers import Run
+from tests.rig.project import PROJECT
 
 DOCKER = PROJECT / "deploy" / "docker"
 LINT = PROJECT / "deploy" / "scripts" / "lint_deploy.sh"
@@ -35,7 +36,7 @@ def _sh(argv: list[str | Path], env: dict[str, str], folder: Path = PROJECT) -> 
     return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
-def test_it_passes_its_own_linters() -> None:
+def test_the_deployment_files_pass_their_linters() -> None:
     done = _sh(["bash", LINT], {**os.environ, "PATH": TOOLS})
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -48,7 +49,7 @@ def test_it_passes_its_own_linters() -> None:
         ("up.sh", "#!/bin/sh\nrm $1\n", "SC2086"),
     ],
 )
-def test_it_finds_a_fault_in_each_kind_of_file(
+def test_lint_deploy_finds_a_fault_in_each_kind_of_file(
     tmp_path: Path, name: str, text: str, finding: str
 ) -> None:
     good = {"docker-compose.yml": "services: {}\n", "Dockerfile": "FROM scratch\n"}
@@ -63,7 +64,7 @@ def test_it_finds_a_fault_in_each_kind_of_file(
     assert finding in done.stdout + done.stderr
 
 
-def test_it_becomes_the_command_when_the_settings_can_work() -> None:
+def test_the_entrypoint_runs_the_command_when_the_settings_are_valid() -> None:
     done = _sh(["sh", DOCKER / "entrypoint.sh", "echo", "a b"], {**os.environ, **SETTINGS})
     assert (done.returncode, done.stdout) == (0, "a b\n")
 
@@ -78,7 +79,9 @@ def test_it_becomes_the_command_when_the_settings_can_work() -> None:
         ("REDIS_URL", "redis://localhost"),
     ],
 )
-def test_it_refuses_settings_that_cannot_work_in_a_container(name: str, value: str) -> None:
+def test_the_entrypoint_refuses_settings_that_cannot_work_in_a_container(
+    name: str, value: str
+) -> None:
     env = {**os.environ, **SETTINGS, name: value}
     done = _sh(["sh", DOCKER / "entrypoint.sh", "echo", "started"], env)
     assert (done.returncode, done.stdout) == (78, "")
@@ -86,7 +89,7 @@ def test_it_refuses_settings_that_cannot_work_in_a_container(name: str, value: s
 
 
 @pytest.mark.parametrize("script", ["dev_up.sh", "dev_down.sh"])
-def test_it_says_so_when_there_is_no_engine(tmp_path: Path, script: str) -> None:
+def test_dev_up_and_dev_down_report_a_missing_container_engine(tmp_path: Path, script: str) -> None:
     for tool in ("bash", "dirname"):
         found = shutil.which(tool)
         assert found
@@ -109,7 +112,7 @@ def _with_stand_in(folder: Path, *argv: str) -> Run:
     return _sh(["bash", *argv], {"PATH": f"{folder}:{os.environ['PATH']}"}, folder)
 
 
-def test_it_makes_keys_once_and_for_its_owner_only(folder: Path) -> None:
+def test_dev_up_creates_keys_once_and_readable_by_their_owner_only(folder: Path) -> None:
     assert _with_stand_in(folder, "dev_up.sh").returncode == 0
     env = folder / ".env"
     first = env.read_text("utf-8")
@@ -123,7 +126,7 @@ def test_it_makes_keys_once_and_for_its_owner_only(folder: Path) -> None:
     assert env.read_text("utf-8") == first
 
 
-def test_it_makes_no_new_keys_for_a_database_that_stands(folder: Path) -> None:
+def test_dev_up_creates_no_new_keys_when_the_database_volume_exists(folder: Path) -> None:
     (folder / "volume").touch()
     done = _with_stand_in(folder, "dev_up.sh")
     assert done.returncode == 1
@@ -132,7 +135,7 @@ def test_it_makes_no_new_keys_for_a_database_that_stands(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "dropped"), [((), False), (("--volumes",), True)])
-def test_it_keeps_the_data_unless_told(
+def test_dev_down_keeps_the_data_unless_called_with_volumes(
     folder: Path, options: tuple[str, ...], dropped: bool
 ) -> None:
     assert _with_stand_in(folder, "dev_down.sh", *options).returncode == 0
@@ -140,7 +143,7 @@ def test_it_keeps_the_data_unless_told(
     assert last.endswith("down --volumes" if dropped else "down")
 
 
-def test_it_copies_every_app_into_the_image_and_hides_nothing_it_copies() -> None:
+def test_the_dockerfile_copies_every_app_and_dockerignore_hides_none_of_them() -> None:
     lines = (DOCKER / "Dockerfile").read_text("utf-8").splitlines()
     copied = {
         line.split()[1] for line in lines if line.startswith("COPY ") and "--from" not in line

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pytest_django.live_server_helper import LiveServer
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.rig.project import PROJECT
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ Usage = namedtuple("Usage", "total used free")
 STRONG = "k7-Qw_9zLmX2vB4nT8rY1uI5oP0aS3dF6gH-jKeWcRtUxZ_q"
 
 
-def test_it_ends_with_the_worst_verdict():
+def test_the_exit_code_follows_the_worst_verdict():
     assert worst([]).exit_code == 0
     assert worst([Verdict.PASS, Verdict.WARN]).exit_code == 1
     assert worst([Verdict.FAIL, Verdict.WARN, Verdict.PASS]).exit_code == 2
 
 
-def test_it_goes_on_after_a_failure_and_skips_only_what_needs_it():
+def test_diagnose_continues_after_a_failure_and_skips_only_dependent_checks():
     asked = []
 
     def asking(name: str) -> Callable[[], Finding]:
@@ -53,7 +53,7 @@ def test_it_goes_on_after_a_failure_and_skips_only_what_needs_it():
     assert asked == ["d"]
 
 
-def test_it_makes_a_finding_of_whatever_a_check_raises(caplog):
+def test_diagnose_turns_an_exception_in_a_check_into_a_failed_finding(caplog):
     def down() -> Finding:
         raise OperationalError("connection refused\n\tmore")
 
@@ -63,10 +63,10 @@ def test_it_makes_a_finding_of_whatever_a_check_raises(caplog):
     first, second, third = diagnose([Check("x", down), Check("y", bug), Check("z", lambda: OK)])
 
     assert first.sentence == "connection refused"
-    assert "The check itself broke: KeyError" in second.sentence
+    assert "The check itself failed: KeyError" in second.sentence
     assert third.verdict is Verdict.PASS
     # A bug leaves its traceback in the log, what was foreseen does not.
-    assert [record.getMessage() for record in caplog.records] == ["The check y broke"]
+    assert [record.getMessage() for record in caplog.records] == ["The check y itself failed"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,9 @@ def test_it_makes_a_finding_of_whatever_a_check_raises(caplog):
         ({"ALLOWED_HOSTS": ["*"]}, Verdict.WARN, "KETTER_ALLOWED_HOSTS"),
     ],
 )
-def test_it_judges_the_settings(settings, changes, verdict, word):
+def test_the_configuration_check_fails_or_warns_about_unsafe_settings(
+    settings, changes, verdict, word
+):
     settings.ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
     for name, value in changes.items():
         setattr(settings, name, value)
@@ -95,12 +97,12 @@ def test_it_judges_the_settings(settings, changes, verdict, word):
     assert "not-a-key" not in found.value + found.sentence
 
 
-def test_it_passes_credentials_that_open(db):
+def test_the_credentials_check_passes_when_every_credential_opens(db):
     credential_create(name="lab", kind="password", secret="hunter2-hunter2")
     assert installation.credentials().verdict is Verdict.PASS
 
 
-def test_it_names_credentials_that_do_not_open(db, settings):
+def test_the_credentials_check_names_credentials_that_do_not_open(db, settings):
     from cryptography.fernet import Fernet
 
     credential_create(name="lab", kind="password", secret="hunter2-hunter2")
@@ -112,7 +114,9 @@ def test_it_names_credentials_that_do_not_open(db, settings):
     assert found.details[0].startswith("lab: ")
 
 
-def test_it_warns_of_key_files_others_can_read(db, tmp_path):
+def test_the_credentials_check_warns_of_key_files_that_are_missing_or_readable_by_others(
+    db, tmp_path
+):
     key = tmp_path / "id_ed25519"
     key.write_text("key")
     key.chmod(0o644)
@@ -125,13 +129,15 @@ def test_it_warns_of_key_files_others_can_read(db, tmp_path):
     assert [line.split(":")[0] for line in found.details] == ["gone", "open"]
 
 
-def test_it_measures_the_servers(db, clean_redis):
+def test_the_server_checks_measure_postgres_migrations_and_redis(db, clean_redis):
     assert services.postgres().measured["latency_ms"] > 0
     assert services.migrations().verdict is Verdict.PASS
     assert services.redis().measured["waiting"] == 0
 
 
-def test_it_says_how_to_tell_the_web_address(settings, monkeypatch, tmp_path):
+def test_the_web_check_asks_for_ketter_web_url_when_no_address_is_known(
+    settings, monkeypatch, tmp_path
+):
     monkeypatch.delenv("KETTER_WEB_URL", raising=False)
     settings.VAR_DIR = tmp_path
 
@@ -141,7 +147,7 @@ def test_it_says_how_to_tell_the_web_address(settings, monkeypatch, tmp_path):
     assert "KETTER_WEB_URL" in found.remedy
 
 
-def test_it_takes_the_web_address_that_up_wrote_down(settings, monkeypatch, tmp_path):
+def test_the_web_check_uses_the_address_that_up_has_saved(settings, monkeypatch, tmp_path):
     monkeypatch.delenv("KETTER_WEB_URL", raising=False)
     settings.VAR_DIR = tmp_path
     (tmp_path / "run").mkdir()
@@ -155,12 +161,13 @@ def test_it_takes_the_web_address_that_up_wrote_down(settings, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "localhost:8000"])
-def test_it_asks_nothing_but_web_addresses(monkeypatch, url):
+def test_the_web_check_refuses_an_address_that_is_not_http(monkeypatch, url):
     monkeypatch.setenv("KETTER_WEB_URL", url)
-    assert services.web().sentence == "This is not a web address."
+    sentence = "This is not a web address: it begins with neither http:// nor https://."
+    assert services.web().sentence == sentence
 
 
-def test_it_reports_a_web_process_that_is_not_well(clean_redis, web, monkeypatch):
+def test_the_web_check_fails_when_the_web_process_is_unhealthy(clean_redis, web, monkeypatch):
     # No worker runs, so /health answers 503.
     monkeypatch.setenv("KETTER_WEB_URL", web)
 
@@ -170,7 +177,7 @@ def test_it_reports_a_web_process_that_is_not_well(clean_redis, web, monkeypatch
     assert "503" in found.sentence
 
 
-def test_it_notices_that_something_else_answers(web, monkeypatch):
+def test_the_web_check_notices_an_answer_that_is_not_from_ketter(web, monkeypatch):
     monkeypatch.setenv("KETTER_WEB_URL", f"{web}/nothing-here")
     assert "is not Ketter" in services.web().sentence
 
@@ -178,7 +185,9 @@ def test_it_notices_that_something_else_answers(web, monkeypatch):
 @pytest.mark.parametrize(
     ("free", "verdict"), [(4.9, Verdict.FAIL), (19.9, Verdict.WARN), (20, Verdict.PASS)]
 )
-def test_it_judges_the_room_on_disks(db, monkeypatch, tmp_path, free, verdict):
+def test_the_disk_check_judges_the_free_space_of_each_folder(
+    db, monkeypatch, tmp_path, free, verdict
+):
     PortalFactory(name="lab", root_path=str(tmp_path))
     usage = Usage(1000, 0, int(free * 10))
     monkeypatch.setattr(
@@ -194,7 +203,7 @@ def test_it_judges_the_room_on_disks(db, monkeypatch, tmp_path, free, verdict):
     assert ("lab" in found.sentence) == (verdict is not Verdict.PASS)
 
 
-def test_it_fails_where_it_may_not_write(db, settings, tmp_path):
+def test_the_disk_check_fails_when_the_var_folder_is_not_writable(db, settings, tmp_path):
     settings.VAR_DIR = tmp_path / "none"
 
     found = places.disk()
@@ -203,7 +212,9 @@ def test_it_fails_where_it_may_not_write(db, settings, tmp_path):
     assert "not writable" in found.sentence
 
 
-def test_it_says_in_a_sentence_that_a_field_key_is_no_key(db, settings, caplog):
+def test_the_credentials_check_reports_an_invalid_field_key_without_a_traceback(
+    db, settings, caplog
+):
     credential_create(name="lab", kind="password", secret="hunter2-hunter2")
     settings.FIELD_KEYS = ["not-a-key"]
 
@@ -214,7 +225,7 @@ def test_it_says_in_a_sentence_that_a_field_key_is_no_key(db, settings, caplog):
     assert caplog.records == []
 
 
-def test_it_warns_of_portals_that_cannot_be_used(transactional_db, tmp_path):
+def test_the_portals_check_warns_of_active_portals_that_cannot_be_used(transactional_db, tmp_path):
     PortalFactory(name="lab", root_path=str(tmp_path))
     PortalFactory(name="gone", root_path=str(tmp_path / "none"))
     PortalFactory(name="off", root_path=str(tmp_path / "none"), state="disabled")
@@ -227,7 +238,7 @@ def test_it_warns_of_portals_that_cannot_be_used(transactional_db, tmp_path):
     assert Portal.objects.get(name="gone").health == PortalHealth.FAILING
 
 
-def test_it_blanks_out_secrets_wherever_they_are(settings):
+def test_redacted_hides_secrets_in_nested_values(settings):
     settings.SECRET_KEY = STRONG
     settings.REDIS_URL = "redis://:with%20blank@localhost/0"
     told = {"a": [f"key {STRONG}!", {"b": "with blank, with%20blank"}], "n": 1, "x": None}

@@ -36,7 +36,7 @@ def assert_nothing_left() -> None:
     assert list((Path(settings.VAR_DIR) / "dku").glob("drill-*")) == []
 
 
-def test_it_proves_a_healthy_installation_with_real_transfers(dku, worker, web):
+def test_dku_passes_a_healthy_installation_after_real_transfers(dku, worker, web):
     worker()
     found = dku(KETTER_WEB_URL=web)
 
@@ -60,7 +60,7 @@ def test_it_proves_a_healthy_installation_with_real_transfers(dku, worker, web):
     assert_nothing_left()
 
 
-def test_it_writes_the_same_report_as_text_and_as_json(dku):
+def test_dku_writes_the_same_report_as_text_and_as_json(dku):
     found = dku("--no-smoke")
 
     (text,) = found.folder.glob("dku_*.txt")
@@ -78,7 +78,7 @@ def test_it_writes_the_same_report_as_text_and_as_json(dku):
     assert str(text) in found.stderr
 
 
-def test_it_fails_without_a_worker_and_launches_nothing(dku):
+def test_dku_fails_without_a_worker_and_launches_no_job(dku):
     found = dku()
 
     assert found.code == 2
@@ -90,7 +90,7 @@ def test_it_fails_without_a_worker_and_launches_nothing(dku):
     assert Job.objects.count() == 0
 
 
-def test_it_sees_at_once_that_a_worker_was_killed(dku, worker):
+def test_dku_reports_a_killed_worker_at_once(dku, worker):
     process = worker()
     process.kill()
     process.wait()
@@ -101,7 +101,7 @@ def test_it_sees_at_once_that_a_worker_was_killed(dku, worker):
     assert "its process is gone" in found["workers"]["details"][0]
 
 
-def test_it_fails_while_the_workers_are_suspended(dku, worker, clean_redis):
+def test_dku_fails_while_the_workers_are_suspended(dku, worker, clean_redis):
     worker()
     suspend(clean_redis)
 
@@ -111,7 +111,7 @@ def test_it_fails_while_the_workers_are_suspended(dku, worker, clean_redis):
     assert "rqresume" in found["workers"]["remedy"]
 
 
-def test_it_gives_up_on_a_worker_that_does_not_work(dku, worker):
+def test_dku_cancels_its_jobs_when_a_worker_does_not_start_them_in_time(dku, worker):
     process = worker()
     os.kill(process.pid, signal.SIGSTOP)
     try:
@@ -132,7 +132,7 @@ def test_it_gives_up_on_a_worker_that_does_not_work(dku, worker):
         ("DATABASE_URL", "postgres", "postgresql://ketter@127.0.0.1:1/ketter"),
     ],
 )
-def test_it_says_in_a_sentence_that_a_server_is_down(dku, name, check, value):
+def test_dku_reports_a_server_that_is_down_without_a_traceback(dku, name, check, value):
     found = dku(**{name: value})
 
     assert found.code == 2
@@ -143,7 +143,7 @@ def test_it_says_in_a_sentence_that_a_server_is_down(dku, name, check, value):
     assert "Traceback" not in found.stderr + json.dumps(found.report)
 
 
-def test_it_holds_no_secret_in_any_output(dku, worker_env):
+def test_dku_shows_no_secret_in_any_output(dku, worker_env):
     found = dku(
         DATABASE_URL="postgresql://ketter:correct-horse-db@127.0.0.1:1/ketter",
         REDIS_URL="redis://:correct-horse-redis@127.0.0.1:1/0",
@@ -155,7 +155,7 @@ def test_it_holds_no_secret_in_any_output(dku, worker_env):
         assert secret not in everything
 
 
-def test_it_fails_while_a_migration_is_pending(db, clean_redis, tmp_path, capsys):
+def test_dku_fails_while_a_migration_is_pending(db, clean_redis, tmp_path, capsys):
     # Within the test's transaction, so it is applied again afterwards.
     ((app, last),) = MigrationLoader(connection).graph.leaf_nodes("jobs")
     MigrationRecorder(connection).record_unapplied(app, last)
@@ -170,7 +170,7 @@ def test_it_fails_while_a_migration_is_pending(db, clean_redis, tmp_path, capsys
     assert checks["portals"]["sentence"] == "This needs migrations, which failed."
 
 
-def test_it_ends_without_a_traceback_when_interrupted(monkeypatch, capsys):
+def test_dku_ends_without_a_traceback_when_it_is_interrupted(monkeypatch, capsys):
     def interrupted(**_: object) -> list[Check]:
         raise KeyboardInterrupt
 
@@ -197,7 +197,9 @@ def quiet(monkeypatch) -> Callable[[], int]:
     return run
 
 
-def test_it_writes_below_var_when_docs_cannot_be_written(quiet, monkeypatch, tmp_path, settings):
+def test_dku_writes_its_report_below_var_when_docs_is_not_writable(
+    quiet, monkeypatch, tmp_path, settings
+):
     blocked = tmp_path / "project"
     blocked.touch()
     monkeypatch.setattr(command, "BASE_DIR", blocked)
@@ -207,7 +209,7 @@ def test_it_writes_below_var_when_docs_cannot_be_written(quiet, monkeypatch, tmp
     assert len(list((tmp_path / "var" / "dku_reports").glob("dku_*"))) == 2
 
 
-def test_it_fails_when_the_report_cannot_be_written_where_asked(quiet, tmp_path, capsys):
+def test_dku_fails_when_the_report_cannot_be_written_to_the_given_folder(quiet, tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.touch()
 
@@ -216,6 +218,6 @@ def test_it_fails_when_the_report_cannot_be_written_where_asked(quiet, tmp_path,
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
-def test_it_refuses_a_timeout_that_is_no_time(text):
+def test_dku_refuses_a_timeout_that_is_not_a_positive_number(text):
     with pytest.raises(ValueError, match=text):
         command.positive(text)

@@ -18,7 +18,7 @@ from dku.findings import Verdict
 from dku.trees import Tree, empty_folder, read_tree, write_many, write_small
 from engine.types import Mode
 from jobs.models import Job
-from jobs.queue import QUEUE
+from jobs.queueing.notify import QUEUE
 from jobs.services import job_create
 from jobs.states import Status
 from tests.factories import JobFactory
@@ -32,7 +32,7 @@ def sent(tmp_path: Path) -> Path:
     return folder
 
 
-def test_it_finds_equal_trees_equal(sent):
+def test_read_tree_finds_no_difference_between_equal_trees(sent):
     assert read_tree(sent).differences(read_tree(sent)) == []
     assert read_tree(sent).files == 5
 
@@ -48,18 +48,18 @@ def test_it_finds_equal_trees_equal(sent):
         (lambda root: (root / "more").mkdir(), "more"),
     ],
 )
-def test_it_finds_what_differs(sent, harm, path):
+def test_tree_differences_name_the_changed_path(sent, harm, path):
     before = read_tree(sent)
     harm(sent)
     assert before.differences(read_tree(sent)) == [path]
 
 
-def test_it_makes_thousands_of_small_files(tmp_path):
+def test_write_many_creates_three_thousand_files(tmp_path):
     write_many(tmp_path)
     assert read_tree(tmp_path).files == 3000
 
 
-def test_it_empties_the_arena_on_every_way_out(transactional_db, clean_redis):
+def test_the_arena_empties_its_folders_when_it_is_interrupted(transactional_db, clean_redis):
     def interrupted() -> None:
         with arena() as stage:
             write_small(stage.source_root)
@@ -72,7 +72,9 @@ def test_it_empties_the_arena_on_every_way_out(transactional_db, clean_redis):
     assert list((home() / "source").iterdir()) == list((home() / "target").iterdir()) == []
 
 
-def test_it_finishes_tidying_up_when_interrupted_in_it(transactional_db, clean_redis, monkeypatch):
+def test_the_arena_finishes_its_clean_up_when_the_clean_up_is_interrupted(
+    transactional_db, clean_redis, monkeypatch
+):
     def interrupt_once(root: Path) -> None:
         monkeypatch.setattr(dku.arena, "empty_folder", empty_folder)
         raise KeyboardInterrupt
@@ -88,7 +90,9 @@ def test_it_finishes_tidying_up_when_interrupted_in_it(transactional_db, clean_r
     assert list((home() / "source").iterdir()) == []
 
 
-def test_it_uses_the_same_two_portals_again(transactional_db, clean_redis, settings, tmp_path):
+def test_the_arena_reuses_its_two_portals_when_the_var_folder_changes(
+    transactional_db, clean_redis, settings, tmp_path
+):
     with arena() as first:
         pass
     settings.VAR_DIR = tmp_path
@@ -97,12 +101,12 @@ def test_it_uses_the_same_two_portals_again(transactional_db, clean_redis, setti
     assert (first.source.pk, first.target.pk) == (second.source.pk, second.target.pk)
 
 
-def test_it_lets_one_dku_into_the_arena_at_a_time(transactional_db, clean_redis):
+def test_the_arena_admits_only_one_dku_at_a_time(transactional_db, clean_redis):
     with arena(), pytest.raises(ArenaBusy), arena():
         pass
 
 
-def test_it_cancels_a_job_that_a_killed_dku_left(transactional_db, clean_redis):
+def test_the_arena_cancels_a_job_that_a_killed_dku_left(transactional_db, clean_redis):
     with arena() as stage:
         pass
     left = job_create(
@@ -118,7 +122,9 @@ def test_it_cancels_a_job_that_a_killed_dku_left(transactional_db, clean_redis):
         assert left.status == Status.CANCELLED
 
 
-def test_it_blames_nobody_when_every_worker_has_other_work(transactional_db, clean_redis):
+def test_the_smoke_transfer_only_warns_when_every_worker_has_other_work(
+    transactional_db, clean_redis
+):
     busy = Worker([QUEUE], connection=clean_redis)
     busy.register_birth()
     busy.heartbeat()
@@ -136,7 +142,7 @@ def _judge(stage, mode: Mode, tree: Tree):
     return smoke._compare(stage, smoke.Case("small folder", write_small, mode), job, tree)
 
 
-def test_it_does_not_believe_a_job_that_says_done(transactional_db, clean_redis):
+def test_the_smoke_check_fails_a_finished_job_whose_target_differs(transactional_db, clean_redis):
     with arena() as stage:
         for root in (stage.source_root, stage.target_root):
             (root / "small-folder").mkdir()
@@ -147,7 +153,7 @@ def test_it_does_not_believe_a_job_that_says_done(transactional_db, clean_redis)
     assert "7 paths differ" in found.sentence
 
 
-def test_it_does_not_believe_a_move_that_left_the_source(transactional_db, clean_redis):
+def test_the_smoke_check_fails_a_finished_move_that_left_the_source(transactional_db, clean_redis):
     with arena() as stage:
         for root in (stage.source_root, stage.target_root):
             (root / "small-folder").mkdir()
@@ -156,10 +162,10 @@ def test_it_does_not_believe_a_move_that_left_the_source(transactional_db, clean
         found = _judge(stage, Mode.MOVE, read_tree(stage.source_root / "small-folder"))
 
     assert found.verdict is Verdict.FAIL
-    assert "source is not as it should be" in found.sentence
+    assert "source should be empty, and is not" in found.sentence
 
 
-def test_it_sees_a_damaged_byte_caught():
+def test_the_corruption_check_passes_when_the_engine_catches_a_damaged_byte():
     found = smoke.corruption()
 
     assert found.verdict is Verdict.PASS, found
@@ -168,16 +174,16 @@ def test_it_sees_a_damaged_byte_caught():
     assert home() == Path(settings.VAR_DIR) / "dku"
 
 
-def test_it_fails_where_a_damaged_byte_is_not_caught(monkeypatch):
+def test_the_corruption_check_fails_when_the_engine_misses_a_damaged_byte(monkeypatch):
     # An engine that does not look: what DKU exists to find.
     monkeypatch.setattr(engine, "run", lambda request, observer: None)
     found = smoke.corruption()
 
     assert found.verdict is Verdict.FAIL
-    assert "nobody noticed" in found.sentence
+    assert "did not notice" in found.sentence
 
 
-def test_it_fails_where_the_damage_reaches_the_target(monkeypatch):
+def test_the_corruption_check_fails_when_the_damage_reaches_the_target(monkeypatch):
     def careless(request: engine.Request, observer: engine.Observer) -> None:
         Path(request.target.root, "camera.raw").write_bytes(b"damaged")
         raise engine.VerifyFailed("too late")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from tests.e2e.installation import Installation, token_of
 from tests.rig.sshd import end_tree, make_key, public_line
 from tests.rig.trees import assert_equal_trees, build_mixed, build_small, snapshot
 from tests.rig.two_hosts import TwoHosts
+from tests.rig.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -63,7 +62,7 @@ def day(two_hosts: TwoHosts, place: str) -> Path:
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("copy", "key_file"), ("move", "private_key")])
-def test_it_delivers(
+def test_a_job_launched_over_http_delivers_a_tree_from_lab_to_srvtrf(
     ketter: Installation,
     two_hosts: TwoHosts,
     place: str,
@@ -118,7 +117,7 @@ ENDS = {
 }
 
 
-def test_it_stops_with_a_reason_and_touches_nothing(
+def test_a_job_that_cannot_run_names_its_error_and_touches_no_file(
     ketter: Installation, two_hosts: TwoHosts, place: str, lab: Portal, tmp_path: Path
 ) -> None:
     wrong = credential_create(name="wrong", kind="password", secret="not-it-4711")
@@ -158,7 +157,7 @@ def test_it_stops_with_a_reason_and_touches_nothing(
     assert snapshot(two_hosts.srvtrf_root / place) == {}
 
 
-def test_it_needs_a_person_only_to_compare_the_host_key(
+def test_new_portals_carry_jobs_both_ways_once_the_host_key_is_pinned(
     ketter: Installation, two_hosts: TwoHosts, place: str, alice: User, client: Client
 ) -> None:
     ketter.token = token_of(alice.username)
@@ -176,6 +175,8 @@ def test_it_needs_a_person_only_to_compare_the_host_key(
         "strategy": "auto",
         "verify": "readback",
         "on_conflict": "fail",
+        "symlinks": "keep",
+        "hard_links": "copy",
         "streams": 2,
         "bandwidth_limit": 0,
         "priority": 0,
@@ -220,7 +221,7 @@ def register(ketter: Installation, hosts: TwoHosts, place: str) -> None:
     assert (finding["health"], finding["code"]) == ("ok", "OK"), finding
 
 
-def test_it_survives_a_worker_that_is_killed(
+def test_a_second_worker_completes_a_move_after_the_first_one_is_killed(
     ketter: Installation, two_hosts: TwoHosts, place: str, lab: Portal, tmp_path: Path
 ) -> None:
     srvtrf(two_hosts, place, credential=login(two_hosts, "password"))
@@ -238,7 +239,7 @@ def test_it_survives_a_worker_that_is_killed(
             target_path="in",
             mode="move",
         )
-        until(lambda: bytes_below(target) > 8 * 1024 * 1024)
+        wait_until(lambda: bytes_below(target) > 8 * 1024 * 1024, seconds=30)
         end_tree(victim.pid)
         assert [name for name in snapshot(target) if not name.startswith(b".ketter-")] == []
         assert_equal_trees(before, source)
@@ -251,14 +252,6 @@ def test_it_survives_a_worker_that_is_killed(
     assert_equal_trees(before, target)
     assert snapshot(source) == {}
     assert debris(two_hosts.srvtrf_root / place) == []
-
-
-def until(come_true: Callable[[], bool], seconds: float = 30) -> None:
-    """Fail unless it comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not come_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def bytes_below(root: Path) -> int:

@@ -1,22 +1,18 @@
-"""A transfer from a to b on this machine, and hosts that behave oddly."""
+"""A transfer from a to b on this machine, and what lies around it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import engine
-from engine import Endpoint, Request, SilentObserver, bundle
-
-Run = Callable[..., engine.Report]
-Plant = Callable[[str], None]
-
-
-def endpoint(path: Path | str) -> Endpoint:
-    return Endpoint("/", str(path).lstrip("/"))
+from engine import Request, SilentObserver
+from tests.rig.hard_tree import remove_hard
+from tests.rig.transfers import Run, endpoint
 
 
 @pytest.fixture
@@ -36,32 +32,20 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
-    """Run some Python in every agent before anything else: a host that behaves oddly."""
-
-    def plant_in_agents(text: str) -> None:
-        source_of = bundle.source_of
-
-        def with_prelude(name: str) -> bytes:
-            found = source_of(name)
-            if name != "wire":
-                return found
-            return found.replace(b"import errno\n", b"import errno\n" + text.encode(), 1)
-
-        monkeypatch.setattr(bundle, "source_of", with_prelude)
-        bundle.program.cache_clear()
-
-    yield plant_in_agents
-    monkeypatch.undo()
-    bundle.program.cache_clear()
+def tree(tmp_path: Path) -> Path:
+    """A source with one file, a target folder with another user's folder, and a canary."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "report").write_bytes(b"report")
+    (tmp_path / "b" / "private").mkdir(parents=True)
+    (tmp_path / "canary").mkdir()
+    (tmp_path / "canary" / "file").write_bytes(b"canary")
+    os.utime(tmp_path / "canary" / "file", ns=(5, 5))
+    return tmp_path
 
 
-class Meddler(SilentObserver):
-    """Does something when a phase begins."""
-
-    def __init__(self, when: engine.Phase, what: Callable[[], object]) -> None:
-        self.when, self.what = when, what
-
-    def phase(self, phase: engine.Phase) -> None:
-        if phase is self.when:
-            self.what()
+@pytest.fixture
+def leave_no_hard_tree(tmp_path: Path) -> Iterator[None]:
+    """Remove what pytest could not, or not soon enough."""
+    yield
+    for name in ("a", "b", "c", "extracted"):
+        remove_hard(tmp_path / name)

@@ -7,28 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import engine
-from engine import Endpoint, Report, SilentObserver, SshAccess, Strategy
+from engine import Endpoint, Report, Strategy
 from tests.rig.hard_tree import TOP, Description, above_modes
-from tests.rig.sshd import Sshd
+from tests.rig.project import PROJECT
+from tests.rig.transfers import through
 
-PROJECT = Path(__file__).resolve().parents[2]
 #: Those that deliver a tree; an archive is another matter.
 STRATEGIES = [Strategy.AUTO, Strategy.ZIP, Strategy.FILES]
-
-
-class Listener(SilentObserver):
-    """Keeps the events."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str, dict[str, Any]]] = []
-
-    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        self.events.append((code, message, data))
 
 
 def to_arrive(
@@ -75,17 +64,6 @@ def with_folders_above(paths: set[bytes]) -> set[bytes]:
         parts = path.split(b"/")
         found |= {b"/".join(parts[: end + 1]) for end in range(len(parts))}
     return found
-
-
-def through(server: Sshd) -> SshAccess:
-    """How to reach the rig's server."""
-    return SshAccess(
-        host=server.host,
-        port=server.port,
-        username=server.username,
-        identity_file=str(server.identity_file),
-        host_key=server.host_key,
-    )
 
 
 def ends(way: str, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Endpoint]:

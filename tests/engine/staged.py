@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from engine.agent.journal import Journal
-from engine.agent.resume import Survey
+from engine.agent.target.journal import Journal
+from engine.agent.target.resume import Survey
 from engine.agent.tree import Tree
 from engine.agent.wire import DIGEST, FILE, Entry, pack_entries, unpack_entries
 

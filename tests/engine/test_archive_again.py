@@ -14,11 +14,11 @@ import pytest
 
 import engine
 from engine import Endpoint, Mode, OnConflict, Phase, Request, SilentObserver, Strategy
-from engine.agent.delivered import announce, recall
-from engine.agent.journal import Journal
+from engine.agent.target.journal import Journal
+from engine.agent.target.publish.delivered_archive import announce, recall
 from engine.agent.tree import Tree
 from engine.agent.wire import FILE, Entry, pack_entries, unpack_entries
-from tests.engine.interrupted import staging
+from tests.rig.interrupted import staging
 
 FILES = 30
 OVERWRITES = (OnConflict.OVERWRITE, OnConflict.OVERWRITE_OLDER)
@@ -75,7 +75,7 @@ def names_in(archive: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_next_attempt_knows_the_archive_and_removes_the_rest(
+def test_the_next_attempt_of_an_archive_move_keeps_the_archive_and_empties_the_source(
     policy: OnConflict, stop_half_way: Callable[..., Request], tmp_path: Path
 ) -> None:
     request = stop_half_way(on_conflict=policy)
@@ -91,7 +91,7 @@ def test_the_next_attempt_knows_the_archive_and_removes_the_rest(
     assert len(names_in(tmp_path / "in" / "day1.zip")) == FILES
 
 
-def test_it_knows_one_that_stands_beside_another(
+def test_the_next_attempt_recognises_its_archive_beside_an_existing_one(
     stop_half_way: Callable[..., Request], tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -104,7 +104,7 @@ def test_it_knows_one_that_stands_beside_another(
     assert len(names_in(tmp_path / "in" / "day1 (2).zip")) == FILES
 
 
-def test_it_may_be_stopped_there_again_and_again(
+def test_an_archive_move_interrupted_three_times_before_removal_completes(
     stop_half_way: Callable[..., Request], tmp_path: Path
 ) -> None:
     request = stop_half_way()
@@ -117,7 +117,7 @@ def test_it_may_be_stopped_there_again_and_again(
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_an_archive_that_is_not_there_as_it_was_needs_a_person(
+def test_a_missing_or_changed_archive_stops_the_next_attempt_until_it_is_restored(
     gone: bool, stop_half_way: Callable[..., Request], tmp_path: Path
 ) -> None:
     request = stop_half_way()
@@ -137,7 +137,7 @@ def test_an_archive_that_is_not_there_as_it_was_needs_a_person(
     assert os.listdir(tmp_path / "in") == ["day1.zip"]
 
 
-def test_it_is_known_though_the_first_attempts_agent_stands_still(
+def test_the_archive_is_recognised_while_the_first_attempts_agent_still_has_its_lock(
     stop_half_way: Callable[..., Request], tmp_path: Path
 ) -> None:
     request = stop_half_way()
@@ -151,7 +151,7 @@ def test_it_is_known_though_the_first_attempts_agent_stands_still(
     assert os.listdir(tmp_path / "in") == ["day1.zip"]
 
 
-def test_what_came_or_changed_since_stays_and_is_named(
+def test_a_resumed_archive_move_reports_and_keeps_new_and_changed_source_files(
     stop_half_way: Callable[..., Request], tmp_path: Path
 ) -> None:
     request = stop_half_way()
@@ -170,7 +170,7 @@ def test_what_came_or_changed_since_stays_and_is_named(
 
 
 @pytest.mark.parametrize("policy", [OnConflict.FAIL, OnConflict.KEEP_BOTH])
-def test_a_copy_that_finds_the_same_archive_is_a_success(
+def test_a_repeated_archive_copy_succeeds_and_leaves_the_archive_unchanged(
     policy: OnConflict, request_: Request, tmp_path: Path
 ) -> None:
     request = request_._replace(mode=Mode.COPY, on_conflict=policy)
@@ -215,7 +215,7 @@ def put_down(journal: Journal, *names: str) -> None:
     announce(journal, ["day1.zip", 7, False], hashlib.sha256(b"archive").digest())
 
 
-def test_an_archive_that_had_not_taken_its_place_is_made_anew(
+def test_recall_finds_an_archive_only_after_it_reached_the_target(
     place: tuple[Journal, Tree, Tree], tmp_path: Path
 ) -> None:
     """By runs of one number, as the command line has them: the second one without a file."""
@@ -231,7 +231,7 @@ def test_an_archive_that_had_not_taken_its_place_is_made_anew(
 
 
 @pytest.mark.parametrize("policy", OVERWRITES)
-def test_a_move_into_an_archive_never_overwrites_one(
+def test_an_archive_move_with_an_overwrite_policy_is_refused(
     policy: OnConflict, stop_half_way: Callable[..., Request], tmp_path: Path
 ) -> None:
     request = stop_half_way()

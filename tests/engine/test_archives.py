@@ -14,12 +14,11 @@ import pytest
 import engine
 from engine import Mode, OnConflict, Strategy
 from engine.agent import wire
-from engine.agent.filters import Filter
-from engine.agent.outlet import Outlet
-from engine.agent.scan import Scanner, Wanted
-from engine.agent.sender import Sender
+from engine.agent.source.filters import Filter
+from engine.agent.source.scan import Scanner, Wanted
+from engine.agent.source.sender import Sender
+from engine.agent.source.writer import FrameWriter
 from engine.agent.tree import Tree
-from tests.engine.conftest import Meddler, Plant, Run, endpoint
 from tests.engine.exactness import (
     assert_only_specials_failed,
     specials,
@@ -27,19 +26,24 @@ from tests.engine.exactness import (
     with_folders_above,
 )
 from tests.rig.archives import UTF8_FLAG, assert_extracts_to, assert_standard, name_of
-from tests.rig.hard_tree import assert_same, build_hard, describe, remove_hard
+from tests.rig.hard_tree import assert_same, build_hard, describe
+from tests.rig.observers import Meddler
+from tests.rig.planted_code import Plant
+from tests.rig.transfers import Run, endpoint
+
+pytestmark = pytest.mark.usefixtures("leave_no_hard_tree")
+
 
 #: The archive of the largest tree and what comes out of it again.
 NEEDED_BYTES = 12 << 30
 
 
-@pytest.fixture(autouse=True)
-def leave_no_hard_tree(tmp_path: Path) -> Iterator[None]:
-    """Remove what pytest could not, or not soon enough."""
-    yield
-    for name in ("a", "b", "extracted"):
-        remove_hard(tmp_path / name)
-    (tmp_path / "teed.zip").unlink(missing_ok=True)
+@pytest.fixture
+def sent(tmp_path: Path) -> Iterator[Path]:
+    """Where what a sender puts on the wire is kept; pytest would remove it too late."""
+    archive = tmp_path / "teed.zip"
+    yield archive
+    archive.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def teed(root: Path, archive: Path) -> None:
     with ThreadPoolExecutor(1) as beside:
         kept = beside.submit(keep_payload, way_out, archive)
         try:
-            Sender(tree, Outlet(way_in, quiet)).send(head, wire.pack_entries(entries))
+            Sender(tree, FrameWriter(way_in, quiet)).send(head, wire.pack_entries(entries))
         finally:
             for opened in (way_in, quiet, keep):
                 os.close(opened)
@@ -84,40 +88,37 @@ def keep_payload(frames: int, archive: Path) -> None:
         file.truncate(file.tell())
 
 
-def test_a_parcel_is_an_archive_that_others_can_read(tmp_path: Path, scratch: Path) -> None:
-    build_hard(tmp_path / "a", special=False)
-    archive = tmp_path / "teed.zip"
-
-    teed(tmp_path / "a", archive)
-
-    assert_standard(archive, describe(tmp_path / "a"), scratch)
+#: More and larger members than zip32 allows.
+BEYOND_ZIP32 = pytest.param(
+    {"large": True, "many": True},
+    marks=[pytest.mark.slow, pytest.mark.xdist_group("large"), pytest.mark.nightly],
+)
 
 
-def test_names_in_a_parcel_say_whether_they_are_utf_8(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, BEYOND_ZIP32], ids=["usual", "beyond zip32"])
+def test_a_zip_parcel_is_an_archive_that_standard_tools_read(
+    tmp_path: Path, scratch: Path, sent: Path, more: dict[str, bool]
+) -> None:
+    if more:
+        need_space(tmp_path)
+    build_hard(tmp_path / "a", special=False, **more)
+
+    teed(tmp_path / "a", sent)
+
+    assert_standard(sent, describe(tmp_path / "a"), scratch)
+
+
+def test_a_zip_parcel_marks_which_of_its_names_are_utf_8(tmp_path: Path, sent: Path) -> None:
     (tmp_path / "a").mkdir()
     are_utf8 = {b"plain": False, "\u00e4".encode(): True, b"\xff": False, b"\xed\xa0\x80": False}
     for name in are_utf8:
         (tmp_path / "a" / os.fsdecode(name)).touch()
 
-    teed(tmp_path / "a", tmp_path / "teed.zip")
+    teed(tmp_path / "a", sent)
 
-    with zipfile.ZipFile(tmp_path / "teed.zip") as read:
+    with zipfile.ZipFile(sent) as read:
         marked = {name_of(info): info.flag_bits & UTF8_FLAG != 0 for info in read.infolist()}
     assert marked == are_utf8
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("large")
-def test_a_parcel_may_hold_more_members_and_larger_ones_than_a_small_zip(
-    tmp_path: Path, scratch: Path
-) -> None:
-    need_space(tmp_path)
-    build_hard(tmp_path / "a", large=True, many=True, special=False)
-    archive = tmp_path / "teed.zip"
-
-    teed(tmp_path / "a", archive)
-
-    assert_standard(archive, describe(tmp_path / "a"), scratch)
 
 
 def need_space(folder: Path) -> None:
@@ -132,7 +133,7 @@ def need_space(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "made"), [("b", "b/a.zip"), ("b/c/", "b/c/a.zip"), ("b/taken.zip", "b/taken.zip")]
 )
-def test_an_archive_can_be_what_is_delivered(
+def test_the_archive_strategy_delivers_the_tree_as_a_standard_archive(
     tmp_path: Path, run: Run, scratch: Path, target: str, made: str, mode: Mode
 ) -> None:
     build_hard(tmp_path / "a")
@@ -154,7 +155,7 @@ def test_an_archive_can_be_what_is_delivered(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("large")
-def test_a_delivered_archive_may_be_larger_than_a_small_zip(
+def test_a_delivered_archive_may_exceed_the_limits_of_zip32(
     tmp_path: Path, run: Run, scratch: Path
 ) -> None:
     need_space(tmp_path)
@@ -167,7 +168,7 @@ def test_a_delivered_archive_may_be_larger_than_a_small_zip(
     assert_extracts_to(tmp_path / "b" / "a.zip", expected, tmp_path / "extracted")
 
 
-def test_special_bits_are_in_an_archive_where_they_are_asked_for(tmp_path: Path, run: Run) -> None:
+def test_an_archive_has_special_bits_when_special_bits_is_set(tmp_path: Path, run: Run) -> None:
     build_hard(tmp_path / "a")
     expected = to_arrive(describe(tmp_path / "a"), special_bits=True)
 
@@ -177,7 +178,7 @@ def test_special_bits_are_in_an_archive_where_they_are_asked_for(tmp_path: Path,
 
 
 @pytest.mark.parametrize("hard_links", ["copy", "keep"])
-def test_every_name_of_a_file_has_its_content_in_an_archive(
+def test_an_archive_has_the_content_of_every_hard_linked_name(
     tmp_path: Path, run: Run, scratch: Path, hard_links: str
 ) -> None:
     build_hard(tmp_path / "a")
@@ -216,7 +217,7 @@ def test_an_empty_folder_makes_an_empty_archive(tmp_path: Path, run: Run) -> Non
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_an_archive_in_the_way_is_not_replaced_unless_told_so(
+def test_an_existing_archive_is_not_replaced_by_default(
     tmp_path: Path, run: Run, mode: Mode
 ) -> None:
     build_hard(tmp_path / "a", special=False)
@@ -230,7 +231,7 @@ def test_an_archive_in_the_way_is_not_replaced_unless_told_so(
     assert_same(before, describe(tmp_path / "a"))
 
 
-def test_an_archive_in_the_way_is_replaced_by_a_copy_told_so(
+def test_a_copy_with_the_overwrite_policy_replaces_an_existing_archive(
     tmp_path: Path, run: Run, scratch: Path
 ) -> None:
     build_hard(tmp_path / "a", special=False)
@@ -251,7 +252,7 @@ def test_a_damaged_archive_is_not_delivered_and_removes_nothing(
     before = describe(tmp_path / "a")
 
     with pytest.raises(engine.VerifyFailed):
-        run(strategy=Strategy.ARCHIVE, mode=mode, drill="flip-byte")
+        run(strategy=Strategy.ARCHIVE, mode=mode, inject_fault="flip-byte")
 
     assert_same(before, describe(tmp_path / "a"))
     assert not (tmp_path / "b").exists()

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 import engine
-from engine import Mode, SilentObserver, watch
-from engine.manifest import read as read_manifest
-from tests.engine.conftest import Meddler, Plant, Run
+from engine import Mode, SilentObserver
+from engine.proof import reporter
+from engine.proof.manifest import read as read_manifest
+from tests.rig.observers import Meddler
+from tests.rig.planted_code import Plant
+from tests.rig.transfers import Run
 from tests.rig.trees import build_small, snapshot
 
 
-def test_filters_keep_the_mode_of_the_folders_on_the_way(tmp_path: Path, run: Run) -> None:
+def test_folders_above_an_included_file_keep_their_mode_and_time(tmp_path: Path, run: Run) -> None:
     for name in ("kept/below/a.mov", "other/b.tmp"):
         (tmp_path / "a" / name).parent.mkdir(parents=True)
         (tmp_path / "a" / name).write_bytes(b"frames")
@@ -34,7 +37,9 @@ def test_filters_keep_the_mode_of_the_folders_on_the_way(tmp_path: Path, run: Ru
     ]
 
 
-def test_a_folder_that_was_moved_away_is_not_emptied(tmp_path: Path, run: Run) -> None:
+def test_a_move_does_not_empty_a_source_folder_that_was_renamed_meanwhile(
+    tmp_path: Path, run: Run
+) -> None:
     (tmp_path / "a" / "reel").mkdir(parents=True)
     (tmp_path / "a" / "reel" / "clip").write_bytes(b"frames")
 
@@ -46,7 +51,7 @@ def test_a_folder_that_was_moved_away_is_not_emptied(tmp_path: Path, run: Run) -
     assert (tmp_path / "rescued" / "clip").read_bytes() == b"frames"
 
 
-def test_a_folder_that_became_a_file_is_named(tmp_path: Path, run: Run) -> None:
+def test_a_source_folder_that_became_a_file_is_reported_and_stays(tmp_path: Path, run: Run) -> None:
     build_small(tmp_path / "a", 5)
     (tmp_path / "a" / "empty").mkdir()
 
@@ -62,7 +67,7 @@ def test_a_folder_that_became_a_file_is_named(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-def test_progress_never_goes_back_while_it_reads_back(
+def test_reported_progress_never_decreases_during_readback(
     tmp_path: Path, run: Run, streams: int
 ) -> None:
     (tmp_path / "a").mkdir()
@@ -76,7 +81,7 @@ def test_progress_never_goes_back_while_it_reads_back(
             seen.append(progress.bytes_done)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch, "PROGRESS_SECONDS", 0.0)
+        patch.setattr(reporter, "PROGRESS_SECONDS", 0.0)
         run(Watch(), verify=engine.Verify.READBACK, streams=streams)
 
     assert seen == sorted(seen)
@@ -84,7 +89,7 @@ def test_progress_never_goes_back_while_it_reads_back(
     assert seen[-1] == 140 << 20
 
 
-def test_folders_of_others_give_one_warning_and_not_one_each(
+def test_folders_of_other_users_give_one_common_warning(
     tmp_path: Path, run: Run, plant: Plant
 ) -> None:
     for number in range(9):

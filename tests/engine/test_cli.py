@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.command import agents_of, cli, finish, running, wait_until
+from tests.rig.command import agents_of, cli, finish, running
 from tests.rig.trees import assert_equal_trees, build_small, snapshot
+from tests.rig.waiting import wait_until
 
 #: So slow that a transfer of the large tree is caught half-way.
 SLOWLY = ("--bwlimit", "60M")
 
 
-def test_it_says_what_it_did_in_json_and_in_words(tmp_path: Path) -> None:
+def test_the_command_line_reports_a_transfer_in_json_and_in_words(tmp_path: Path) -> None:
     build_small(tmp_path / "a", 30)
 
     status, out, _ = finish(cli("--from", tmp_path / "a", "--to", tmp_path / "b", "--json"))
@@ -56,7 +57,7 @@ def test_it_says_what_it_did_in_json_and_in_words(tmp_path: Path) -> None:
         (["--from", "{tmp}/a", "--to", "ssh://host.invalid/b", "--identity", "none"], 2, ""),
     ],
 )
-def test_its_exit_status_tells_what_went_wrong(
+def test_the_exit_status_and_error_code_tell_why_a_command_failed(
     tmp_path: Path, arguments: list[str], status: int, code: str
 ) -> None:
     build_small(tmp_path / "a", 3)
@@ -93,7 +94,9 @@ def midway(folder: Path) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_and_it_leaves_nothing(large: Path, number: int) -> None:
+def test_a_signal_cancels_a_running_command_and_leaves_nothing_at_the_target(
+    large: Path, number: int
+) -> None:
     before = snapshot(large / "a")
     process = cli("--from", large / "a", "--to", large / "b", "--mode", "move", *SLOWLY)
     wait_until(midway(large))
@@ -108,7 +111,9 @@ def test_a_signal_stops_it_and_it_leaves_nothing(large: Path, number: int) -> No
     assert not any(map(running, agents))
 
 
-def test_killed_it_shows_nothing_and_the_next_run_ends_as_if_undisturbed(large: Path) -> None:
+def test_a_killed_command_publishes_nothing_and_the_next_run_completes_the_move(
+    large: Path,
+) -> None:
     before = snapshot(large / "a")
     process = cli("--from", large / "a", "--to", large / "b", "--mode", "move", *SLOWLY)
     wait_until(midway(large))
@@ -130,7 +135,9 @@ def test_killed_it_shows_nothing_and_the_next_run_ends_as_if_undisturbed(large: 
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_killed_agent_is_an_error_and_the_next_run_begins_anew(large: Path, which: int) -> None:
+def test_a_killed_agent_fails_the_command_and_the_next_run_starts_over(
+    large: Path, which: int
+) -> None:
     before = snapshot(large / "a")
     command = ("--from", large / "a", "--to", large / "b", "--mode", "move", "--json")
     process = cli(*command, *SLOWLY)
@@ -154,7 +161,7 @@ def test_a_killed_agent_is_an_error_and_the_next_run_begins_anew(large: Path, wh
     assert os.listdir(large / "a") == []
 
 
-def test_a_second_run_of_the_same_transfer_waits_for_nobody(large: Path) -> None:
+def test_a_second_command_for_a_running_transfer_fails_with_target_busy(large: Path) -> None:
     first = cli("--from", large / "a", "--to", large / "b", *SLOWLY)
     wait_until(midway(large))
 

@@ -11,29 +11,9 @@ import pytest
 import engine
 from engine import Mode, OnConflict
 from engine.phases import Transfer
-from tests.engine.conftest import Plant, Run
+from tests.rig.planted_code import DYING, Plant
+from tests.rig.transfers import Run
 from tests.rig.trees import Entry, assert_equal_trees, snapshot
-
-#: Every change adds a byte to the log; the one that makes it so long kills its agent.
-DYING = """
-def _dying():
-    import os, signal
-    def deadly(call):
-        def with_death(*args, **kwargs):
-            fd = os.open(LOG, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-            os.write(fd, b".")
-            at = os.fstat(fd).st_size
-            os.close(fd)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                if at == DEADLY:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        return with_death
-    for name in ("rename", "unlink", "rmdir", "mkdir", "utime", "fchmod", "symlink"):
-        setattr(os, name, deadly(getattr(os, name)))
-_dying()
-"""
 
 
 def build(root: Path) -> None:
@@ -61,7 +41,7 @@ def without_folder_times(root: Path) -> dict[bytes, Entry]:
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("policy", [OnConflict.OVERWRITE, OnConflict.KEEP_BOTH])
-def test_a_death_at_any_step_of_a_move_is_mended_by_the_next_run(
+def test_the_next_run_completes_a_move_whose_agents_died_at_any_step(
     tmp_path: Path, run: Run, plant: Plant, policy: OnConflict, resume: bool
 ) -> None:
     """Between any two: together the four cases die after every step."""
@@ -104,7 +84,7 @@ def test_a_death_at_any_step_of_a_move_is_mended_by_the_next_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(Mode))
-def test_after_a_death_at_any_step_the_folder_that_was_made_is_as_the_source_was(
+def test_a_resumed_run_completes_the_target_folder_after_agents_died_at_any_step(
     tmp_path: Path, run: Run, plant: Plant, mode: Mode
 ) -> None:
     """Its time may be lost, where the staging folder is gone from it and it has not got it yet."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import engine
 from engine import Mode, OnConflict, Strategy
-from tests.engine.conftest import Run
 from tests.engine.exactness import (
     STRATEGIES,
-    Listener,
     assert_only_specials_failed,
     shown,
     specials,
@@ -26,22 +23,17 @@ from tests.rig.hard_tree import (
     assert_same,
     build_hard,
     describe,
-    remove_hard,
 )
+from tests.rig.observers import Listener
+from tests.rig.transfers import Run
 
-
-@pytest.fixture(autouse=True)
-def leave_no_hard_tree(tmp_path: Path) -> Iterator[None]:
-    """Remove what pytest could not, or not soon enough."""
-    yield
-    for name in "ab":
-        remove_hard(tmp_path / name)
+pytestmark = pytest.mark.usefixtures("leave_no_hard_tree")
 
 
 @pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_hard_links_are_kept_where_they_are_asked_for(
+def test_hard_links_arrive_as_hard_links_with_the_keep_option(
     tmp_path: Path, run: Run, strategy: Strategy, mode: Mode, streams: int
 ) -> None:
     build_hard(tmp_path / "a")
@@ -57,7 +49,9 @@ def test_hard_links_are_kept_where_they_are_asked_for(
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_kept_hard_links_are_found_again(tmp_path: Path, run: Run, mode: Mode) -> None:
+def test_a_second_run_with_kept_hard_links_sends_nothing(
+    tmp_path: Path, run: Run, mode: Mode
+) -> None:
     build_hard(tmp_path / "a", special=False)
     before = describe(tmp_path / "a")
     run(hard_links=engine.HardLinks.KEEP)
@@ -82,7 +76,9 @@ def _link_across(root: Path) -> None:
         os.link(root / "first of links" / name, root / "last of links" / f"also {name}")
 
 
-def test_a_hard_link_whose_first_name_is_left_out_is_a_file(tmp_path: Path, run: Run) -> None:
+def test_hard_links_whose_first_name_is_excluded_stay_linked_to_each_other(
+    tmp_path: Path, run: Run
+) -> None:
     (tmp_path / "a").mkdir()
     for name, content in (("1", b"left out"), ("4", b"alone")):
         (tmp_path / "a" / name).write_bytes(content)
@@ -98,7 +94,9 @@ def test_a_hard_link_whose_first_name_is_left_out_is_a_file(tmp_path: Path, run:
     assert os.listdir(tmp_path / "a") == ["1"]
 
 
-def test_separated_hard_links_are_told_of_once(tmp_path: Path, run: Run) -> None:
+def test_copied_hard_links_give_one_warning_and_arrive_as_separate_files(
+    tmp_path: Path, run: Run
+) -> None:
     build_hard(tmp_path / "a", special=False)
     listener = Listener()
 
@@ -109,7 +107,7 @@ def test_separated_hard_links_are_told_of_once(tmp_path: Path, run: Run) -> None
     assert not any(facts.hard_links for facts in describe(tmp_path / "b").values())
 
 
-def test_a_tree_without_hard_links_is_not_told_to_have_any(tmp_path: Path, run: Run) -> None:
+def test_a_tree_without_hard_links_gives_no_hard_link_warning(tmp_path: Path, run: Run) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_bytes(b"frames")
     listener = Listener()
@@ -121,7 +119,7 @@ def test_a_tree_without_hard_links_is_not_told_to_have_any(tmp_path: Path, run: 
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_further_name_of_a_file_that_is_there_already_arrives(
+def test_a_new_hard_link_to_an_already_delivered_file_arrives(
     tmp_path: Path, run: Run, strategy: Strategy, mode: Mode
 ) -> None:
     (tmp_path / "a").mkdir()
@@ -140,7 +138,7 @@ def test_a_further_name_of_a_file_that_is_there_already_arrives(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_names_of_a_file_that_changed_become_names_of_the_new_one(
+def test_the_hard_links_of_a_changed_file_become_links_to_the_new_file(
     tmp_path: Path, run: Run, strategy: Strategy
 ) -> None:
     build_hard(tmp_path / "a", special=False)
@@ -242,7 +240,9 @@ def test_followed_symlinks_arrive_as_what_they_lead_to(
     assert_same(before, describe(tmp_path / "a"))
 
 
-def test_following_the_links_of_the_hard_tree_comes_to_an_end(tmp_path: Path, run: Run) -> None:
+def test_following_symlinks_of_the_awkward_tree_ends_and_delivers_no_links(
+    tmp_path: Path, run: Run
+) -> None:
     build_hard(tmp_path / "a")
     before = describe(tmp_path / "a")
 

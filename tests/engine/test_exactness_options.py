@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import engine
-from engine import Mode, OnConflict, Strategy
-from tests.engine.conftest import Run
+from engine import Mode, Strategy
 from tests.engine.exactness import (
     STRATEGIES,
     assert_only_specials_failed,
@@ -29,18 +27,13 @@ from tests.rig.hard_tree import (
     remove_hard,
     xattr_support,
 )
+from tests.rig.transfers import Run
 
-
-@pytest.fixture(autouse=True)
-def leave_no_hard_tree(tmp_path: Path) -> Iterator[None]:
-    """Remove what pytest could not, or not soon enough."""
-    yield
-    for name in "ab":
-        remove_hard(tmp_path / name)
+pytestmark = pytest.mark.usefixtures("leave_no_hard_tree")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_special_bits_are_carried_where_they_are_asked_for(
+def test_special_bits_are_carried_when_special_bits_is_set(
     tmp_path: Path, run: Run, strategy: Strategy
 ) -> None:
     build_hard(tmp_path / "a")
@@ -55,7 +48,7 @@ def test_special_bits_are_carried_where_they_are_asked_for(
 
 @pytest.mark.parametrize("way", ["local", "local-ssh", "ssh-local"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_attributes_and_access_lists_are_carried_where_they_are_asked_for(
+def test_extended_attributes_and_acls_are_carried_when_xattrs_is_set(
     tmp_path: Path, run: Run, request: pytest.FixtureRequest, strategy: Strategy, way: str
 ) -> None:
     if not xattr_support(tmp_path):
@@ -73,7 +66,7 @@ def test_attributes_and_access_lists_are_carried_where_they_are_asked_for(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_an_ordinary_user_gives_attributes_to_read_only_files_too(
+def test_an_ordinary_user_delivers_attributes_of_read_only_files_and_folders(
     tmp_path: Path, strategy: Strategy
 ) -> None:
     if not xattr_support(tmp_path):
@@ -94,7 +87,7 @@ def test_an_ordinary_user_gives_attributes_to_read_only_files_too(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_everything_at_once_makes_the_same_tree(
+def test_a_move_with_all_options_set_delivers_the_awkward_tree_exactly(
     tmp_path: Path, run: Run, strategy: Strategy
 ) -> None:
     build_hard(tmp_path / "a")
@@ -116,31 +109,9 @@ def test_everything_at_once_makes_the_same_tree(
     assert set(describe(tmp_path / "a")) == with_folders_above(specials(before))
 
 
-def _same_looks_other_content(tmp_path: Path) -> None:
-    for folder, content in (("a", b"right"), ("b", b"wrong")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "clip").write_bytes(content)
-        (tmp_path / folder / "same").write_bytes(b"same")
-        for name in ("clip", "same"):
-            os.utime(tmp_path / folder / name, ns=(5, 5))
-
-
-def test_a_checksum_finds_what_only_looks_the_same(tmp_path: Path, run: Run) -> None:
-    _same_looks_other_content(tmp_path)
-
-    run(on_conflict=OnConflict.OVERWRITE)
-    assert (tmp_path / "b" / "clip").read_bytes() == b"wrong"
-    with pytest.raises(engine.TargetExists, match="clip"):
-        run(checksum=True)
-    report = run(checksum=True, on_conflict=OnConflict.OVERWRITE)
-
-    assert (tmp_path / "b" / "clip").read_bytes() == b"right"
-    assert (report.status, report.files, report.files_skipped) == ("done", 1, 1)
-
-
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_is_left_out_stays_and_the_rest_is_exact(
+def test_excluded_entries_stay_at_the_source_and_the_rest_arrives_exactly(
     tmp_path: Path, run: Run, strategy: Strategy, mode: Mode
 ) -> None:
     build_hard(tmp_path / "a")
@@ -162,7 +133,7 @@ def test_what_is_left_out_stays_and_the_rest_is_exact(
         assert set(describe(tmp_path / "a")) == with_folders_above(before.keys() - kept.keys())
 
 
-def test_rules_hold_in_their_order_for_names_that_look_like_patterns(
+def test_filter_rules_apply_in_order_to_names_that_look_like_patterns(
     tmp_path: Path, run: Run
 ) -> None:
     (tmp_path / "a").mkdir()

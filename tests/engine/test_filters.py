@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.agent.filters import Filter
+from engine.agent.source.filters import Filter
 from engine.agent.wire import AgentError
 
 FILE, FOLDER = False, True
@@ -185,7 +185,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("texts", "path", "folder", "taken"), TABLE)
-def test_what_is_taken(texts: list[str], path: str, folder: bool, taken: bool) -> None:
+def test_rules_select_the_paths(texts: list[str], path: str, folder: bool, taken: bool) -> None:
     assert Filter(rules(*texts)).takes(path, folder) is taken
 
 
@@ -222,14 +222,14 @@ def test_what_is_taken(texts: list[str], path: str, folder: bool, taken: bool) -
         (["+ /x/proj", "- /x/proj/tmp"], "x/proj/tmp", NO),
     ],
 )
-def test_which_folders_are_looked_into(texts: list[str], path: str, entered: bool) -> None:
+def test_filters_skip_folders_without_a_match(texts: list[str], path: str, entered: bool) -> None:
     assert Filter(rules(*texts)).enters(path) is entered
 
 
 @pytest.mark.parametrize(
     ("texts", "carried"), [([], YES), (["- a"], YES), (["- a", "+ b"], YES), (["+ b", "- a"], NO)]
 )
-def test_folders_are_only_the_way_if_only_these_are_taken(texts: list[str], carried: bool) -> None:
+def test_a_filter_led_by_an_include_carries_no_folders(texts: list[str], carried: bool) -> None:
     assert Filter(rules(*texts)).carries_folders is carried
 
 
@@ -253,7 +253,7 @@ def test_folders_are_only_the_way_if_only_these_are_taken(texts: list[str], carr
         ("a/../b", "empty name"),
     ],
 )
-def test_a_pattern_that_makes_no_sense_is_refused(pattern: str, says: str) -> None:
+def test_an_invalid_filter_pattern_is_refused_with_its_reason(pattern: str, says: str) -> None:
     with pytest.raises(AgentError) as refused:
         Filter([("exclude", pattern)])
     assert refused.value.code == "BAD_REQUEST"
@@ -261,13 +261,13 @@ def test_a_pattern_that_makes_no_sense_is_refused(pattern: str, says: str) -> No
     assert not pattern or pattern in str(refused.value)
 
 
-def test_an_unknown_verb_is_refused() -> None:
+def test_a_filter_rule_that_is_neither_include_nor_exclude_is_refused() -> None:
     with pytest.raises(AgentError, match="include or exclude, not keep") as refused:
         Filter([("keep", "a")])
     assert refused.value.code == "BAD_REQUEST"
 
 
-def test_no_pattern_takes_long_to_match() -> None:
+def test_patterns_with_many_wildcards_match_within_two_seconds() -> None:
     """Patterns that make a matcher which tries everything try for years."""
     many = Filter(rules("- " + "*a" * 60 + "*b", "- " + "**/a/" * 30 + "b", "- [ab]*" * 9))
     started = time.monotonic()
@@ -360,7 +360,7 @@ class Git:
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git, the judge, is missing")
 @pytest.mark.parametrize("seed", range(8))
-def test_git_excludes_the_same(seed: int, tmp_path: Path) -> None:
+def test_a_filter_excludes_the_same_paths_as_git_ignores(seed: int, tmp_path: Path) -> None:
     dice = random.Random(seed)
     git = Git(tmp_path, tree_by(dice))
     told = 0
@@ -376,7 +376,7 @@ def test_git_excludes_the_same(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_the_last_match_decides_in_whatever_order_one_asks(seed: int) -> None:
+def test_the_last_matching_rule_decides_in_whatever_order_paths_are_asked(seed: int) -> None:
     """And a folder that is not entered has nothing below it that is taken."""
     dice = random.Random(seed)
     tree = tree_by(dice)

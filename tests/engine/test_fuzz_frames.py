@@ -17,9 +17,10 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from engine.agent import wire, xattrs
-from engine.agent.resume import Survey
+from engine.agent.target.resume import Survey
 from engine.agent.tree import Tree
 from engine.agent.wire import AgentError, Entry, pack_entries, unpack_entries
+from engine.protocol.messages import READERS
 from tests.rig import answers, fuzzing, hostile
 from tests.rig.fuzzing import examples, spoilt
 from tests.rig.hostile import facts
@@ -40,13 +41,13 @@ lists = st.lists(whole_entries, max_size=8).map(pack_entries)
 
 @examples(300)
 @given(st.lists(whole_entries, max_size=8))
-def test_a_list_says_what_was_packed(entries: list[Entry]) -> None:
+def test_any_generated_entry_list_survives_packing_and_unpacking(entries: list[Entry]) -> None:
     assert unpack_entries(pack_entries(entries)) == entries
 
 
 @examples(1000)
 @given(st.binary(max_size=200) | spoilt(lists))
-def test_a_list_is_either_refused_or_well_formed(data: bytes) -> None:
+def test_random_bytes_are_refused_or_unpack_to_valid_entries(data: bytes) -> None:
     try:
         entries = unpack_entries(data)
     except AgentError:
@@ -64,7 +65,9 @@ def test_a_list_is_either_refused_or_well_formed(data: bytes) -> None:
     st.lists(st.integers(0, 0xFFFFFFFF), min_size=4, max_size=4),
     st.binary(max_size=40),
 )
-def test_a_list_cannot_promise_more_than_came(numbers: list[int], rest: bytes) -> None:
+def test_an_entry_list_whose_counts_exceed_its_data_is_refused(
+    numbers: list[int], rest: bytes
+) -> None:
     """Counts of four thousand million cost nothing: what comes decides."""
     data = struct.pack("<4I", *numbers) + rest
 
@@ -77,7 +80,7 @@ messages = st.dictionaries(st.text(max_size=4), fuzzing.odd, max_size=3).map(wir
 
 @examples(300)
 @given(st.lists(st.tuples(st.sampled_from("JHDMEP"), messages), max_size=4), st.data())
-def test_frames_are_read_to_their_end_or_refused(
+def test_a_damaged_stream_of_frames_is_read_to_its_end_or_refused(
     frames: list[tuple[str, bytes]], data: st.DataObject
 ) -> None:
     stream = b"".join(hostile.frame(kind.encode(), body) for kind, body in frames)
@@ -97,7 +100,7 @@ def test_frames_are_read_to_their_end_or_refused(
 
 @examples(300)
 @given(st.data())
-def test_a_command_is_believed_only_as_it_was_sealed(data: st.DataObject) -> None:
+def test_a_sealed_command_with_any_changed_byte_is_refused(data: st.DataObject) -> None:
     body = data.draw(messages)
     sealed = wire.Seal(hostile.TOKEN).frame({"op": "clean"}, body)[wire.HEADER.size :]
     changed = data.draw(spoilt(st.just(sealed)))
@@ -121,7 +124,7 @@ _ATTRIBUTES = (
 
 @examples(600)
 @given(st.binary(max_size=60) | spoilt(st.sampled_from(_ATTRIBUTES)))
-def test_attributes_are_either_refused_or_harmless(blob: bytes) -> None:
+def test_random_attribute_blobs_are_refused_or_name_only_harmless_attributes(blob: bytes) -> None:
     try:
         found = xattrs.decode(blob)
     except AgentError:
@@ -201,7 +204,7 @@ def left_behind(journal: bytes) -> Iterator[tuple[Path, Survey]]:
 
 @examples(400)
 @given(journals() | spoilt(journals()) | st.binary(max_size=100))
-def test_whatever_a_journal_says_only_the_staged_tree_is_cleared(journal: bytes) -> None:
+def test_a_survey_of_any_journal_clears_nothing_outside_the_staged_tree(journal: bytes) -> None:
     with left_behind(journal) as (root, survey):
         before = facts(root / "canary")
         told: list[dict[str, Any]] = []
@@ -218,9 +221,7 @@ def test_whatever_a_journal_says_only_the_staged_tree_is_cleared(journal: bytes)
 
 # -- what agents say ---------------------------------------------------------
 
-said = st.dictionaries(
-    st.sampled_from((*answers.KEYS, "error", "lost", "beat", "list")), fuzzing.odd, max_size=3
-)
+said = st.dictionaries(st.sampled_from((*READERS, "lost", "list", "op")), fuzzing.odd, max_size=3)
 
 
 @st.composite
@@ -235,13 +236,13 @@ def speeches(draw: st.DrawFn) -> bytes:
 
 @examples(150)
 @given(speeches() | spoilt(speeches()) | st.binary(max_size=100))
-def test_whatever_an_agent_says_listening_ends(speech: bytes) -> None:
+def test_listening_to_an_agent_ends_whatever_bytes_it_sends(speech: bytes) -> None:
     event(answers.heard(speech))
 
 
 @examples(60)
 @given(st.integers(0, 0xFFFFFFFF), st.sampled_from(list(b"JHDMEPx\0")))
-def test_an_agent_cannot_announce_what_we_would_have_to_hold(size: int, kind: int) -> None:
+def test_a_frame_header_announcing_any_size_yields_no_message(size: int, kind: int) -> None:
     """A frame above the limits ends the link before anything of it is read."""
     speech = wire.MAGIC + wire.HEADER.pack(bytes([kind]), size)
 

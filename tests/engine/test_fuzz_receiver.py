@@ -54,7 +54,9 @@ def endure(place: Place, stream: bytes, policy: str) -> None:
 
 @examples(400)
 @given(fuzzing.streams(), st.booleans(), st.sampled_from(POLICIES))
-def test_no_stream_of_frames_reaches_outside(pieces: list[Any], xattrs: bool, policy: str) -> None:
+def test_no_generated_stream_of_frames_writes_outside_the_staging_folder(
+    pieces: list[Any], xattrs: bool, policy: str
+) -> None:
     with a_place(xattrs) as place:
         endure(place, b"".join(sealed(place, piece) for piece in pieces), policy)
 
@@ -64,7 +66,7 @@ SEEDS = [stream for _, stream in hostile.seeds()]
 
 @examples(250)
 @given(fuzzing.spoilt(st.sampled_from(SEEDS)), st.sampled_from(POLICIES))
-def test_no_honest_stream_with_some_bytes_changed_reaches_outside(
+def test_no_valid_stream_with_changed_bytes_writes_outside_the_staging_folder(
     stream: bytes, policy: str
 ) -> None:
     with a_place(xattrs=True) as place:
@@ -73,7 +75,9 @@ def test_no_honest_stream_with_some_bytes_changed_reaches_outside(
 
 @examples(100)
 @given(st.sampled_from(SEEDS), st.data())
-def test_what_was_cut_off_is_never_taken_for_whole(stream: bytes, data: st.DataObject) -> None:
+def test_a_truncated_stream_never_proves_an_incomplete_file(
+    stream: bytes, data: st.DataObject
+) -> None:
     """Of what a cut stream brought the next attempt believes only what is there, byte for byte."""
     cut = data.draw(st.integers(0, len(stream) - 1))
     with a_place(xattrs=False) as place:

@@ -11,34 +11,16 @@ import pytest
 
 import engine
 from engine import Mode, OnConflict, SilentObserver, Strategy
-from engine.agent.staging import Staging
+from engine.agent.target.staging.folder import Staging
 from engine.agent.tree import remove_tree
-from tests.engine.conftest import Meddler, Plant, Run, endpoint
+from tests.rig.observers import Meddler
+from tests.rig.planted_code import FOLDING, SHORT_NAMES, WRAP_EXCLUSIVE_RENAME, Plant
+from tests.rig.transfers import Run, endpoint
 from tests.rig.trees import build_small, snapshot
-
-#: Below a folder called b names are one whatever their case, as on a Mac.
-FOLDING = """
-def _fold_names():
-    import os
-    def folded(call, at, *keys):
-        def with_folded_name(*args, **kwargs):
-            fds = [kwargs[key] for key in keys if kwargs.get(key) is not None]
-            args = list(args)
-            for place, fd in zip(at, fds):
-                name = args[place]
-                if "/b" in os.readlink("/proc/self/fd/%d" % fd) and name[:1] != ".":
-                    args[place] = name.lower()
-            return call(*args, **kwargs)
-        return with_folded_name
-    for name in ("open", "mkdir", "unlink", "stat", "rmdir", "utime"):
-        setattr(os, name, folded(getattr(os, name), [0], "dir_fd"))
-    os.rename = folded(os.rename, [0, 1], "src_dir_fd", "dst_dir_fd")
-_fold_names()
-"""
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
-def test_a_name_that_folds_into_another_loses_neither(
+def test_two_names_that_the_target_folds_into_one_lose_neither_file(
     tmp_path: Path, run: Run, plant: Plant, strategy: Strategy
 ) -> None:
     (tmp_path / "a").mkdir()
@@ -54,7 +36,7 @@ def test_a_name_that_folds_into_another_loses_neither(
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
-def test_a_folder_that_vanishes_costs_only_itself(
+def test_a_source_folder_that_vanishes_is_reported_and_the_rest_is_moved(
     tmp_path: Path, run: Run, strategy: Strategy
 ) -> None:
     build_small(tmp_path / "a", 20)
@@ -69,25 +51,8 @@ def test_a_folder_that_vanishes_costs_only_itself(
     assert {f.code for f in report.failures} == {"VANISHED"}
 
 
-#: A file system with short names, as encrypted ones have.
-SHORT_NAMES = """
-def _short_names():
-    import os
-    def limited(call):
-        def with_limit(name, *args, **kwargs):
-            fd = kwargs.get("dir_fd")
-            if fd is not None and "/b" in os.readlink("/proc/self/fd/%d" % fd) and len(name) > 100:
-                raise OSError(errno.ENAMETOOLONG, "File name too long", name)
-            return call(name, *args, **kwargs)
-        return with_limit
-    for name in ("open", "mkdir", "unlink", "stat"):
-        setattr(os, name, limited(getattr(os, name)))
-_short_names()
-"""
-
-
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
-def test_a_name_the_target_cannot_hold_costs_only_itself(
+def test_names_too_long_for_the_target_are_reported_and_the_rest_is_moved(
     tmp_path: Path, run: Run, plant: Plant, strategy: Strategy
 ) -> None:
     build_small(tmp_path / "a", 20)
@@ -103,7 +68,9 @@ def test_a_name_the_target_cannot_hold_costs_only_itself(
     assert sorted(f.path[0] for f in report.failures) == ["f", "f", "n"]
 
 
-def test_what_disappears_from_the_staging_folder_stops_the_move(tmp_path: Path, run: Run) -> None:
+def test_a_file_that_disappears_from_the_staging_folder_stops_the_move(
+    tmp_path: Path, run: Run
+) -> None:
     build_small(tmp_path / "a", 20)
     before = snapshot(tmp_path / "a")
 
@@ -125,18 +92,22 @@ def test_a_file_that_appears_while_publishing_is_not_replaced(
     (tmp_path / "b").mkdir()
     for name in ("one", "two"):
         (tmp_path / "a" / name).write_bytes(b"ours")
-    plant(f"""
+    # In the very moment before the rename: after all looks at that place.
+    plant(
+        WRAP_EXCLUSIVE_RENAME
+        + f"""
 def _intrude():
-    import os
-    rename = os.rename
-    def rename_and_intrude(source, target, **kwargs):
-        rename(source, target, **kwargs)
-        if target == "one":
-            with open({str(tmp_path / "b" / "two")!r}, "w") as file:
-                file.write("theirs")
-    os.rename = rename_and_intrude
+    def intruding(call):
+        def intrude_and_rename(fd, name, new_fd, new_name, flag):
+            if new_name == b"two":
+                with open({str(tmp_path / "b" / "two")!r}, "w") as file:
+                    file.write("theirs")
+            return call(fd, name, new_fd, new_name, flag)
+        return intrude_and_rename
+    _wrap_exclusive_rename(intruding)
 _intrude()
-""")
+"""
+    )
 
     with pytest.raises(engine.TargetExists, match="two"):
         run(mode=Mode.MOVE, on_conflict=OnConflict.FAIL)
@@ -266,7 +237,7 @@ def test_a_very_deep_tree_is_moved_merged_and_cleared_away(
     assert not (tmp_path / "b").exists()
 
 
-def test_it_leaves_nothing_when_it_is_stopped_while_it_makes_its_place(
+def test_a_transfer_cancelled_while_it_makes_its_staging_folder_leaves_nothing(
     tmp_path: Path, run: Run, plant: Plant
 ) -> None:
     build_small(tmp_path / "a", 5)
@@ -294,7 +265,7 @@ _slow()
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_after_a_death_the_top_folder_is_finished_too(
+def test_the_next_attempt_sets_mode_and_time_of_a_target_folder_made_by_a_dead_one(
     tmp_path: Path, run: Run, resume: bool
 ) -> None:
     build_small(tmp_path / "a", 5)
@@ -335,7 +306,7 @@ _closed()
         ("clip", "b", "reel/clip"),
     ],
 )
-def test_a_refusal_names_what_refused(
+def test_a_permission_error_names_the_path_that_refused(
     tmp_path: Path, run: Run, plant: Plant, name: str, target: str, named: str
 ) -> None:
     (tmp_path / "a" / "reel").mkdir(parents=True)
@@ -350,7 +321,7 @@ def test_a_refusal_names_what_refused(
     assert str(caught.value) == f"{path}: Permission denied"
 
 
-def test_what_cannot_be_removed_is_told_as_delivered(
+def test_a_source_file_that_cannot_be_removed_is_reported_as_delivered(
     tmp_path: Path, run: Run, plant: Plant
 ) -> None:
     (tmp_path / "a").mkdir()
@@ -365,7 +336,7 @@ def test_what_cannot_be_removed_is_told_as_delivered(
     assert (tmp_path / "b" / "clip").read_bytes() == b"frames"
 
 
-def test_an_agent_that_joins_just_as_the_staging_folder_goes_does_not_keep_it_there(
+def test_an_agent_that_joins_during_its_removal_does_not_keep_the_staging_folder(
     tmp_path: Path, run: Run, plant: Plant
 ) -> None:
     """A further stream may come when all has been carried, and lock its place in there."""

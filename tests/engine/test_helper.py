@@ -8,7 +8,7 @@ import pytest
 
 import engine
 from engine import Endpoint
-from engine.errand import Site
+from engine.loans import Location
 
 
 def request(tmp_path: Path) -> engine.Request:
@@ -17,28 +17,28 @@ def request(tmp_path: Path) -> engine.Request:
     return engine.Request(there, back, "test")
 
 
-def test_it_refuses_a_source_that_is_not_the_transfers(tmp_path: Path) -> None:
+def test_a_helper_refuses_a_source_other_than_the_transfers(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    site = Site("a", "b", (), "another machine", (1, 2), "another machine")
-    with pytest.raises(engine.BadRequest, match="not the transfer's source"):
-        engine.Helper(request(tmp_path), site, "h1", engine.SilentObserver())
+    location = Location("a", "b", (), "another machine", (1, 2), "another machine")
+    with pytest.raises(engine.BadRequest, match="than the transfer's source"):
+        engine.Helper(request(tmp_path), location, "h1", engine.SilentObserver())
 
 
-def test_it_refuses_a_target_on_another_machine(tmp_path: Path) -> None:
+def test_a_helper_refuses_a_target_on_another_machine(tmp_path: Path) -> None:
     """Locks, and what is durable, hold on one machine."""
     (tmp_path / "a").mkdir()
     found = (tmp_path / "a").stat()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    site = Site("a", "b", (), boot, (found.st_dev, found.st_ino), "another machine")
-    with pytest.raises(engine.BadRequest, match="not on the transfer's machine"):
-        engine.Helper(request(tmp_path), site, "h1", engine.SilentObserver())
+    location = Location("a", "b", (), boot, (found.st_dev, found.st_ino), "another machine")
+    with pytest.raises(engine.BadRequest, match="on another machine than"):
+        engine.Helper(request(tmp_path), location, "h1", engine.SilentObserver())
 
 
-def test_it_makes_nothing_where_the_transfer_is_not(tmp_path: Path) -> None:
+def test_a_helper_creates_nothing_when_the_transfer_has_no_target_folder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     found = (tmp_path / "a").stat()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    site = Site("a", "b", (), boot, (found.st_dev, found.st_ino), boot)
+    location = Location("a", "b", (), boot, (found.st_dev, found.st_ino), boot)
     with pytest.raises(engine.EngineError, match="No such file"):
-        engine.Helper(request(tmp_path), site, "h1", engine.SilentObserver())
+        engine.Helper(request(tmp_path), location, "h1", engine.SilentObserver())
     assert not (tmp_path / "b").exists()

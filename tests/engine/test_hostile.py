@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from engine.agent import wire
-from engine.agent.staging import Staging
+from engine.agent.target.staging.folder import Staging
 from engine.agent.wire import AgentError
 from tests.rig import hostile
 from tests.rig.hostile import EMPTY, NAME, Place, entry, facts, sha
@@ -84,7 +84,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("sort", REFUSED)
-def test_a_hostile_parcel_ends_the_agent_and_nothing_else(place: Place, sort: str) -> None:
+def test_a_hostile_parcel_ends_the_agent_and_writes_nothing_outside(
+    place: Place, sort: str
+) -> None:
     stream, code = REFUSED[sort]
 
     assert place.take(stream) == "EndOfStream"
@@ -94,7 +96,7 @@ def test_a_hostile_parcel_ends_the_agent_and_nothing_else(place: Place, sort: st
     place.untouched()
 
 
-def test_below_a_symlink_that_came_before_it_nothing_is_written(place: Place) -> None:
+def test_an_entry_below_a_symlink_of_the_same_parcel_is_not_written(place: Place) -> None:
     link = b"../../../canary/folder"
     stream = hostile.plain(
         (entry("way", link, "l"), link),
@@ -112,7 +114,9 @@ def test_below_a_symlink_that_came_before_it_nothing_is_written(place: Place) ->
 
 
 @pytest.mark.parametrize("parcel", ["file", "zip", "slices", "resumed", "archive"])
-def test_through_a_planted_symlink_nothing_is_written(place: Place, parcel: str) -> None:
+def test_a_parcel_is_not_written_through_a_symlink_planted_in_the_staged_tree(
+    place: Place, parcel: str
+) -> None:
     inside, itself = entry("out/file", b"x"), entry("out_file", b"x")
     stream = {
         "file": hostile.plain((inside, b"x"), (itself, b"x")),
@@ -128,7 +132,7 @@ def test_through_a_planted_symlink_nothing_is_written(place: Place, parcel: str)
     place.untouched()
 
 
-def test_what_the_sender_gives_up_on_is_not_removed_behind_a_symlink(place: Place) -> None:
+def test_an_entry_that_the_sender_gives_up_is_not_removed_through_a_symlink(place: Place) -> None:
     gone = hostile.end_entry(error=["VANISHED", "gone"])
     for path in ("out/file", "out_file"):
         place.take(hostile.head([entry(path, b"x")]) + gone + hostile.end(EMPTY))
@@ -137,7 +141,7 @@ def test_what_the_sender_gives_up_on_is_not_removed_behind_a_symlink(place: Plac
 
 
 @pytest.mark.parametrize("parcel", ["slices", "resumed", "complete"])
-def test_a_further_name_of_a_file_at_the_target_opens_no_way_to_it(
+def test_a_staged_hard_link_to_a_target_file_cannot_be_used_to_change_it(
     place: Place, parcel: str
 ) -> None:
     there = place.root / "target" / "file"
@@ -157,7 +161,7 @@ def test_a_further_name_of_a_file_at_the_target_opens_no_way_to_it(
     assert (there.read_bytes(), there.stat().st_mode, there.stat().st_mtime_ns) == before
 
 
-def test_of_two_entries_of_one_name_the_first_stays(place: Place) -> None:
+def test_a_second_entry_of_the_same_name_is_refused_and_the_first_stays(place: Place) -> None:
     stream = hostile.plain((ONE, b"content"), (entry("one", b"another"), b"another"))
 
     assert place.take(stream) == "EndOfStream"
@@ -184,7 +188,9 @@ def test_a_stream_that_ends_early_proves_nothing(place: Place, parcel: str, cut:
     place.untouched()
 
 
-def test_a_wrong_digest_is_neither_answered_nor_remembered_as_proof(place: Place) -> None:
+def test_a_file_whose_digest_differs_from_the_senders_is_not_recorded_as_proven(
+    place: Place,
+) -> None:
     stream = hostile.head([ONE]) + hostile.data(b"content") + hostile.end_entry()
 
     place.take(stream + hostile.end(sha(b"something else")))
@@ -195,7 +201,10 @@ def test_a_wrong_digest_is_neither_answered_nor_remembered_as_proof(place: Place
 
 
 @pytest.mark.parametrize("at", ["7", 1 << 70, None, -1, 3.5, [3], True])
-def test_a_mark_at_an_odd_place_proves_nothing(place: Place, at: object) -> None:
+def test_a_mark_with_an_invalid_offset_proves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, at: object
+) -> None:
+    monkeypatch.setattr("engine.agent.reader.BETWEEN_MARKS", 1)
     stream = hostile.head([ONE]) + hostile.data(b"con") + hostile.mark(at, sha(b"con"))
 
     place.take(stream + hostile.data(b"tent"))
@@ -207,7 +216,7 @@ def test_a_mark_at_an_odd_place_proves_nothing(place: Place, at: object) -> None
 # -- commands --------------------------------------------------------------
 
 
-def test_a_command_in_the_payload_is_content(place: Place) -> None:
+def test_a_command_inside_a_payload_is_stored_as_file_content(place: Place) -> None:
     command = place.command("discard", wire.pack_entries([entry("../../file")]))
 
     place.take(hostile.plain((entry("one", command), command)))
@@ -217,7 +226,7 @@ def test_a_command_in_the_payload_is_content(place: Place) -> None:
 
 
 @pytest.mark.parametrize("where", ["between", "inside"])
-def test_a_command_that_is_not_the_workers_is_not_done(place: Place, where: str) -> None:
+def test_a_command_sealed_with_a_guessed_key_is_not_carried_out(place: Place, where: str) -> None:
     guessed = wire.Seal("11" * 16).frame({"op": "clean", "transfer_id": "t", "undo": True})
     stream = hostile.plain((ONE, b"content"))
     if where == "inside":
@@ -229,7 +238,7 @@ def test_a_command_that_is_not_the_workers_is_not_done(place: Place, where: str)
     assert place.staged.is_dir()
 
 
-def test_a_command_of_the_workers_counts_once_and_in_its_turn(place: Place) -> None:
+def test_a_sealed_command_is_carried_out_once_and_its_replay_is_refused(place: Place) -> None:
     first = place.command("discard", wire.pack_entries([ONE]))
     second = place.command("discard", wire.pack_entries([LONG]))
 
@@ -239,7 +248,9 @@ def test_a_command_of_the_workers_counts_once_and_in_its_turn(place: Place) -> N
 
 
 @pytest.mark.parametrize("op", ["compare", "discard", "check"])
-def test_a_list_that_leads_out_is_refused_by_every_command(place: Place, op: str) -> None:
+def test_every_command_refuses_an_entry_list_that_leads_out_of_the_target(
+    place: Place, op: str
+) -> None:
     blob = wire.pack_entries([entry("../../../canary/file" if op != "compare" else "../canary")])
     more = {"keep_both": False, "by_content": False} if op == "compare" else {}
 
@@ -264,7 +275,7 @@ def _prepare(folder: Path, resume: bool) -> None:
 @pytest.mark.parametrize(
     "trap", [NAME, "gate", "fence", "fence.new", "journal", "a1", "a2", "a2.lock"]
 )
-def test_a_symlink_planted_in_the_staging_folder_leads_nowhere(
+def test_preparing_the_staging_folder_follows_no_planted_symlink(
     tmp_path: Path, trap: str, resume: bool
 ) -> None:
     canary, target = tmp_path / "canary", tmp_path / "target"
@@ -285,7 +296,7 @@ def test_a_symlink_planted_in_the_staging_folder_leads_nowhere(
     assert facts(canary) == before
 
 
-def test_what_is_planted_in_a_tree_that_is_taken_up_is_removed_itself(place: Place) -> None:
+def test_a_survey_removes_a_planted_symlink_and_not_what_it_leads_to(place: Place) -> None:
     (place.staged / "folder").mkdir()
     (place.staged / "folder" / "out").symlink_to(place.root / "canary")
 

@@ -7,53 +7,37 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import engine
-from engine import Mode, Strategy, errors
+from engine import Endpoint, Mode, Request, Strategy, errors
 from engine.agent import wire
-from engine.hub import Hub
-from engine.links import Link
-from engine.load import Load
-from engine.plan import Parcel
-from engine.spool import Block
+from engine.carry.in_flight import ParcelInFlight
+from engine.connect.child import Child
+from engine.connect.inbox import Inbox
+from engine.parcels.builder import Parcel
+from engine.parcels.spool import Block
+from engine.protocol.commands import STAGE
+from engine.protocol.fields import Failure, Fields
+from engine.protocol.messages import Done, Failed, Lost
+from engine.protocol.replies import Nothing, ReceivedReply, SentReply
+from engine.session.session import Session
 from engine.types import ParcelKind
-from tests.engine.conftest import Run
-from tests.engine.test_hostile_hosts import Lie, lie, tree
 from tests.rig import answers, hostile
 from tests.rig.answers import Parrot
 from tests.rig.hostile import facts
-
-PROJECT = Path(__file__).parents[2]
-__all__ = ["lie", "tree"]
-
-#: Put before the agent's way to speak, in the module of one end: `body`, `blob` are what it says.
-TWIST = """
-from engine.agent.desk import Desk
-_say = Desk.say
-def say(self, body, blob=b""):
-    done = body.get("done", {})
-    more = []
-    if CONDITION:
-        CHANGE
-    _say(self, body, blob)
-    for one in more:
-        _say(self, *one)
-Desk.say = say
-"""
-
-
-def twist(condition: str, change: str) -> str:
-    return TWIST.replace("CONDITION", condition).replace("CHANGE", change)
-
+from tests.rig.lying import Lie, twist
+from tests.rig.project import PROJECT
+from tests.rig.transfers import Run
 
 GOT, SENT = '"got" in done', '"sent" in done'
 #: What a target says of a parcel, and the code that the transfer ends with.
 REFUSED: dict[str, tuple[str, str, str]] = {
     "digests of another list": (GOT, 'done["list"] = "00" * 16', "CHECKSUM_MISMATCH"),
     "other digests": (GOT, "blob = bytes(reversed(blob))", "CHECKSUM_MISMATCH"),
-    "no digests": (GOT, 'blob = b""', "CHECKSUM_MISMATCH"),
+    "no digests": (GOT, 'blob = b""', "AGENT_FAILED"),
     "a digest that says there is none": (GOT, "blob = bytes(len(blob))", "CHECKSUM_MISMATCH"),
     "digests of another parcel": (GOT, 'done["got"] += 1', "AGENT_FAILED"),
     "the answer twice": (GOT, "more = [(body, blob)]", "AGENT_FAILED"),
@@ -64,11 +48,11 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "sort",
     REFUSED,
 )
-def test_a_target_that_answers_something_else_ends_the_move(
+def test_a_false_reply_of_the_target_to_a_parcel_ends_the_move_and_the_source_stays(
     tree: Path, run: Run, lie: Lie, sort: str
 ) -> None:
     condition, change, code = REFUSED[sort]
-    lie(target=twist(condition, change))
+    lie(target_commands=twist(condition, change))
     before = facts(tree / "a")
 
     with pytest.raises(engine.EngineError) as caught:
@@ -101,15 +85,17 @@ SHAPELESS: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("sort", SHAPELESS)
-def test_an_answer_of_no_known_form_is_the_agents_failure(
+def test_a_malformed_reply_ends_the_transfer_with_agent_failed(
     tree: Path, run: Run, lie: Lie, sort: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end, condition, change = SHAPELESS[sort]
-    lie(**{end: twist(condition, change)})
+    lie(**{f"{end}_commands": twist(condition, change)})
     # The agent has said nonsense, and waits to be asked more: nobody need wait for its end.
-    has_ended = Link.has_ended
+    has_ended = Child.has_ended
     monkeypatch.setattr(
-        Link, "has_ended", lambda self, until: has_ended(self, min(until, time.monotonic() + 0.5))
+        Child,
+        "has_ended",
+        lambda self, until: has_ended(self, min(until, time.monotonic() + 0.5)),
     )
 
     with pytest.raises(engine.EngineError) as caught:
@@ -119,10 +105,10 @@ def test_an_answer_of_no_known_form_is_the_agents_failure(
 
 
 @pytest.mark.parametrize("code", ["REPLACED", "TARGET_BUSY", "CANCELLED"])
-def test_a_source_cannot_say_that_the_transfer_is_somebody_elses(
+def test_a_source_that_claims_replaced_busy_or_cancelled_counts_as_agent_failed(
     tree: Path, run: Run, lie: Lie, code: str
 ) -> None:
-    lie(source=twist(SENT, f'body = {{"error": ["{code}", "x"]}}'))
+    lie(source_commands=twist(SENT, f'body = {{"error": ["{code}", "x"]}}'))
 
     with pytest.raises(engine.EngineError) as caught:
         run()
@@ -131,103 +117,102 @@ def test_a_source_cannot_say_that_the_transfer_is_somebody_elses(
     assert [path.name for path in (tree / "b").iterdir()] == ["private"]
 
 
-def test_a_source_cannot_answer_for_the_target(
+def test_digests_that_the_source_sends_for_the_target_prove_nothing(
     tree: Path, run: Run, lie: Lie, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both digests of a file in slices are the source's; the target's own never comes."""
-    monkeypatch.setattr("engine.plan.LARGE", 1 << 20)
-    monkeypatch.setattr("engine.plan.SLICE", 1 << 18)
-    monkeypatch.setattr("engine.planning.WORTH_A_STREAM", 1 << 18)
+    monkeypatch.setattr("engine.parcels.builder.LARGE", 1 << 20)
+    monkeypatch.setattr("engine.parcels.builder.SLICE", 1 << 18)
+    monkeypatch.setattr("engine.plan.streams.WORTH_A_STREAM", 1 << 18)
     (tree / "a" / "large").write_bytes(b"content" * 400_000)
     lie(
-        look=twist(
+        inspect=twist(
             'done.get("whole")',
             "more = [(body, blob)] if self._of_source else [({'progress': 0, 'parcel': 0}, b'')];"
             " body = body if self._of_source else {'progress': 0, 'parcel': 0}",
-        ).replace("Desk.say = say", "Desk.say, Desk._of_source = say, False"),
-        source="from engine.agent.desk import Desk\nDesk._of_source = True\n",
-        target=twist('done.get("whole")', "body = {'progress': 0, 'parcel': 0}"),
+        ).replace("Context.send = say", "Context.send, Context._of_source = say, False"),
+        source_commands="from engine.agent.context import Context\nContext._of_source = True\n",
+        target_commands=twist('done.get("whole")', "body = {'progress': 0, 'parcel': 0}"),
     )
 
-    class NotForever(engine.SilentObserver):
-        until = time.monotonic() + 3.0
-
-        def checkpoint(self) -> None:
-            if time.monotonic() > self.until:
-                raise engine.Cancelled("nothing was believed")
-
-    with pytest.raises(engine.Cancelled):
-        run(NotForever(), streams=2)
+    with pytest.raises(engine.AgentFailed, match="unexpected digest"):
+        run(streams=2)
 
 
 @pytest.mark.parametrize("digests", [b"", b"x", bytes(32) + b"x"])
-def test_too_few_digests_prove_nothing_though_both_ends_tell_the_same(digests: bytes) -> None:
+def test_too_few_digests_prove_nothing_even_if_both_ends_send_the_same(digests: bytes) -> None:
     blob = wire.pack_entries([hostile.entry("one"), hostile.entry("two")])
-    load = Load(Parcel(1, ParcelKind.FILE, 2, 0, Block(0, len(blob))), blob)
-    sent = {"blob": digests, "errors": {}}
+    flight = ParcelInFlight(Parcel(1, ParcelKind.FILE, 2, 0, Block(0, len(blob))), blob)
+    sent = SentReply(1, {}, False, "", digests)
+    received = ReceivedReply(1, "", {}, (), 0, digests)
 
-    assert not load.all_proven(sent, dict(sent))
-    load.sort(sent, dict(sent))
+    assert not flight.all_proven(sent, received)
+    flight.sort(sent, received)
 
-    assert load.proven == []
+    assert flight.proven == []
 
 
 # -- the ends of the links -------------------------------------------------------
 
 
 @pytest.fixture
-def hub() -> Iterator[Hub]:
+def inbox() -> Iterator[Inbox]:
     until = time.monotonic() + 3.0
 
     def checkpoint() -> None:
         if time.monotonic() > until:
             raise errors.Stalled("nothing came")
 
-    hub = Hub(checkpoint)
-    yield hub
-    hub.close()
+    inbox = Inbox(checkpoint)
+    yield inbox
+    inbox.close()
 
 
-def silent(hub: Hub) -> Parrot:
+#: The reply to some command.
+DONE = Done("sync", Nothing())
+
+
+def silent(inbox: Inbox) -> Parrot:
     """A link whose own end is forgotten: what comes of it is put in by the test."""
-    link = Parrot(hub, b"")
-    link._reader.join()
-    hub._arrived.get()
+    link = Parrot(inbox, b"")
+    link.listener.thread.join()
+    inbox._arrived.get()
     return link
 
 
-def test_the_end_of_a_further_stream_costs_no_answer_of_the_others(hub: Hub) -> None:
-    further, first = silent(hub), silent(hub)
-    further.dispensable = True
-    hub.put(further, None)
-    hub.put(first, {"done": {"got": 1}, "blob": b""})
+def test_the_loss_of_an_optional_stream_loses_no_reply_of_the_others(inbox: Inbox) -> None:
+    further, first = silent(inbox), silent(inbox)
+    further.optional = True
+    inbox.put(further, None)
+    inbox.put(first, DONE)
 
-    assert "lost" in hub.next()[1]
-    assert hub.next() == (first, {"done": {"got": 1}, "blob": b""})
+    assert isinstance(inbox.next()[1], Lost)
+    assert inbox.next() == (first, DONE)
 
 
-def test_the_end_of_a_further_stream_hides_no_error_of_the_others(hub: Hub) -> None:
-    further, first = silent(hub), silent(hub)
-    further.dispensable = True
-    hub.put(further, None)
-    hub.put(first, {"error": ["NO_SPACE", "the disk is full"]})
+def test_the_loss_of_an_optional_stream_hides_no_error_of_the_others(inbox: Inbox) -> None:
+    further, first = silent(inbox), silent(inbox)
+    further.optional = True
+    inbox.put(further, None)
+    inbox.put(first, Failed(Failure("NO_SPACE", "the disk is full")))
 
-    hub.next()
+    inbox.next()
     with pytest.raises(engine.NoSpace):
-        hub.next()
+        inbox.next()
 
 
-def test_an_answer_of_brackets_ends_the_link() -> None:
+def test_a_deeply_nested_json_reply_ends_the_link() -> None:
     assert answers.heard(wire.MAGIC + hostile.frame(wire.JSON, b"[" * 100_000)) == "done"
 
 
 _FLOOD = """
 import sys
 from engine.agent import wire
-from engine.hub import Hub
-from engine.load import Load
-from engine.plan import Parcel
-from engine.spool import Block
+from engine.connect.inbox import Inbox
+from engine.carry.in_flight import ParcelInFlight
+from engine.parcels.builder import Parcel
+from engine.session.session import Session
+from engine.parcels.spool import Block
 from engine.types import ParcelKind
 from tests.rig.answers import Parrot
 from tests.rig.hostile import peak_kib
@@ -245,15 +230,10 @@ class Endless(io.RawIOBase):
         room[:len(part)] = part
         self.said = self.said[len(part):]
         return len(part)
-Start = Parrot._start
-def start(self, *ends):
-    process = Start(self, *ends)
-    process.stderr = io.BufferedReader(Endless())
-    return process
-Parrot._start = start
-hub = Hub(lambda: None)
+Parrot.stream = property(lambda self: io.BufferedReader(Endless()))
+inbox = Inbox(lambda: None)
 before = peak_kib()
-link = Parrot(hub, b"")
+link = Parrot(inbox, b"")
 left = -1
 while left != Endless.left:  # Until it has said all, or is not listened to any more.
     left = Endless.left
@@ -273,7 +253,7 @@ os._exit(0)
         "anything",
     ],
 )
-def test_an_agent_that_talks_without_end_fills_no_memory(what: str) -> None:
+def test_an_agent_that_talks_without_end_does_not_fill_the_workers_memory(what: str) -> None:
     code = _FLOOD.replace("WHAT", repr(what))
 
     ended = subprocess.run(
@@ -281,3 +261,26 @@ def test_an_agent_that_talks_without_end_fills_no_memory(what: str) -> None:
     )
 
     assert int(ended.stdout) < 100 << 10  # KiB, of 200 MiB that were said.
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"fresh": True, "transfer_id": "job"},
+        {"keeps_owners": True, "transfer_id": "job"},
+        {"fresh": True, "keeps_owners": "no", "transfer_id": "job"},
+        {"fresh": 1, "keeps_owners": True, "transfer_id": "job"},
+        {"fresh": True, "keeps_owners": True},
+        {"fresh": True, "keeps_owners": True, "transfer_id": ""},
+        {"fresh": True, "keeps_owners": True, "transfer_id": ["job"]},
+        {"fresh": True, "keeps_owners": True, "transfer_id": "other"},
+    ],
+    ids=str,
+)
+def test_an_invalid_stage_reply_of_the_target_is_refused(answer: dict[str, Any]) -> None:
+    ends = Endpoint("/", "a"), Endpoint("/", "b")
+    session = Session(Request(*ends, transfer_id="job", on_record=True), lambda: None)
+
+    with pytest.raises((errors.AgentFailed, wire.AgentError), match=r"protocol error|another"):
+        session.staging.take_in(STAGE.read(Fields({"left": False, **answer}, b"", "the reply")))

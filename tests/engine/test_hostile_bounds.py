@@ -13,8 +13,8 @@ import pytest
 from engine.agent import wire
 from tests.rig import hostile
 from tests.rig.hostile import Place, entry
+from tests.rig.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 ONE = entry("one", b"content")
 
 
@@ -60,7 +60,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 @pytest.mark.parametrize("sort", GREEDY)
-def test_a_stream_costs_no_more_memory_than_a_few_frames(sort: str) -> None:
+def test_a_hostile_stream_costs_the_agent_no_more_than_30_mib(sort: str) -> None:
     code = _GREEDY.replace("STREAM", GREEDY[sort][0])
 
     ended = subprocess.run(
@@ -70,7 +70,7 @@ def test_a_stream_costs_no_more_memory_than_a_few_frames(sort: str) -> None:
     assert int(ended.stdout) < 30 << 10  # KiB; each of the streams is some MiB itself.
 
 
-def test_what_never_arrived_is_not_hashed(place: Place) -> None:
+def test_a_start_beyond_the_staged_bytes_is_not_hashed(place: Place) -> None:
     (place.staged / "long").write_bytes(b"x")
     size = 3 << 29
     began = time.monotonic()
@@ -103,13 +103,15 @@ STUMBLING: dict[str, bytes] = {
     "an archive's name that is no text": hostile.head([ONE], "archive", name=5),
     "an archive's name with half a letter": hostile.head([ONE], "archive", name="\ud800"),
     "a mark without a place": hostile.head([ONE]) + wire.encode(wire.MARK, {}),
+    "marks without payload": hostile.head([ONE]) + wire.encode(wire.MARK, {"at": 0}) * 3,
+    "payload of no bytes": hostile.head([ONE]) + hostile.frame(wire.DATA, b"") * 3,
     "an end that is no JSON": hostile.head([ONE]) + hostile.frame(wire.END_ENTRY, b"?"),
     "a symlink with NUL": hostile.plain((entry("a", b"a\0b", "l"), b"a\0b")),
 }
 
 
 @pytest.mark.parametrize("sort", STUMBLING)
-def test_what_makes_no_sense_is_refused_in_a_sentence(place: Place, sort: str) -> None:
+def test_a_senseless_frame_is_refused_without_crashing_the_agent(place: Place, sort: str) -> None:
     assert place.take(STUMBLING[sort]) in ("EndOfStream", "AgentError")
 
     place.untouched()

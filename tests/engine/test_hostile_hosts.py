@@ -8,82 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import engine
-from engine import Mode, OnConflict, SilentObserver, Strategy, bundle
-from tests.engine.conftest import Run, endpoint
+from engine import Mode, OnConflict, SilentObserver, Strategy
 from tests.rig.hostile import facts
-
-Lie = Callable[..., None]
-
-
-@pytest.fixture
-def lie(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lie]:
-    """Put some Python at the end of modules of the agents."""
-
-    def with_text(**texts: str) -> None:
-        source_of = bundle.source_of
-
-        def replaced(name: str) -> bytes:
-            return source_of(name) + b"\n" + texts.get(name, "").encode()
-
-        monkeypatch.setattr(bundle, "source_of", replaced)
-        bundle.program.cache_clear()
-
-    yield with_text
-    monkeypatch.undo()
-    bundle.program.cache_clear()
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A source with one file, a target folder with a folder of somebody's, and a canary."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "report").write_bytes(b"report")
-    (tmp_path / "b" / "private").mkdir(parents=True)
-    (tmp_path / "canary").mkdir()
-    (tmp_path / "canary" / "file").write_bytes(b"canary")
-    os.utime(tmp_path / "canary" / "file", ns=(5, 5))
-    return tmp_path
-
-
-#: A scan that finds what it is told to.
-SCAN = """
-def do_scan(self, **_):
-    entries = [Entry(path, kind, size, 5, 0o644, 0, link) for path, kind, size, link in FOUND]
-    self._desk.say({"entries": len(entries)}, pack_entries(entries))
-    self._desk.say({"failures": []})
-    return {"hard_links": 0, "links_skipped": 0, "blob": pack_entries([])}
-Source.do_scan = do_scan
-"""
-#: A sender that has all files that were found; links lead to the canary.
-SEND = """
-def _made_up(self, entry, archive=0):
-    data = entry.link.encode() if entry.kind == "l" else b"x" * entry.size
-    if isinstance(archive, ZipWriter):
-        archive.add(entry, zlib.crc32(data), data)
-    else:
-        self._out.write(data)
-    return hashlib.sha256(data).digest()
-Sender._file = Sender._member = _made_up
-"""
-
-
-def found(*entries: tuple[str, str, int, str]) -> str:
-    return SCAN.replace("FOUND", repr(list(entries)))
+from tests.rig.lying import SEND, Lie, found
+from tests.rig.transfers import Run, endpoint
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
 @pytest.mark.parametrize("policy", [OnConflict.FAIL, OnConflict.OVERWRITE])
 @pytest.mark.parametrize("path", ["../canary/new", "/canary/new", "a/../../canary/new", "a//new"])
-def test_a_scan_that_leads_out_of_the_target_writes_nothing(
+def test_a_scanned_path_that_leads_out_of_the_target_writes_nothing(
     tree: Path, run: Run, lie: Lie, path: str, policy: OnConflict, strategy: Strategy
 ) -> None:
-    lie(source=found(("report", "f", 6, ""), (path, "f", 6, "")), sender=SEND)
+    lie(source_commands=found(("report", "f", 6, ""), (path, "f", 6, "")), source_sender=SEND)
     before = facts(tree)
 
     with pytest.raises(engine.EngineError) as caught:
@@ -96,13 +38,13 @@ def test_a_scan_that_leads_out_of_the_target_writes_nothing(
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
-def test_a_scan_of_a_symlink_and_something_below_it_writes_nothing_there(
+def test_a_scanned_file_below_a_scanned_symlink_is_not_written_through_it(
     tree: Path, run: Run, lie: Lie, strategy: Strategy
 ) -> None:
     canary = str(tree / "canary")
     lie(
-        source=found(("way", "l", len(canary), canary), ("way/file", "f", 6, "")),
-        sender=SEND,
+        source_commands=found(("way", "l", len(canary), canary), ("way/file", "f", 6, "")),
+        source_sender=SEND,
     )
     before = facts(tree / "canary")
 
@@ -113,10 +55,10 @@ def test_a_scan_of_a_symlink_and_something_below_it_writes_nothing_there(
     assert os.readlink(tree / "b" / "way") == canary
 
 
-def test_a_scan_that_leads_out_is_not_even_held_against_what_lies_there(
+def test_a_scanned_path_that_leads_out_is_refused_before_it_is_compared(
     tree: Path, run: Run, lie: Lie
 ) -> None:
-    lie(source=found(("../canary/file", "f", 6, "")), sender=SEND)
+    lie(source_commands=found(("../canary/file", "f", 6, "")), source_sender=SEND)
 
     with pytest.raises(engine.EngineError) as caught:
         run(on_conflict=OnConflict.SKIP, mode=Mode.MOVE)
@@ -133,7 +75,7 @@ def test_a_scan_does_not_reach_another_transfers_staging_folder(
     (other / "made").write_bytes(b"[]")
     before = facts(other)
     names = (".ketter-other.part/a1/proven", ".ketter-other.part/made")
-    lie(source=found(*((name, "f", 6, "") for name in names)), sender=SEND)
+    lie(source_commands=found(*((name, "f", 6, "") for name in names)), source_sender=SEND)
 
     with pytest.raises(engine.EngineError):
         run(on_conflict=OnConflict.OVERWRITE)
@@ -145,7 +87,7 @@ def test_a_scan_does_not_reach_another_transfers_staging_folder(
 
 #: The parcel is announced as an archive, under a name of the sender's choice.
 AS_ARCHIVE = """
-def send(self, head, blob, theirs=b"", drill="", last=False):
+def send(self, head, blob, theirs=b"", inject_fault="", last=False):
     self.digests, self.errors, self.torn = bytearray(), {}, False
     head = {**head, "kind": "archive", "name": "private/keys"}
     self._out.frame(HEAD, head, theirs or blob)
@@ -159,20 +101,6 @@ Sender.send = send
 """
 
 
-@pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.ARCHIVE])
-def test_a_sender_does_not_choose_the_name_of_a_single_file(
-    tree: Path, run: Run, lie: Lie, strategy: Strategy
-) -> None:
-    lie(sender=AS_ARCHIVE)
-    source = tree / "a" / "report" if strategy is Strategy.AUTO else tree / "a"
-
-    with pytest.raises(engine.EngineError):
-        run(source=endpoint(source), target=endpoint(tree / "b" / "x.zip"), strategy=strategy)
-
-    assert sorted(os.listdir(tree / "b")) == ["private"]
-    assert os.listdir(tree / "b" / "private") == []
-
-
 #: What announces the parcels is kept back, and passed on behind the first of them.
 WITHHELD = """
 _do_send, _held = Source.do_send, []
@@ -181,19 +109,20 @@ def do_relay(self, blob):
     return {"relayed": 1}
 def do_send(self, **command):
     answer = _do_send(self, **command)
-    Source.do_relay = lambda self, blob: self._outlet.pass_on(blob) or {"relayed": 1}
+    Source.do_relay = lambda self, blob: self._writer.pass_on(blob) or {"relayed": 1}
     for blob in _held:
-        self._outlet.pass_on(blob)
+        self._writer.pass_on(blob)
     return answer
 Source.do_relay, Source.do_send = do_relay, do_send
 """
 
 
 @pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.ARCHIVE])
-def test_a_parcel_is_not_taken_before_it_is_announced(
-    tree: Path, run: Run, lie: Lie, strategy: Strategy
+@pytest.mark.parametrize("commands", ["", WITHHELD], ids=["announced", "announced too late"])
+def test_a_sender_cannot_choose_the_name_of_the_delivered_file(
+    tree: Path, run: Run, lie: Lie, commands: str, strategy: Strategy
 ) -> None:
-    lie(sender=AS_ARCHIVE, source=WITHHELD)
+    lie(source_sender=AS_ARCHIVE, source_commands=commands)
     source = tree / "a" / "report" if strategy is Strategy.AUTO else tree / "a"
 
     with pytest.raises(engine.EngineError):
@@ -208,7 +137,7 @@ ONE_MORE = """
 import time
 from engine.agent.wire import *
 from engine.agent.wire import DATA, END_ENTRY, END_PARCEL, HEAD, HEADER, encode, write_all
-_do_send, _frame = Source.do_send, Outlet.frame
+_do_send, _frame = Source.do_send, FrameWriter.frame
 def do_send(self, **command):
     held = []
     def frame(outlet, kind, body, blob=b""):
@@ -217,10 +146,10 @@ def do_send(self, **command):
             held.append(encode(kind, body, blob))
         else:
             _frame(outlet, kind, body, blob)
-    Outlet.frame = frame
+    FrameWriter.frame = frame
     answer = _do_send(self, **command)
     body = dict(answer)
-    self._desk.say({"done": body}, body.pop("blob"))
+    self._context.send({"done": body}, body.pop("blob"))
     time.sleep(0.5)
     size = command["theirs"]
     entries = unpack_entries(command["blob"][-size:] if size else command["blob"])
@@ -233,8 +162,10 @@ Source.do_send = do_send
 """
 
 
-def test_a_parcel_that_nobody_asked_for_is_not_published(tree: Path, run: Run, lie: Lie) -> None:
-    lie(source=ONE_MORE)
+def test_a_parcel_that_the_worker_did_not_ask_for_is_not_published(
+    tree: Path, run: Run, lie: Lie
+) -> None:
+    lie(source_commands=ONE_MORE)
 
     with pytest.raises(engine.EngineError):
         run(source=endpoint(tree / "a" / "report"), target=endpoint(tree / "b" / "report"))
@@ -247,8 +178,8 @@ LATER = """
 import os, threading, time
 from engine.agent.wire import DATA, HEAD, HEADER, encode, write_all
 _do_send, _init = Source.do_send, Source.__init__
-def __init__(self, desk):
-    _init(self, desk)
+def __init__(self, context):
+    _init(self, context)
     self.sent, self.first = 0, not os.path.exists("FLAG")
     open("FLAG", "w").close()
 def do_send(self, **command):
@@ -280,14 +211,15 @@ class Slow(SilentObserver):
             time.sleep(2.0)
 
 
-def test_what_is_proven_is_not_written_to_by_another_stream(
+def test_a_proven_file_cannot_be_overwritten_by_another_stream(
     tree: Path, run: Run, lie: Lie, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds = engine.types.ParcelKind
-    monkeypatch.setattr("engine.plan.PARCEL_BYTES", dict.fromkeys((kinds.ZIP, kinds.FILE), (1, 1)))
+    sizes = dict.fromkeys((kinds.ZIP, kinds.FILE), (1, 1))
+    monkeypatch.setattr("engine.parcels.builder.PARCEL_BYTES", sizes)
     for number in range(12):
         (tree / "a" / f"{number}").write_bytes(b"proven" * 200_000)
-    lie(source=LATER.replace("FLAG", str(tree / "flag")))
+    lie(source_commands=LATER.replace("FLAG", str(tree / "flag")))
 
     try:
         # Slow enough for the second stream to be there in time.
@@ -301,16 +233,19 @@ def test_what_is_proven_is_not_written_to_by_another_stream(
         assert (tree / "b" / f"{number}").read_bytes() == b"proven" * 200_000
 
 
-def test_a_source_does_not_say_whose_the_target_folder_is(tree: Path, run: Run, lie: Lie) -> None:
+def test_a_stage_reply_from_the_source_does_not_change_the_target_folder(
+    tree: Path, run: Run, lie: Lie
+) -> None:
     (tree / "a").chmod(0o777)
     lie(
-        source="""
+        source_commands="""
 _do_send = Source.do_send
 def do_send(self, **command):
     import time
     answer = _do_send(self, **command)
     time.sleep(0.5)
-    self._desk.say({"done": {"fresh": True}})
+    place = {"fresh": True, "left": False, "transfer_id": "test", "keeps_owners": True}
+    self._context.send({"done": place, "op": "stage"})
     return answer
 Source.do_send = do_send
 """

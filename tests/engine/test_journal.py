@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.agent import journal as journals
-from engine.agent.journal import Journal
-from engine.agent.staging import Staging
+from engine.agent.target import journal as journals
+from engine.agent.target.journal import Journal
+from engine.agent.target.staging.folder import Staging
 from engine.agent.wire import FOLDER, AgentError
-from tests.engine.command import wait_until
 from tests.engine.staged import Place
+from tests.rig.waiting import wait_until
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.close()
 
 
-def test_records_come_back_in_order_and_by_their_place(place: Place) -> None:
+def test_journal_records_are_read_back_in_order_and_by_their_offset(place: Place) -> None:
     journal = place.begin()
     for number in range(5):
         journal.add({"parcel": number, "list": 0}, bytes([number]) * number)
@@ -40,7 +40,7 @@ def test_records_come_back_in_order_and_by_their_place(place: Place) -> None:
         )
 
 
-def test_a_record_that_was_cut_off_ends_the_journal(place: Place) -> None:
+def test_a_truncated_record_ends_the_journal_and_is_cut_away(place: Place) -> None:
     journal = place.begin()
     journal.add({"parcel": 1, "list": 0})
     whole = place.file.read_bytes()
@@ -69,7 +69,7 @@ def test_a_damaged_record_ends_the_journal(place: Place) -> None:
         assert place.believed() == [1]
 
 
-def test_an_attempt_that_begins_behind_a_torn_record_is_not_lost_with_it(tmp_path: Path) -> None:
+def test_records_of_an_attempt_that_starts_after_a_torn_record_are_kept(tmp_path: Path) -> None:
     target = os.open(tmp_path, os.O_RDONLY)
     first = Staging(target, "job", 1, "boot 1")
     first.prepare([])
@@ -77,7 +77,7 @@ def test_an_attempt_that_begins_behind_a_torn_record_is_not_lost_with_it(tmp_pat
     file = tmp_path / ".ketter-job.part" / "journal"
     with file.open("ab") as torn:
         torn.write(b"\0\0\1\0torn")
-    os.close(first._own_lock)
+    os.close(first._locks["1"])
 
     second = Staging(target, "job", 1, "boot 2")
     assert second.prepare([], resume=True)[1]
@@ -88,7 +88,7 @@ def test_an_attempt_that_begins_behind_a_torn_record_is_not_lost_with_it(tmp_pat
     os.close(target)
 
 
-def test_after_a_reboot_only_what_was_durable_counts(place: Place) -> None:
+def test_only_durable_records_count_after_a_reboot(place: Place) -> None:
     journal = place.begin()
     journal.add({"parcel": 1, "list": 0})
     assert place.believed("boot 2") == []
@@ -102,7 +102,7 @@ def test_after_a_reboot_only_what_was_durable_counts(place: Place) -> None:
     assert place.believed("boot 3") == [1]
 
 
-def test_what_a_reboot_took_stays_lost_when_later_records_are_durable(place: Place) -> None:
+def test_records_lost_in_a_reboot_stay_lost_when_later_ones_become_durable(place: Place) -> None:
     place.begin().add({"parcel": 1, "list": 0})  # In memory only, and gone.
     journal = place.begin(2, "boot 2")
     journal.add({"parcel": 2, "list": 0})
@@ -140,7 +140,7 @@ def durable_in(journal: Journal) -> list[int]:
     return [body["durable"] for _, body in journal.records() if "durable" in body]
 
 
-def test_durable_is_said_after_the_flush_and_only_then(
+def test_a_journal_records_durability_only_after_the_flush(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journals, "DURABLE_SECONDS", 60.0)
@@ -161,7 +161,9 @@ def test_durable_is_said_after_the_flush_and_only_then(
     flusher.end()
 
 
-def test_news_are_durable_after_some_seconds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_records_become_durable_after_the_flush_interval(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(journals, "DURABLE_SECONDS", 0.1)
     journal = place.begin()
     flusher = Flusher(journal)
@@ -188,7 +190,7 @@ def test_a_flush_that_fails_makes_nothing_durable(place: Place) -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("look", [Journal.repair, lambda journal: list(journal.records())])
-def test_what_is_written_beside_a_look_is_not_taken_for_cut_off(
+def test_a_record_written_during_a_read_or_repair_is_not_cut_away(
     place: Place, monkeypatch: pytest.MonkeyPatch, look: Callable[[Journal], object], same: bool
 ) -> None:
     """As by what makes it durable, or by an agent of the attempt before that still lives."""
@@ -236,7 +238,7 @@ def test_several_agents_write_whole_records(place: Place) -> None:
 
 @pytest.mark.parametrize("only", ["", FOLDER])
 @pytest.mark.parametrize("blob", [b"", b"\0\0", b"\xff" * 40])
-def test_a_record_whose_list_is_damaged_proves_nothing(blob: bytes, only: str) -> None:
+def test_a_journal_record_with_a_damaged_entry_list_is_refused(blob: bytes, only: str) -> None:
     """Found by fuzzing."""
     with pytest.raises(AgentError, match="damaged"):
         list(Journal.proven({"blob": blob, "list": len(blob)}, only))

@@ -10,12 +10,12 @@ import pytest
 
 import engine
 from engine import Mode, SilentObserver, Verify
-from engine.plan import LARGE
-from tests.engine.conftest import Meddler, Plant, Run, endpoint
-from tests.engine.test_hostile_hosts import Lie, lie
+from engine.parcels.builder import LARGE
+from tests.rig.lying import Lie
+from tests.rig.observers import Meddler
+from tests.rig.planted_code import Plant
+from tests.rig.transfers import Run, endpoint
 from tests.rig.trees import assert_equal_trees, build_small, snapshot
-
-__all__ = ["lie"]  # A fixture: hosts that do something else.
 
 SIZE = LARGE + (5 << 20) + 17
 #: The kind of the parcels that a large file makes, by the number of streams.
@@ -39,7 +39,7 @@ def odd(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("verify", Verify)
 @pytest.mark.parametrize("streams", KINDS)
-def test_it_arrives_exactly(
+def test_a_large_file_arrives_exactly_over_one_or_several_streams(
     tmp_path: Path, run: Run, odd: Path, streams: int, verify: Verify
 ) -> None:
     before = snapshot(tmp_path / "a")
@@ -59,7 +59,9 @@ def test_it_arrives_exactly(
 
 
 @pytest.mark.parametrize("streams", KINDS)
-def test_a_hole_stays_a_hole(tmp_path: Path, run: Run, odd: Path, streams: int) -> None:
+def test_a_hole_in_a_large_file_stays_a_hole(
+    tmp_path: Path, run: Run, odd: Path, streams: int
+) -> None:
     run(streams=streams)
 
     held = [(tmp_path / name / "odd").stat().st_blocks * 512 for name in "ab"]
@@ -80,10 +82,10 @@ Receiver._slice = _damaged
 """
 
 
-def test_zeros_are_written_over_what_a_damaged_slice_left(
+def test_a_resent_slice_writes_zeros_over_damaged_bytes(
     tmp_path: Path, run: Run, odd: Path, lie: Lie
 ) -> None:
-    lie(receiver=DAMAGED.replace("FLAG", repr(str(tmp_path / "flag"))))
+    lie(target_receiver=DAMAGED.replace("FLAG", repr(str(tmp_path / "flag"))))
 
     run(streams=3)
 
@@ -92,7 +94,9 @@ def test_zeros_are_written_over_what_a_damaged_slice_left(
 
 
 @pytest.mark.parametrize("streams", KINDS)
-def test_alone_it_takes_another_name(tmp_path: Path, run: Run, odd: Path, streams: int) -> None:
+def test_a_single_large_file_is_delivered_under_another_name(
+    tmp_path: Path, run: Run, odd: Path, streams: int
+) -> None:
     before = snapshot(tmp_path / "a")[b"odd"]
 
     run(source=endpoint(odd), target=endpoint(tmp_path / "b" / "even"), streams=streams)
@@ -101,13 +105,13 @@ def test_alone_it_takes_another_name(tmp_path: Path, run: Run, odd: Path, stream
 
 
 @pytest.mark.parametrize("streams", KINDS)
-def test_a_damaged_byte_is_caught_and_nothing_is_published(
+def test_a_damaged_byte_in_a_large_file_fails_the_move_and_nothing_is_published(
     tmp_path: Path, run: Run, odd: Path, streams: int
 ) -> None:
     before = snapshot(tmp_path / "a")
 
     with pytest.raises(engine.VerifyFailed, match="digests"):
-        run(source=endpoint(odd), mode=Mode.MOVE, streams=streams, drill="flip-byte")
+        run(source=endpoint(odd), mode=Mode.MOVE, streams=streams, inject_fault="flip-byte")
 
     assert snapshot(tmp_path / "a") == before
     assert not (tmp_path / "b").exists()
@@ -115,7 +119,7 @@ def test_a_damaged_byte_is_caught_and_nothing_is_published(
 
 @pytest.mark.parametrize("streams", KINDS)
 @pytest.mark.parametrize("change", ["grow", "shrink", "touch", "vanish"])
-def test_one_that_changes_before_it_is_read_is_named_and_stays(
+def test_a_large_file_that_changes_before_it_is_read_is_reported_and_stays(
     tmp_path: Path, run: Run, odd: Path, change: str, streams: int
 ) -> None:
     changes: dict[str, Callable[[], object]] = {
@@ -136,7 +140,7 @@ def test_one_that_changes_before_it_is_read_is_named_and_stays(
 
 
 @pytest.mark.parametrize("streams", KINDS)
-def test_one_that_changes_while_it_is_read_is_named_and_stays(
+def test_a_large_file_that_changes_while_it_is_read_is_reported_and_stays(
     tmp_path: Path, run: Run, odd: Path, streams: int
 ) -> None:
     class Meddle(SilentObserver):
@@ -154,7 +158,7 @@ def test_one_that_changes_while_it_is_read_is_named_and_stays(
 
 
 @pytest.mark.parametrize("streams", KINDS)
-def test_one_that_the_target_cannot_hold_costs_only_itself(
+def test_a_large_file_that_the_target_refuses_is_reported_and_the_rest_is_moved(
     tmp_path: Path, run: Run, odd: Path, plant: Plant, streams: int
 ) -> None:
     plant("""

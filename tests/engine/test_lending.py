@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,14 @@ import pytest
 import engine
 from engine import Endpoint, ParcelKind
 from engine.agent import main as agents
-from engine.errand import Errand, News, Outcome, Site
-from engine.lend import LENT_BYTES, _can_be_lent
-from engine.plan import LargeFile, Parcel
-from engine.spool import Block
+from engine.loans import LentParcel, LoanStatus, Location, ParcelResult
+from engine.parcels.builder import LargeFile, Parcel
+from engine.parcels.spool import Block
+from engine.share.lending import LENT_BYTES, _can_be_lent
 from tests.engine.exactness import to_arrive
-from tests.rig.hard_tree import assert_same, build_hard, describe, remove_hard
+from tests.rig.hard_tree import assert_same, build_hard, describe
+
+pytestmark = pytest.mark.usefixtures("leave_no_hard_tree")
 
 
 class Neighbour(engine.SilentObserver):
@@ -26,61 +28,53 @@ class Neighbour(engine.SilentObserver):
         self._request, self._fate = request, fate
         self.lender = self
         self.lent: list[int] = []
-        self._back: list[Outcome] = []
+        self._back: list[ParcelResult] = []
 
     def helpers(self, size: int, streams: int) -> int:
         return 0
 
-    def look(self, left: int, streams: int) -> News:
+    def look(self, left: int, streams: int) -> LoanStatus:
         back, self._back = self._back, []
-        return News(back, 0, 4)
+        return LoanStatus(back, 0, 4)
 
-    def offer(self, site: Site, errands: Sequence[Errand]) -> None:
-        for errand in errands:
-            again = errand.number in self.lent
-            self.lent.append(errand.number)
+    def offer(self, location: Location, loans: Sequence[LentParcel]) -> None:
+        for loan in loans:
+            again = loan.number in self.lent
+            self.lent.append(loan.number)
             if self._fate == "carried" or again:
-                self._back.append(self._carry(site, errand, f"h{len(self.lent)}"))
+                self._back.append(self._carry(location, loan, f"h{len(self.lent)}"))
             elif self._fate == "carried and not told":
-                label = f"lost{errand.number}"
-                self._carry(site, errand, label)
-                self._back.append(Outcome(errand.number, label, returned=True))
+                label = f"lost{loan.number}"
+                self._carry(location, loan, label)
+                self._back.append(ParcelResult(loan.number, label, returned=True))
             else:
-                self._back.append(Outcome(errand.number, self._fate, returned=True))
+                self._back.append(ParcelResult(loan.number, self._fate, returned=True))
 
     def withdraw(self) -> Sequence[int]:
         return []
 
-    def _carry(self, site: Site, errand: Errand, label: str) -> Outcome:
-        helper = engine.Helper(self._request, site, label, engine.SilentObserver())
+    def _carry(self, location: Location, loan: LentParcel, label: str) -> ParcelResult:
+        helper = engine.Helper(self._request, location, label, engine.SilentObserver())
         try:
-            return helper.carry(errand)
+            return helper.carry(loan)
         finally:
             helper.close()
-
-
-@pytest.fixture(autouse=True)
-def leave_no_hard_tree(tmp_path: Path) -> Iterator[None]:
-    """Remove what pytest could not, or not soon enough."""
-    yield
-    for name in "ab":
-        remove_hard(tmp_path / name)
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little data makes many parcels, and they are lent soon."""
     sizes = {ParcelKind.ZIP: (4 << 10, 4 << 10), ParcelKind.FILE: (8 << 10, 8 << 10)}
-    monkeypatch.setattr("engine.plan.PARCEL_BYTES", sizes)
-    monkeypatch.setattr("engine.plan.PARCEL_ENTRIES", 5)
-    monkeypatch.setattr("engine.plan.SMALL", 8 << 10)
-    monkeypatch.setattr("engine.lend.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("engine.parcels.builder.PARCEL_BYTES", sizes)
+    monkeypatch.setattr("engine.parcels.builder.PARCEL_ENTRIES", 5)
+    monkeypatch.setattr("engine.parcels.builder.SMALL", 8 << 10)
+    monkeypatch.setattr("engine.share.lending.LOOK_SECONDS", 0.0)
 
 
 # "one": all that is lost was with one helper; "": nobody had taken it.
 @pytest.mark.parametrize("fate", ["carried", "one", "", "carried and not told"])
 @pytest.mark.parametrize("mode", engine.Mode)
-def test_the_tree_arrives_whatever_becomes_of_what_is_lent(
+def test_the_tree_arrives_whether_lent_parcels_are_carried_or_returned(
     tmp_path: Path, mode: engine.Mode, fate: str
 ) -> None:
     if (mode, fate) == ("copy", "carried"):
@@ -101,7 +95,7 @@ def test_the_tree_arrives_whatever_becomes_of_what_is_lent(
     assert any((tmp_path / "a").iterdir()) == (mode is engine.Mode.COPY)
 
 
-def test_a_very_large_parcel_is_not_lent() -> None:
+def test_oversized_partly_sent_and_unsliced_large_parcels_are_not_lent() -> None:
     def file(size: int, **more: object) -> Parcel:
         return Parcel(1, ParcelKind.FILE, 1, size, Block(0, 0), **more)
 
@@ -112,7 +106,7 @@ def test_a_very_large_parcel_is_not_lent() -> None:
     assert not _can_be_lent(Parcel(1, ParcelKind.RANGE, 0, 0, Block(0, 0), large=large))
 
 
-def test_an_agent_that_nobody_listens_to_still_hears_that_it_is_over(
+def test_an_agent_whose_output_is_blocked_ends_when_its_transfer_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else its lock stays, and nobody can go on from what has arrived."""
@@ -121,7 +115,7 @@ def test_an_agent_that_nobody_listens_to_still_hears_that_it_is_over(
 
     agent._start_beating()
     assert not agent.ended.wait(0.5)
-    agent._desk.is_over = lambda: True
+    agent._context.is_over = lambda: True
 
     assert agent.ended.wait(5)
 
@@ -136,8 +130,8 @@ class Deaf(agents.Agent):
     def __init__(self, token: str) -> None:
         super().__init__(token)
         self.ended = threading.Event()
-        setattr(self._desk, "say", _for_ever)  # noqa: B010 - one object's, for its life
+        setattr(self._context, "say", _for_ever)  # noqa: B010 - one object's, for its life
 
     def _step_aside(self) -> None:
         self.ended.set()
-        self._desk.is_over = lambda: False
+        self._context.is_over = lambda: False

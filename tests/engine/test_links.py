@@ -14,20 +14,25 @@ from typing import Any
 import pytest
 
 import engine
-from engine import Endpoint, bundle, choose, links
-from engine.hub import Hub
-from engine.links import Link
+from engine import Endpoint
+from engine.connect import bundle, listener
+from engine.connect.agent_process import AgentProcess
+from engine.connect.child import Child
+from engine.connect.inbox import Inbox
+from engine.plan import compare
+from engine.protocol.fields import Failure
+from engine.protocol.messages import Done, Failed
+from tests.rig.project import PROJECT
 from tests.rig.trees import build_small
 
-PROJECT = Path(__file__).parents[2]
 HERE = Endpoint("/")
 
 
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    hub = Hub(lambda: None)
-    yield hub
-    hub.close()
+def inbox() -> Iterator[Inbox]:
+    inbox = Inbox(lambda: None)
+    yield inbox
+    inbox.close()
 
 
 @pytest.fixture
@@ -36,7 +41,9 @@ def replace_in_agents(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def replace(old: bytes, new: bytes) -> None:
         source_of = bundle.source_of
-        assert any(old in source_of(name) for name in bundle.MODULES)
+        assert any(
+            old in source_of(name) for role in ("source", "target") for name in bundle.modules(role)
+        )
         monkeypatch.setattr(bundle, "source_of", lambda name: source_of(name).replace(old, new))
         bundle.program.cache_clear()
 
@@ -45,75 +52,79 @@ def replace_in_agents(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     bundle.program.cache_clear()
 
 
-def test_agents_that_hang_are_ended_all_at_once(hub: Hub, replace_in_agents: Any) -> None:
+def test_several_hanging_agents_are_ended_at_the_same_time(
+    inbox: Inbox, replace_in_agents: Any
+) -> None:
     replace_in_agents(b"import errno\n", b"import errno\nimport time\ntime.sleep(60)\n")
     for _ in range(5):
-        Link(hub, HERE)
+        AgentProcess(inbox, HERE)
     began = time.monotonic()
 
-    hub.close()
+    inbox.close()
 
     assert time.monotonic() - began < 4.0
 
 
-def test_what_an_agent_says_counts_for_more_than_the_end_it_brings_to_another(hub: Hub) -> None:
-    sender, receiver = Link(hub, HERE), Link(hub, HERE)
-    hub.put(sender, None)
-    hub.put(receiver, {"error": ["NO_SPACE", "the disk is full"]})
+def test_an_agents_error_is_raised_instead_of_the_loss_of_the_other_agent(inbox: Inbox) -> None:
+    sender, receiver = AgentProcess(inbox, HERE), AgentProcess(inbox, HERE)
+    inbox.put(sender, None)
+    inbox.put(receiver, Failed(Failure("NO_SPACE", "the disk is full")))
 
     with pytest.raises(engine.NoSpace, match="the disk is full"):
-        hub.wait_for(receiver, "done")
+        inbox.wait_for(receiver, Done)
 
 
-def test_an_interrupt_while_an_agent_starts_leaves_none(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupt_while_an_agent_starts_leaves_no_agent_running(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    start = Link._start
+    start = Child.start
 
-    def interrupted(*args: Any) -> None:
-        started.append(start(*args))
+    def interrupted(child: Child, *args: Any) -> None:
+        start(child, *args)
+        started.append(child.process)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Link, "_start", interrupted)
+    monkeypatch.setattr(Child, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Link(hub, HERE)
-    hub.close()
+        AgentProcess(inbox, HERE)
+    inbox.close()
 
     assert started[0].wait(timeout=5) == 1  # Its input ended before it had its program.
     started[0].stderr.close()
 
 
-def test_a_scan_waits_for_us(
+def test_a_scan_waits_for_a_worker_that_is_slow_to_take_its_batches(
     tmp_path: Path, replace_in_agents: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_small(tmp_path / "a", 300)
     replace_in_agents(b"BATCH = 2500", b"BATCH = 5")
     waiting = []
-    take = choose.Chooser._take
+    take = compare.TreeComparison._take
 
     def slow_take(chooser: Any, *args: Any) -> None:
         time.sleep(0.05)
-        waiting.append(chooser._session.hub._arrived.qsize())
+        waiting.append(chooser._session.inbox._arrived.qsize())
         take(chooser, *args)
 
-    monkeypatch.setattr(choose.Chooser, "_take", slow_take)
+    monkeypatch.setattr(compare.TreeComparison, "_take", slow_take)
     there, back = (Endpoint("/", str(tmp_path / name).lstrip("/")) for name in "ab")
 
     plan = engine.dry_run(engine.Request(there, back, "test"))
 
     assert plan["files"] == 300
     # The last batch, its failures and the answer need not wait.
-    assert 0 < max(waiting) <= links.WAITING_ANSWERS + 2
+    assert 0 < max(waiting) <= listener.WAITING_MESSAGES + 2
 
 
-def test_a_pause_of_our_own_is_no_silence_of_the_agents(tmp_path: Path) -> None:
+def test_a_suspended_worker_does_not_take_its_own_pause_for_silent_agents(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with open(tmp_path / "a" / "large.mov", "wb") as file:
         file.truncate(2 << 30)
     code = (
-        "from engine import cli, hub, links; import sys; "
-        "links.SILENCE_SECONDS, hub.ASLEEP_SECONDS = 4.0, 2.0; sys.exit(cli.main())"
+        "import sys; from engine.cli import __main__ as cli; "
+        "from engine.connect import endings, inbox; "
+        "endings.SILENCE_SECONDS, inbox.ASLEEP_SECONDS = 4.0, 2.0; sys.exit(cli.main())"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--from", tmp_path / "a", "--to", tmp_path / "b"],

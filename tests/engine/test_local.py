@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import engine
-from engine import Mode, OnConflict, Request, SilentObserver, Strategy, Verify, plan
-from engine.choose import Chooser
-from engine.manifest import read as read_manifest
-from tests.engine.conftest import Meddler, Run, endpoint
+from engine import Mode, OnConflict, Request, SilentObserver, Strategy, Verify
+from engine.parcels import builder
+from engine.plan.compare import TreeComparison
+from engine.proof.manifest import read as read_manifest
 from tests.engine.exactness import STRATEGIES
+from tests.rig.observers import Meddler
+from tests.rig.transfers import Run, endpoint
 from tests.rig.trees import assert_equal_trees, build_mixed, build_small, snapshot
 
 
@@ -25,7 +27,7 @@ def debris(folder: Path) -> list[str]:
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("verify", Verify)
-def test_it_carries_a_hard_tree_exactly(
+def test_a_mixed_tree_arrives_exactly_in_every_mode_strategy_and_verify_level(
     tmp_path: Path, run: Run, mode: Mode, strategy: Strategy, verify: Verify
 ) -> None:
     build_mixed(tmp_path / "a")
@@ -42,7 +44,7 @@ def test_it_carries_a_hard_tree_exactly(
     assert debris(tmp_path / "b") == []
 
 
-def test_it_moves_over_several_streams(
+def test_a_move_of_several_parcels_over_three_streams_delivers_the_tree(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_small(tmp_path / "a", 300)
@@ -50,8 +52,8 @@ def test_it_moves_over_several_streams(
         (tmp_path / "a" / f"large{number}").write_bytes(os.urandom(3 << 20))
     before = snapshot(tmp_path / "a")
 
-    limits = dict.fromkeys(plan.PARCEL_BYTES, (1 << 20, 1 << 20))
-    monkeypatch.setattr(plan, "PARCEL_BYTES", limits)
+    limits = dict.fromkeys(builder.PARCEL_BYTES, (1 << 20, 1 << 20))
+    monkeypatch.setattr(builder, "PARCEL_BYTES", limits)
 
     report = run(streams=3, mode=Mode.MOVE)
 
@@ -60,7 +62,7 @@ def test_it_moves_over_several_streams(
     assert snapshot(tmp_path / "b") == before
 
 
-def test_it_takes_a_file_to_a_name_or_into_a_folder(tmp_path: Path, run: Run) -> None:
+def test_a_single_file_is_delivered_to_a_name_or_into_a_folder(tmp_path: Path, run: Run) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "clip.mov").write_bytes(b"frames")
     source = endpoint(tmp_path / "a" / "clip.mov")
@@ -76,7 +78,7 @@ def test_it_takes_a_file_to_a_name_or_into_a_folder(tmp_path: Path, run: Run) ->
     assert not (tmp_path / "a" / "clip.mov").exists()
 
 
-def test_it_carries_an_empty_folder(tmp_path: Path, run: Run) -> None:
+def test_an_empty_folder_is_delivered(tmp_path: Path, run: Run) -> None:
     (tmp_path / "a" / "inner").mkdir(parents=True)
 
     assert run().status == "done"
@@ -84,17 +86,9 @@ def test_it_carries_an_empty_folder(tmp_path: Path, run: Run) -> None:
     assert (tmp_path / "b" / "inner").is_dir()
 
 
-def test_it_counts_an_identical_target_as_success(tmp_path: Path, run: Run) -> None:
-    build_mixed(tmp_path / "a")
-    run()
-
-    report = run()
-
-    assert report.status == "done"
-    assert (report.files, report.files_skipped) == (0, 17)
-
-
-def test_a_repeated_move_proves_what_is_there_before_it_removes(tmp_path: Path, run: Run) -> None:
+def test_a_repeated_move_keeps_a_source_file_whose_delivered_copy_differs(
+    tmp_path: Path, run: Run
+) -> None:
     build_small(tmp_path / "a", 20)
     run()
     odd = next(p for p in sorted((tmp_path / "b").rglob("*.dpx")) if p.stat().st_size)
@@ -112,20 +106,20 @@ def test_a_repeated_move_proves_what_is_there_before_it_removes(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
-def test_what_goes_from_the_source_while_it_is_compared_is_no_conflict(
+def test_a_source_file_that_vanishes_during_comparison_is_no_conflict(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, attempt: int
 ) -> None:
     """An attempt whose line was cut may still remove, at its end, what it has delivered."""
     build_small(tmp_path / "a", 20)
     run()
     gone = next((tmp_path / "a").rglob("*.dpx")).relative_to(tmp_path / "a")
-    prove_all = Chooser._prove_all
+    prove_all = TreeComparison._prove_all
 
-    def prove_later(chooser: Chooser) -> None:
+    def prove_later(chooser: TreeComparison) -> None:
         (tmp_path / "a" / gone).unlink()
         prove_all(chooser)
 
-    monkeypatch.setattr(Chooser, "_prove_all", prove_later)
+    monkeypatch.setattr(TreeComparison, "_prove_all", prove_later)
 
     report = run(mode=Mode.MOVE, attempt=attempt)
 
@@ -135,46 +129,7 @@ def test_what_goes_from_the_source_while_it_is_compared_is_no_conflict(
     assert len(list((tmp_path / "b").rglob("*.dpx"))) == 20
 
 
-@pytest.mark.parametrize(
-    ("policy", "kept", "second"),
-    [
-        (OnConflict.SKIP, b"old", None),
-        (OnConflict.OVERWRITE, b"new!", None),
-        (OnConflict.KEEP_BOTH, b"old", b"new!"),
-    ],
-)
-def test_it_follows_the_conflict_policy(
-    tmp_path: Path, run: Run, policy: OnConflict, kept: bytes, second: bytes | None
-) -> None:
-    for folder, content in (("a", b"new!"), ("b", b"old")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "clip.mov").write_bytes(content)
-
-    with pytest.raises(engine.TargetExists, match=r"clip\.mov"):
-        run()
-    assert (tmp_path / "b" / "clip.mov").read_bytes() == b"old"
-
-    for _ in range(2):  # The second run finds its own work and adds nothing.
-        run(on_conflict=policy)
-        assert (tmp_path / "b" / "clip.mov").read_bytes() == kept
-        names = {"clip.mov"} | ({"clip (2).mov"} if second else set())
-        assert set(os.listdir(tmp_path / "b")) == names
-    if second:
-        assert (tmp_path / "b" / "clip (2).mov").read_bytes() == second
-
-
-def test_it_never_replaces_a_folder_by_a_file(tmp_path: Path, run: Run) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x").write_bytes(b"file")
-    (tmp_path / "b" / "x").mkdir(parents=True)
-
-    with pytest.raises(engine.TargetExists):
-        run(on_conflict=OnConflict.OVERWRITE)
-
-    assert (tmp_path / "b" / "x").is_dir()
-
-
-def test_it_delivers_the_rest_when_one_entry_cannot_be_carried(tmp_path: Path, run: Run) -> None:
+def test_pipes_and_sockets_are_reported_and_the_rest_is_moved(tmp_path: Path, run: Run) -> None:
     build_small(tmp_path / "a", 30)
     os.mkfifo(tmp_path / "a" / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -194,7 +149,7 @@ def test_it_delivers_the_rest_when_one_entry_cannot_be_carried(tmp_path: Path, r
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
 @pytest.mark.parametrize("size", [10, 6 << 20])
 @pytest.mark.parametrize("change", ["grow", "shrink", "touch", "vanish"])
-def test_a_file_that_changes_before_it_is_read_is_named_and_stays(
+def test_a_source_file_that_changes_before_it_is_read_is_reported_and_stays(
     tmp_path: Path, run: Run, strategy: Strategy, size: int, change: str
 ) -> None:
     build_small(tmp_path / "a", 20)
@@ -233,20 +188,22 @@ def test_a_source_changed_after_the_copy_is_not_removed(tmp_path: Path, run: Run
 
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
 @pytest.mark.parametrize("mode", Mode)
-def test_a_damaged_byte_is_caught_and_nothing_is_published(
+def test_a_damaged_byte_fails_the_transfer_and_nothing_is_published(
     tmp_path: Path, run: Run, mode: Mode, strategy: Strategy
 ) -> None:
     build_mixed(tmp_path / "a")
     before = snapshot(tmp_path / "a")
 
     with pytest.raises(engine.VerifyFailed, match="digests"):
-        run(mode=mode, strategy=strategy, drill="flip-byte")
+        run(mode=mode, strategy=strategy, inject_fault="flip-byte")
 
     assert snapshot(tmp_path / "a") == before
     assert not (tmp_path / "b").exists()
 
 
-def test_it_stops_when_the_checkpoint_says_so_and_cleans_up(tmp_path: Path, run: Run) -> None:
+def test_a_move_cancelled_by_its_observer_cleans_up_and_keeps_the_source(
+    tmp_path: Path, run: Run
+) -> None:
     build_small(tmp_path / "a", 50)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "kept").write_bytes(b"kept")
@@ -298,19 +255,14 @@ def test_filters_choose_what_is_carried_and_removed(tmp_path: Path, run: Run) ->
     assert sorted(p.name for p in (tmp_path / "a").rglob("*.*")) == ["a.tmp", "b.mov"]
 
 
-def test_the_plan_changes_nothing(tmp_path: Path) -> None:
-    build_small(tmp_path / "a", 30)
+@pytest.mark.parametrize(("files", "parcels"), [(30, {"zip": 1}), (3, {"file": 1})])
+def test_a_dry_run_plans_a_zip_parcel_only_for_many_files_and_changes_nothing(
+    tmp_path: Path, files: int, parcels: dict[str, int]
+) -> None:
+    build_small(tmp_path / "a", files)
     before = snapshot(tmp_path)
 
     plan = engine.dry_run(Request(endpoint(tmp_path / "a"), endpoint(tmp_path / "b"), "test"))
 
-    assert (plan["files"], plan["parcels"]) == (30, {"zip": 1})
+    assert (plan["files"], plan["parcels"]) == (files, parcels)
     assert snapshot(tmp_path) == before
-
-
-def test_a_few_small_files_are_not_packed(tmp_path: Path) -> None:
-    build_small(tmp_path / "a", 3)
-
-    plan = engine.dry_run(Request(endpoint(tmp_path / "a"), endpoint(tmp_path / "b"), "test"))
-
-    assert plan["parcels"] == {"file": 1}

@@ -9,13 +9,14 @@ import pytest
 
 import engine
 from engine import Strategy
-from tests.engine.conftest import Meddler, Run
+from tests.rig.observers import Meddler
+from tests.rig.transfers import Run
 
 FILES = 6000
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
-def test_a_folder_of_thousands_that_vanishes_costs_only_itself(
+def test_a_vanished_folder_of_6000_files_is_counted_and_the_rest_arrives(
     tmp_path: Path, run: Run, strategy: Strategy
 ) -> None:
     folder = tmp_path / "a" / ("a folder with a rather long name " * 5)

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
-from engine.agent.names import NameCheck, NameRules, probe
+from engine.agent.target.name_rules import NameRules, probe
+from engine.plan.name_check import NameCheck
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = NameRules(255, folds_case=False, normalises=False)
@@ -63,13 +64,13 @@ TWINS = ["NAME_COLLISION"] * 2
         (APPLE, [], []),
     ],
 )
-def test_every_name_that_cannot_be_is_reported(
+def test_names_that_the_target_cannot_store_are_reported(
     rules: NameRules, names: list[bytes], expected: list[str]
 ) -> None:
     assert codes(rules, *names) == expected
 
 
-def test_the_sentence_names_the_name_and_its_twins() -> None:
+def test_a_collision_message_lists_the_name_and_those_it_collides_with() -> None:
     check = NameCheck(APPLE)
 
     found = check.check([b"Clip.mov", b"x", b"clip.mov"])
@@ -85,13 +86,13 @@ def test_the_sentence_names_the_name_and_its_twins() -> None:
     assert "n\\xff" in check.check([b"n\xff"])[0][1]
 
 
-def test_no_folder_remembers_another() -> None:
+def test_names_in_different_folders_do_not_collide() -> None:
     check = NameCheck(APPLE)
 
     assert check.check([b"clip"]) == check.check([b"CLIP"]) == {}
 
 
-def test_groups_are_those_of_comparing_all_with_all() -> None:
+def test_reported_collisions_equal_those_of_comparing_every_pair_of_names() -> None:
     chance = random.Random(7)
     letters = ["a", "A", "e", "E", "\u0301", "é", "É", "ß", "s", "S", "\u0345", "\u0323"]
 
@@ -110,9 +111,11 @@ def test_groups_are_those_of_comparing_all_with_all() -> None:
             assert set(found) == {i for i, own in enumerate(keys) if keys.count(own) > 1}
 
 
-def test_where_nothing_is_folded_the_tables_are_not_even_loaded() -> None:
+def test_a_name_check_without_folding_does_not_import_unicodedata() -> None:
     text = (
-        "import sys; from engine.agent.names import *; names = [b'n%d' % i for i in range(9999)]\n"
+        "import sys; from engine.agent.target.name_rules import NameRules\n"
+        "from engine.plan.name_check import NameCheck\n"
+        "names = [b'n%d' % i for i in range(9999)]\n"
         "NameCheck(NameRules(255, False, False)).check(names)\n"
         "sys.exit('unicodedata' in sys.modules)"
     )
@@ -128,19 +131,21 @@ def folder(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def test_an_ordinary_folder_does_nothing_to_names(folder: int) -> None:
+def test_a_probe_of_an_ordinary_folder_finds_plain_name_rules(folder: int) -> None:
     assert probe(folder) == PLAIN
     assert os.listdir(folder) == []
 
 
-def test_a_folder_that_cannot_be_written_is_said_to_be(folder: int, tmp_path: Path) -> None:
+def test_a_name_probe_of_a_removed_folder_raises_file_not_found(
+    folder: int, tmp_path: Path
+) -> None:
     tmp_path.rmdir()
 
     with pytest.raises(FileNotFoundError):
         probe(folder)
 
 
-def test_a_probe_that_fails_leaves_nothing(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_name_probe_leaves_no_files(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -302,7 +307,7 @@ def mounted(disk: Disk, place: Path) -> Iterator[int]:
     ],
     ids=["nothing", "apple", "windows", "normalising", "utf8"],
 )
-def test_what_a_disk_does_is_found_and_foreseen(
+def test_a_name_probe_finds_the_rules_of_a_disk_and_predicts_its_refusals(
     tmp_path: Path, disk: Disk, rules: NameRules
 ) -> None:
     """A real mount, whose file system is ours; no other that folds can be counted on."""
@@ -344,7 +349,7 @@ mkdir top/folds && chattr +F top/folds && echo ready && exec sleep 60
     not all(shutil.which(tool) for tool in ("mkfs.ext4", "chattr", "unshare")),
     reason="needs mkfs.ext4, chattr and unshare",
 )
-def test_a_folder_of_ext4_that_folds(tmp_path: Path) -> None:
+def test_a_name_probe_finds_that_a_casefold_folder_of_ext4_folds_names(tmp_path: Path) -> None:
     with open(tmp_path / "disk", "wb") as disk:
         disk.truncate(8 << 20)
     command = ["unshare", "--mount", "sh", "-c", EXT4]

@@ -13,10 +13,9 @@ import pytest
 
 import engine
 from engine import Endpoint, OnConflict, Request
-from tests.engine.conftest import endpoint
+from tests.rig.project import PROJECT
+from tests.rig.transfers import endpoint
 from tests.rig.trees import build_small, snapshot
-
-PROJECT = Path(__file__).parents[2]
 
 
 def run(source: Endpoint, target: Endpoint, policy: OnConflict = OnConflict.FAIL) -> engine.Report:
@@ -38,7 +37,7 @@ def run(source: Endpoint, target: Endpoint, policy: OnConflict = OnConflict.FAIL
         ("a", "file", engine.TargetExists),
     ],
 )
-def test_it_refuses_what_cannot_work(
+def test_an_impossible_transfer_is_refused_and_changes_nothing(
     tmp_path: Path, source: str, target: str, error: type[engine.EngineError]
 ) -> None:
     root = tmp_path / "root"
@@ -55,7 +54,7 @@ def test_it_refuses_what_cannot_work(
     assert snapshot(tmp_path) == before
 
 
-def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_target_root_that_does_not_exist_is_not_created(tmp_path: Path) -> None:
     """As of a disk that is not mounted: what is moved there would fill another one."""
     build_small(tmp_path / "a", 3)
     before = snapshot(tmp_path)
@@ -99,7 +98,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize("limit", ["size=1m", "nr_inodes=20"])
-def test_a_full_disk_is_said_so_and_left_clean(
+def test_a_full_target_disk_is_reported_and_left_clean(
     tmp_path: Path, small_disk: Callable[[str], Path], limit: str
 ) -> None:
     build_small(tmp_path / "a", 100)
@@ -112,7 +111,7 @@ def test_a_full_disk_is_said_so_and_left_clean(
     assert os.listdir(disk) == []
 
 
-def test_an_unreadable_file_is_named_and_the_rest_arrives(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_and_the_rest_is_moved(tmp_path: Path) -> None:
     """Through the CLI, without the capabilities by which root reads everything."""
     build_small(tmp_path / "a", 30)
     (tmp_path / "a" / "secret").write_bytes(b"s")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.command import agents_of, cli, finish, running, wait_until
-from tests.engine.interrupted import (
+from tests.rig.command import agents_of, cli, finish, running
+from tests.rig.interrupted import (
     LOST_OF_A_FILE,
     MIB,
     Held,
@@ -22,6 +22,7 @@ from tests.engine.interrupted import (
     whole,
 )
 from tests.rig.trees import Entry, assert_equal_trees, snapshot
+from tests.rig.waiting import wait_until
 
 #: A first parcel of small files; they grow only after 16 of them.
 PARCEL = 4 * MIB
@@ -64,7 +65,7 @@ def undisturbed(root: Path) -> dict[bytes, Entry]:
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", ["1", "4"])
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_many_files_that_were_proven_are_not_sent_again(
+def test_a_resumed_transfer_does_not_send_proven_files_again(
     tmp_path: Path, mode: str, streams: str
 ) -> None:
     build_many(tmp_path / "a", 1600)  # 50 MiB
@@ -92,7 +93,9 @@ def test_many_files_that_were_proven_are_not_sent_again(
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", ["1", "4"])
 @pytest.mark.parametrize("verify", ["stream", "readback"])
-def test_of_a_large_file_little_is_lost(tmp_path: Path, streams: str, verify: str) -> None:
+def test_a_killed_transfer_loses_at_most_64_mib_of_a_large_file(
+    tmp_path: Path, streams: str, verify: str
+) -> None:
     build_large(tmp_path / "a" / "large.mov", 200 * MIB)
     build_large(tmp_path / "a" / "small.mov", 5 * MIB)
     (tmp_path / "a" / "large.mov").chmod(0o640)
@@ -110,7 +113,7 @@ def test_of_a_large_file_little_is_lost(tmp_path: Path, streams: str, verify: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", [("1", "4"), ("4", "1")])
-def test_a_large_file_may_go_on_over_another_number_of_streams(
+def test_a_large_file_is_resumed_over_another_number_of_streams(
     tmp_path: Path, streams: tuple[str, str]
 ) -> None:
     build_large(tmp_path / "a" / "large.mov", 200 * MIB)
@@ -125,7 +128,7 @@ def test_a_large_file_may_go_on_over_another_number_of_streams(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip.mov", "other.mov"])
-def test_a_single_large_file_goes_on_whatever_its_new_name(tmp_path: Path, name: str) -> None:
+def test_a_single_large_file_is_resumed_whatever_its_target_name(tmp_path: Path, name: str) -> None:
     build_large(tmp_path / "a" / "clip.mov", 100 * MIB)
     line = ["--from", tmp_path / "a" / "clip.mov", "--to", tmp_path / "b" / name, "--json"]
     process = cli(*line, "--bwlimit", "40M")
@@ -141,7 +144,7 @@ def test_a_single_large_file_goes_on_whatever_its_new_name(tmp_path: Path, name:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_comes_to_its_end(tmp_path: Path) -> None:
+def test_a_move_that_was_killed_four_times_completes_when_resumed(tmp_path: Path) -> None:
     build_many(tmp_path / "a", 800)  # 25 MiB
     build_large(tmp_path / "a" / "large.mov", 100 * MIB)
     expected = undisturbed(tmp_path)
@@ -157,7 +160,7 @@ def test_killed_again_and_again_it_comes_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_by_a_signal_it_leaves_what_it_has_if_it_is_to_be_resumed(
+def test_a_command_with_resume_keeps_what_has_arrived_when_a_signal_stops_it(
     tmp_path: Path, number: int
 ) -> None:
     build_many(tmp_path / "a", 800)
@@ -173,7 +176,7 @@ def test_stopped_by_a_signal_it_leaves_what_it_has_if_it_is_to_be_resumed(
     assert_equal_trees(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_person_is_told_how_to_go_on(tmp_path: Path) -> None:
+def test_the_error_of_a_lost_agent_says_how_to_resume(tmp_path: Path) -> None:
     build_many(tmp_path / "a", 800)
     process = cli("--from", tmp_path / "a", "--to", tmp_path / "b", "--bwlimit", "10M")
     wait_until(lambda: staged(tmp_path / "b") > 12 * MIB)
@@ -189,7 +192,7 @@ def test_a_person_is_told_how_to_go_on(tmp_path: Path) -> None:
     assert "bytes had arrived before" in out
 
 
-def test_there_need_be_nothing_to_resume(tmp_path: Path) -> None:
+def test_a_run_with_resume_works_when_nothing_has_arrived_before(tmp_path: Path) -> None:
     build_many(tmp_path / "a", 20)
 
     assert resumed(tmp_path)["bytes_resumed"] == 0
@@ -197,7 +200,7 @@ def test_there_need_be_nothing_to_resume(tmp_path: Path) -> None:
     assert resumed(tmp_path)["files_skipped"] == 21
 
 
-def test_a_dry_run_takes_nothing_up_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_with_resume_changes_nothing(tmp_path: Path) -> None:
     build_many(tmp_path / "a", 800)
     killed(tmp_path, 12 * MIB, "10M")
     before = whole(tmp_path)

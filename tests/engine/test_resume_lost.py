@@ -13,9 +13,8 @@ import pytest
 
 import engine
 from engine import Endpoint, Mode, Report, Request, SilentObserver, SshAccess
-from tests.engine.command import running, wait_until
-from tests.engine.exactness import through
-from tests.engine.interrupted import (
+from tests.rig.command import running
+from tests.rig.interrupted import (
     LOST_OF_A_FILE,
     MIB,
     build_large,
@@ -24,9 +23,12 @@ from tests.engine.interrupted import (
     staging,
     whole,
 )
+from tests.rig.observers import Disturber
 from tests.rig.relay import Relay
 from tests.rig.sshd import Sshd
+from tests.rig.transfers import through
 from tests.rig.trees import Entry, assert_equal_trees
+from tests.rig.waiting import wait_until
 from tests.servers import processes_beside
 
 #: Small files first, then a large one, which is disturbed half-way.
@@ -80,19 +82,6 @@ class Broken:
         assert os.listdir(self.root / "a") == []
 
 
-class Disturber(SilentObserver):
-    """Does something once, as soon as it is time."""
-
-    def __init__(self, due: Callable[[], bool], act: Callable[[], object]) -> None:
-        self._due, self._act = due, act
-        self.done = False
-
-    def checkpoint(self) -> None:
-        if not self.done and self._due():
-            self.done = True
-            self._act()
-
-
 @pytest.fixture
 def broken(tmp_path: Path) -> Iterator[Broken]:
     """A tree to be disturbed; it takes two seconds to transfer."""
@@ -113,29 +102,23 @@ def own_agents() -> list[int]:
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-@pytest.mark.parametrize("end", ["target", "source"])
-def test_a_killed_agent(broken: Broken, end: str, streams: int) -> None:
+@pytest.mark.parametrize(
+    ("agents", "more"),
+    [(slice(0, 1), {}), (slice(1, 2), {}), (slice(None), {"attempt": 2})],
+    ids=["target", "source", "all"],
+)
+def test_a_transfer_with_one_or_all_agents_killed_is_kept_and_resumed(
+    broken: Broken, agents: slice, more: dict[str, int], streams: int
+) -> None:
     def kill() -> None:
-        os.kill(own_agents()[["target", "source"].index(end)], signal.SIGKILL)
-
-    error = broken.breaks(kill, streams=streams)
-
-    assert type(error) is engine.AgentLost
-    broken.assert_kept(error)
-    broken.assert_resumed(streams=streams)
-
-
-@pytest.mark.parametrize("streams", [1, 3])
-def test_all_agents_killed_at_once(broken: Broken, streams: int) -> None:
-    def kill() -> None:
-        for pid in own_agents():
+        for pid in own_agents()[agents]:
             os.kill(pid, signal.SIGKILL)
 
     error = broken.breaks(kill, streams=streams)
 
     assert type(error) is engine.AgentLost
     broken.assert_kept(error)
-    broken.assert_resumed(streams=streams, attempt=2)
+    broken.assert_resumed(streams=streams, **more)
 
 
 def ends(broken: Broken, side: str, access: SshAccess) -> dict[str, Endpoint]:
@@ -146,7 +129,7 @@ def ends(broken: Broken, side: str, access: SshAccess) -> dict[str, Endpoint]:
 @pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize("what", ["sshd", "python"])
-def test_a_session_that_ends(
+def test_a_transfer_whose_ssh_session_ended_is_kept_and_resumed(
     broken: Broken, fresh_sshd: Sshd, what: str, side: str, streams: int
 ) -> None:
     def kill() -> None:
@@ -165,7 +148,9 @@ def test_a_session_that_ends(
 
 @pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_line_that_breaks(broken: Broken, sshd: Sshd, side: str, streams: int) -> None:
+def test_a_transfer_whose_connection_broke_is_kept_and_resumed(
+    broken: Broken, sshd: Sshd, side: str, streams: int
+) -> None:
     with Relay(sshd.host, sshd.port) as relay:
         spoilt = through(sshd)._replace(port=relay.port)
         far = ends(broken, side, spoilt)
@@ -177,7 +162,9 @@ def test_a_line_that_breaks(broken: Broken, sshd: Sshd, side: str, streams: int)
     wait_until(lambda: not sshd.sessions())
 
 
-def test_a_line_that_breaks_again_and_again(broken: Broken, sshd: Sshd) -> None:
+def test_a_transfer_whose_connection_broke_three_times_keeps_more_each_time(
+    broken: Broken, sshd: Sshd
+) -> None:
     before = 0
     with Relay(sshd.host, sshd.port) as relay:
         far = ends(broken, "target", through(sshd)._replace(port=relay.port))
@@ -201,9 +188,7 @@ def staged_at_least(target: Path, size: int) -> Callable[[], bool]:
     return lambda: staged(target) >= size
 
 
-def test_a_connection_that_cannot_be_made_again_takes_nothing_away(
-    broken: Broken, fresh_sshd: Sshd
-) -> None:
+def test_a_refused_reconnection_keeps_what_has_arrived(broken: Broken, fresh_sshd: Sshd) -> None:
     far = ends(broken, "target", through(fresh_sshd))
     error = broken.breaks(fresh_sshd._end, **far)
     assert isinstance(error, engine.ConnectError)
@@ -216,7 +201,7 @@ def test_a_connection_that_cannot_be_made_again_takes_nothing_away(
     broken.assert_resumed()
 
 
-def test_without_resume_the_next_attempt_begins_anew(broken: Broken) -> None:
+def test_the_next_attempt_without_resume_starts_over(broken: Broken) -> None:
     error = broken.breaks(lambda: os.kill(own_agents()[0], signal.SIGKILL))
     broken.assert_kept(error)
 
@@ -226,7 +211,7 @@ def test_without_resume_the_next_attempt_begins_anew(broken: Broken) -> None:
     assert_equal_trees(broken.before, whole(broken.root / "b"))
 
 
-def test_whoever_discards_it_leaves_nothing(broken: Broken) -> None:
+def test_discard_removes_all_that_a_lost_transfer_left_at_the_target(broken: Broken) -> None:
     broken.breaks(lambda: os.kill(own_agents()[0], signal.SIGKILL))
     here, there = Endpoint(str(broken.root), "a"), Endpoint(str(broken.root), "b")
 

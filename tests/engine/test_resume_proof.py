@@ -13,18 +13,19 @@ import pytest
 
 import engine
 from engine import Mode, Phase, SilentObserver, Verify
-from tests.engine.conftest import Meddler, Plant, Run, endpoint
-from tests.engine.interrupted import (
+from tests.rig.interrupted import (
     LOST_OF_A_FILE,
     MIB,
     Held,
-    Stop,
     build_large,
     build_many,
     staged,
     staging,
     whole,
 )
+from tests.rig.observers import Meddler, Stop
+from tests.rig.planted_code import Plant
+from tests.rig.transfers import Run, endpoint
 from tests.rig.trees import assert_equal_trees
 
 SMALL, LARGE = 8 * MIB, 90 * MIB
@@ -55,7 +56,7 @@ def half(tmp_path: Path, run: Run) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("attempts", [(1, 1), (1, 2), (3, 7)])
-def test_a_higher_attempt_takes_over_what_a_lower_one_left(
+def test_a_resuming_attempt_keeps_the_files_that_an_earlier_one_staged(
     tmp_path: Path, run: Run, half: Callable[..., None], attempts: tuple[int, int]
 ) -> None:
     half(attempt=attempts[0])
@@ -68,7 +69,7 @@ def test_a_higher_attempt_takes_over_what_a_lower_one_left(
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
 
 
-def test_a_lower_attempt_takes_nothing_over(
+def test_a_lower_attempt_cannot_resume_what_a_higher_one_staged(
     tmp_path: Path, run: Run, half: Callable[..., None]
 ) -> None:
     half(attempt=2)
@@ -117,7 +118,7 @@ class Beside:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_higher_attempt_ends_a_lower_one_that_lives_and_goes_on_from_what_it_proved(
+def test_a_higher_attempt_ends_a_running_lower_one_and_resumes_what_it_proved(
     tmp_path: Path, run: Run, mode: Mode
 ) -> None:
     build_many(tmp_path / "a", 100)
@@ -158,7 +159,9 @@ def test_a_lower_attempt_does_not_publish_while_a_higher_one_is_under_way(
     assert_equal_trees(before, whole(tmp_path / "b"))
 
 
-def test_a_second_run_with_resume_waits_for_nobody_who_lives(tmp_path: Path, run: Run) -> None:
+def test_a_second_run_with_resume_of_a_running_transfer_fails_with_target_busy(
+    tmp_path: Path, run: Run
+) -> None:
     build_many(tmp_path / "a", 100)
     late = Paused(Phase.PUBLISH)
     first = Beside(run, late)
@@ -193,7 +196,7 @@ def in_staging(root: Path, path: str) -> Path:
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("streams", [1, 4])
-def test_readback_finds_a_byte_that_was_flipped_meanwhile(
+def test_a_resumed_readback_sends_a_staged_file_with_a_flipped_byte_again(
     tmp_path: Path, run: Run, half: Callable[..., None], streams: int, mode: Mode
 ) -> None:
     half(verify=Verify.READBACK, streams=streams)
@@ -220,7 +223,7 @@ SPOILS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("verify", Verify)
 @pytest.mark.parametrize("what", SPOILS)
-def test_what_is_not_as_it_was_left_is_sent_again(
+def test_a_staged_file_that_changed_or_vanished_is_sent_again_on_resume(
     tmp_path: Path, run: Run, half: Callable[..., None], what: str, verify: Verify
 ) -> None:
     half(verify=verify)
@@ -237,7 +240,7 @@ def test_what_is_not_as_it_was_left_is_sent_again(
 
 @pytest.mark.parametrize("verify", Verify)
 @pytest.mark.parametrize("streams", [1, 4])
-def test_a_byte_flipped_in_a_part_of_a_large_file_is_found_at_any_level(
+def test_a_flipped_byte_in_a_partial_large_file_is_found_at_every_verify_level(
     tmp_path: Path, run: Run, half: Callable[..., None], streams: int, verify: Verify
 ) -> None:
     half(verify=verify, streams=streams)
@@ -250,7 +253,7 @@ def test_a_byte_flipped_in_a_part_of_a_large_file_is_found_at_any_level(
 
 
 @pytest.mark.parametrize("streams", [1, 4])
-def test_a_part_that_was_cut_off_is_sent_again(
+def test_a_truncated_partial_large_file_is_sent_again_on_resume(
     tmp_path: Path, run: Run, half: Callable[..., None], streams: int
 ) -> None:
     half(streams=streams)
@@ -263,7 +266,7 @@ def test_a_part_that_was_cut_off_is_sent_again(
     assert SMALL <= report.bytes_resumed < 2 * SMALL
 
 
-def test_what_had_arrived_is_durable_before_it_is_read_back(
+def test_staged_files_are_synced_before_a_resumed_move_reads_them_back(
     tmp_path: Path, run: Run, half: Callable[..., None], plant: Plant
 ) -> None:
     """Else it is read from memory, which proves nothing about the disk."""
@@ -278,7 +281,10 @@ def _watch():
         def __init__(self, *_, **__):
             self.syncfs = lambda fd: note("sync") or 0
     ctypes.CDLL = Library
-    os.posix_fadvise = lambda *_: note("read")
+    def read(fd, *_):
+        if os.readlink(f"/proc/self/fd/{{fd}}").startswith({str(tmp_path / "b")!r}):
+            note("read")
+    os.posix_fadvise = read
 _watch()
 """)
 
@@ -287,7 +293,7 @@ _watch()
     assert (tmp_path / "log").read_text().split()[:2] == ["sync", "read"]
 
 
-def test_a_journal_that_is_no_journal_is_not_believed(
+def test_a_garbage_journal_makes_a_resumed_transfer_start_over(
     tmp_path: Path, run: Run, half: Callable[..., None]
 ) -> None:
     half()
@@ -299,7 +305,7 @@ def test_a_journal_that_is_no_journal_is_not_believed(
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
 
 
-def test_what_was_staged_and_is_lost_after_the_plan_stops_the_move(
+def test_a_staged_file_lost_after_planning_stops_a_resumed_move(
     tmp_path: Path, run: Run, half: Callable[..., None]
 ) -> None:
     half(mode=Mode.MOVE)
@@ -330,7 +336,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_disk_that_fills_up_is_gone_on_with_if_that_was_asked_for(
+def test_a_transfer_that_filled_the_disk_is_kept_only_with_resume(
     tmp_path: Path, run: Run, disk: Path, resume: bool
 ) -> None:
     build_many(tmp_path / "a", 512)  # 16 MiB

@@ -12,17 +12,9 @@ import pytest
 
 import engine
 from engine import Mode, OnConflict, Phase, Verify
-from tests.engine.conftest import Meddler, Run
-from tests.engine.interrupted import (
-    MIB,
-    Stop,
-    Warnings,
-    build_large,
-    build_many,
-    staged,
-    staging,
-    whole,
-)
+from tests.rig.interrupted import MIB, build_large, build_many, staged, staging, whole
+from tests.rig.observers import Listener, Meddler, Stop
+from tests.rig.transfers import Run
 from tests.rig.trees import MTIME, assert_equal_trees
 
 #: Small files, then a large one; in between the transfer is interrupted.
@@ -146,7 +138,7 @@ CHANGES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", [1, 4])
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_source_as_it_is_now_arrives(
+def test_a_resumed_transfer_delivers_the_source_as_it_is_now(
     tmp_path: Path,
     run: Run,
     half: Callable[..., None],
@@ -156,12 +148,12 @@ def test_the_source_as_it_is_now_arrives(
     half(streams=streams)
     change(tmp_path / "a")
     now = whole(tmp_path / "a")
-    watch = Warnings()
+    listener = Listener()
 
-    report = run(watch, resume=True, streams=streams)
+    report = run(listener, resume=True, streams=streams)
 
     assert_equal_trees(now, whole(tmp_path / "b"))
-    assert (report.status, watch.said) == ("done", [])
+    assert (report.status, listener.events) == ("done", [])
     assert report.bytes_resumed >= SMALL // 2
     assert report.files == sum(entry.kind != "folder" for entry in now.values())
     assert report.bytes == sum(
@@ -171,7 +163,7 @@ def test_the_source_as_it_is_now_arrives(
 
 
 @pytest.mark.slow
-def test_a_folder_that_the_target_has_by_now_is_left_as_it_is(
+def test_a_resumed_transfer_leaves_a_folder_made_at_the_target_meanwhile_as_it_is(
     tmp_path: Path, run: Run, half: Callable[..., None]
 ) -> None:
     half()
@@ -187,7 +179,7 @@ def test_a_folder_that_the_target_has_by_now_is_left_as_it_is(
 
 
 @pytest.mark.slow
-def test_filters_may_leave_out_what_has_arrived(
+def test_filters_of_a_resumed_transfer_leave_out_files_that_had_arrived(
     tmp_path: Path, run: Run, half: Callable[..., None]
 ) -> None:
     half()
@@ -201,7 +193,7 @@ def test_filters_may_leave_out_what_has_arrived(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [OnConflict.FAIL, OnConflict.SKIP, OnConflict.OVERWRITE])
-def test_what_the_target_got_meanwhile_is_a_conflict(
+def test_a_file_that_appeared_at_the_target_meanwhile_is_a_conflict_on_resume(
     tmp_path: Path, run: Run, half: Callable[..., None], policy: OnConflict
 ) -> None:
     half()
@@ -225,7 +217,7 @@ def test_what_the_target_got_meanwhile_is_a_conflict(
 @pytest.mark.slow
 @pytest.mark.parametrize("verify", Verify)
 @pytest.mark.parametrize("streams", [1, 4])
-def test_a_move_removes_nothing_before_all_is_proven_and_in_place(
+def test_a_resumed_move_removes_nothing_before_all_is_published(
     tmp_path: Path, run: Run, half: Callable[..., None], streams: int, verify: Verify
 ) -> None:
     options = {"mode": Mode.MOVE, "streams": streams, "verify": verify}
@@ -251,7 +243,7 @@ def test_a_move_removes_nothing_before_all_is_proven_and_in_place(
 
 
 @pytest.mark.slow
-def test_a_move_leaves_what_changed_after_it_was_resumed(
+def test_a_resumed_move_keeps_a_source_file_that_changed_after_delivery(
     tmp_path: Path, run: Run, half: Callable[..., None]
 ) -> None:
     half(mode=Mode.MOVE)

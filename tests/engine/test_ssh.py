@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 
 import engine
-from engine import Endpoint, EngineError, Report, Request, SshAccess, ssh
+from engine import Endpoint, EngineError, Report, Request, SshAccess
+from engine.connect import ssh_options
+from tests.rig.observers import Disturber
 from tests.rig.relay import Relay, Way
 from tests.rig.sshd import Sshd, free_port, make_key
+from tests.rig.transfers import through
 from tests.rig.trees import Entry, assert_equal_trees, build_mixed, build_small, snapshot
+from tests.rig.waiting import wait_until
 from tests.servers import processes_beside
 
 #: A refusal must not keep an operator waiting longer than this.
@@ -25,30 +29,10 @@ PATIENCE = 30.0
 Refusal = tuple[type[EngineError], Callable[[Sshd, Path], dict[str, Any]]]
 
 
-def access(server: Sshd, **more: Any) -> SshAccess:
-    """How to reach a server of the rig, with its key pinned."""
-    plain = SshAccess(
-        host=server.host,
-        port=server.port,
-        username=server.username,
-        identity_file=str(server.identity_file),
-        host_key=server.host_key,
-    )
-    return plain._replace(**more)
-
-
 def transfer(source: Endpoint, target: Endpoint, **more: Any) -> Report:
     """Run a transfer under an id of its own."""
     plain = Request(source=source, target=target, transfer_id=uuid.uuid4().hex)
     return engine.run(plain._replace(**more))
-
-
-def wait_until(come_true: Callable[[], bool], seconds: float = 5) -> None:
-    """Fail unless it comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not come_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +45,7 @@ def leave_nothing(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     before = processes_beside()
     yield
     assert os.listdir(scratch) == []
-    wait_until(lambda: not sshd.sessions())
+    wait_until(lambda: not sshd.sessions(), 5)
     assert processes_beside() <= before
 
 
@@ -76,13 +60,13 @@ def small(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("build", [build_small, build_mixed])
 @pytest.mark.parametrize("mode", ["copy", "move"])
 @pytest.mark.parametrize("way", ["local-ssh", "ssh-local", "ssh-ssh"])
-def test_it_transfers_a_tree(
+def test_a_tree_is_transferred_over_ssh_in_every_direction(
     sshd: Sshd, tmp_path: Path, way: str, mode: str, build: Callable[[Path], None]
 ) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     build(source)
     before = snapshot(source)
-    from_ssh, to_ssh = (access(sshd) if side == "ssh" else None for side in way.split("-"))
+    from_ssh, to_ssh = (through(sshd) if side == "ssh" else None for side in way.split("-"))
     report = transfer(
         Endpoint(str(tmp_path), "source", from_ssh),
         Endpoint(str(tmp_path), "target", to_ssh),
@@ -94,31 +78,37 @@ def test_it_transfers_a_tree(
     assert snapshot(source) == ({} if mode == "move" else before)
 
 
-def test_it_transfers_several_streams_at_once(sshd: Sshd, small: Path, tmp_path: Path) -> None:
-    source = Endpoint(str(small), "", access(sshd))
-    target = Endpoint(str(tmp_path), "target", access(sshd))
+def test_a_copy_between_two_ssh_ends_over_three_streams_arrives(
+    sshd: Sshd, small: Path, tmp_path: Path
+) -> None:
+    source = Endpoint(str(small), "", through(sshd))
+    target = Endpoint(str(tmp_path), "target", through(sshd))
     assert transfer(source, target, streams=3).status == "done"
     assert_equal_trees(small, tmp_path / "target")
 
 
-def test_it_takes_a_private_key_as_text(sshd: Sshd, small: Path, tmp_path: Path) -> None:
-    key = access(sshd, identity_file="", private_key=sshd.identity_file.read_text())
-    transfer(Endpoint(str(small)), Endpoint(str(tmp_path), "target", key))
-    assert_equal_trees(small, tmp_path / "target")
+def _key_as_text(server: Sshd) -> SshAccess:
+    return through(server, identity_file="", private_key=server.identity_file.read_text())
 
 
-def test_it_takes_a_client_configuration(sshd: Sshd, small: Path, tmp_path: Path) -> None:
-    alias = SshAccess(host="somewhere", config_file=str(sshd.ssh_config))
-    transfer(Endpoint(str(small)), Endpoint(str(tmp_path), "target", alias))
+def _client_configuration(server: Sshd) -> SshAccess:
+    return SshAccess(host="somewhere", config_file=str(server.ssh_config))
+
+
+@pytest.mark.parametrize("make", [_key_as_text, _client_configuration])
+def test_ssh_access_accepts_a_private_key_as_text_or_a_client_configuration_file(
+    sshd: Sshd, small: Path, tmp_path: Path, make: Callable[[Sshd], SshAccess]
+) -> None:
+    transfer(Endpoint(str(small)), Endpoint(str(tmp_path), "target", make(sshd)))
     assert_equal_trees(small, tmp_path / "target")
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_it_gets_through_a_chatty_login(
+def test_a_login_that_prints_text_does_not_disturb_a_transfer(
     fresh_sshd: Sshd, small: Path, tmp_path: Path, side: str
 ) -> None:
     fresh_sshd.greet("Welcome!\nYou have mail.\n" * 50)
-    chatty = {side: access(fresh_sshd)}
+    chatty = {side: through(fresh_sshd)}
     transfer(
         Endpoint(str(small), "", chatty.get("source")),
         Endpoint(str(tmp_path), "target", chatty.get("target")),
@@ -172,13 +162,13 @@ REFUSALS: dict[str, Refusal] = {
 
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize("what", REFUSALS)
-def test_it_says_why_it_was_refused(
+def test_a_refused_connection_is_reported_with_its_cause(
     fresh_sshd: Sshd, small: Path, tmp_path: Path, what: str, side: str
 ) -> None:
     expected, spoil = REFUSALS[what]
-    spoilt = {side: access(fresh_sshd)._replace(**spoil(fresh_sshd, tmp_path))}
+    spoilt = {side: through(fresh_sshd)._replace(**spoil(fresh_sshd, tmp_path))}
     refused(expected, small, tmp_path / "target", spoilt.get("source"), spoilt.get("target"))
-    wait_until(lambda: not fresh_sshd.sessions())
+    wait_until(lambda: not fresh_sshd.sessions(), 5)
 
 
 def refused(
@@ -210,13 +200,13 @@ def assert_one_sentence(text: str) -> None:
     assert 15 < len(text) < 300, text
 
 
-def test_it_gives_up_on_a_host_that_never_answers(
+def test_a_host_that_never_answers_is_reported_as_unreachable_in_time(
     sshd: Sshd, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ssh._OPTIONS, "ConnectTimeout", "2")  # As it is, only sooner.
+    monkeypatch.setitem(ssh_options._OLD, "ConnectTimeout", "2")  # As it is, only sooner.
     with Relay(sshd.host, sshd.port) as relay:
         relay.stalled = True
-        silent = access(sshd, port=relay.port)
+        silent = through(sshd, port=relay.port)
         refused(engine.HostUnreachable, small, tmp_path / "target", None, silent)
 
 
@@ -230,13 +220,13 @@ def large(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("mode", ["copy", "move"])
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_it_loses_nothing_when_the_line_breaks(
+def test_a_broken_connection_loses_nothing_and_the_next_attempt_completes(
     sshd: Sshd, large: Path, tmp_path: Path, side: str, mode: str
 ) -> None:
     before = snapshot(large)
     with Relay(sshd.host, sshd.port) as relay:
         relay.rate = 12 * 1024 * 1024  # Slow enough to be caught half-way.
-        spoilt = {side: access(sshd, port=relay.port)}
+        spoilt = {side: through(sshd, port=relay.port)}
         way = Way.UP if side == "target" else Way.DOWN
         with pytest.raises(engine.ConnectionLost) as caught:
             engine.run(
@@ -253,20 +243,6 @@ def test_it_loses_nothing_when_the_line_breaks(
     assert_equal_trees(before, large)
     assert not published(tmp_path / "target")
     again(large, tmp_path / "target", mode, before)
-
-
-class Disturber(engine.SilentObserver):
-    """Does something once, as soon as it is time."""
-
-    def __init__(self, due: Callable[[], bool], act: Callable[[], None]) -> None:
-        self._due = due
-        self._act: Callable[[], None] | None = act
-
-    def checkpoint(self) -> None:
-        """Act if it is time."""
-        if self._act and self._due():
-            act, self._act = self._act, None
-            act()
 
 
 def published(target: Path) -> list[bytes]:
@@ -291,13 +267,13 @@ def again(source: Path, target: Path, mode: str, before: dict[bytes, Entry]) -> 
     assert_equal_trees(before, target)
 
 
-def test_it_probes_a_place(sshd: Sshd, small: Path) -> None:
-    found = engine.probe(Endpoint(str(small), "", access(sshd)))
+def test_a_probe_over_ssh_describes_the_folder(sshd: Sshd, small: Path) -> None:
+    found = engine.probe(Endpoint(str(small), "", through(sshd)))
     assert (found.exists, found.is_dir, found.writable) == (True, True, True)
     assert found.realpath == str(small.resolve())
 
 
-def test_it_fetches_a_host_key_without_logging_in(fresh_sshd: Sshd) -> None:
+def test_fetch_host_key_reads_the_key_without_logging_in(fresh_sshd: Sshd) -> None:
     address = SshAccess(host=fresh_sshd.host, port=fresh_sshd.port, username="nobody-at-all")
     key = engine.fetch_host_key(address)
     assert key.line == fresh_sshd.host_key
@@ -305,7 +281,7 @@ def test_it_fetches_a_host_key_without_logging_in(fresh_sshd: Sshd) -> None:
     assert "nobody-at-all" not in fresh_sshd.log.read_text()
 
 
-def test_it_cannot_fetch_the_key_of_a_closed_port(sshd: Sshd) -> None:
+def test_fetch_host_key_reports_a_closed_port_as_refused(sshd: Sshd) -> None:
     with pytest.raises(engine.ConnectionRefused):
         engine.fetch_host_key(SshAccess(host=sshd.host, port=free_port()))
 
@@ -319,21 +295,23 @@ def test_paths_with_blanks_and_percent_signs_reach_ssh_whole(
     known.write_bytes(sshd.known_hosts.read_bytes())
     identity.write_bytes(sshd.identity_file.read_bytes())
     identity.chmod(0o600)
-    there = access(sshd, host_key="", known_hosts_file=str(known), identity_file=str(identity))
+    there = through(sshd, host_key="", known_hosts_file=str(known), identity_file=str(identity))
     target = Endpoint("/", f"{tmp_path}/target".lstrip("/"), there)
 
     assert transfer(Endpoint(str(small)), target).status == "done"
 
     monkeypatch.setattr(tempfile, "tempdir", str(odd))
-    pinned = target._replace(ssh=access(sshd))
+    pinned = target._replace(ssh=through(sshd))
     assert transfer(Endpoint(str(small)), pinned).files_skipped == 40
-    assert engine.fetch_host_key(access(sshd)).line == sshd.host_key
+    assert engine.fetch_host_key(through(sshd)).line == sshd.host_key
     assert set(os.listdir(odd)) == {"known hosts", "id"}
 
 
-def test_a_pinned_key_is_one_key(sshd: Sshd, small: Path, tmp_path: Path) -> None:
+def test_a_second_line_in_a_pinned_host_key_is_not_accepted(
+    sshd: Sshd, small: Path, tmp_path: Path
+) -> None:
     other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-    there = access(sshd, host_key=f"{other}\n* {sshd.host_key}")
+    there = through(sshd, host_key=f"{other}\n* {sshd.host_key}")
 
     with pytest.raises(engine.HostKeyChanged):
         transfer(Endpoint(str(small)), Endpoint("/", f"{tmp_path}/target".lstrip("/"), there))

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import engine
-from engine import SshAccess, ssh
+from engine import SshAccess
+from engine.connect import ssh, ssh_files
 
 
 @pytest.fixture
@@ -28,11 +29,11 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("dies_at", ["", "fcntl.flock", "os.listdir", "os.unlink", "os.rmdir"])
-def test_what_a_killed_worker_left_is_swept_away_and_what_a_living_one_has_stays(
+def test_a_sweep_removes_ssh_files_of_killed_workers_and_keeps_those_of_living_ones(
     temporary: Path, dies_at: str
 ) -> None:
     """Killed while it has its secrets, while it makes the folder, or while it removes it."""
-    living = ssh.SshFiles(SshAccess("host", private_key="secret"))
+    living = ssh.SshClient(SshAccess("host", private_key="secret"))
     living.command("true")
     kept = set(os.listdir(temporary))
 
@@ -40,10 +41,10 @@ def test_what_a_killed_worker_left_is_swept_away_and_what_a_living_one_has_stays
 
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert set(os.listdir(temporary)) > kept
-    ssh.SshFiles(SshAccess("host")).remove()
+    ssh.SshClient(SshAccess("host")).files.remove()
     assert set(os.listdir(temporary)) == kept
-    assert Path(living.folder, "key").exists()
-    living.remove()
+    assert Path(living.files.folder, "key").exists()
+    living.files.remove()
     assert not os.listdir(temporary)
 
 
@@ -52,7 +53,7 @@ def killed_worker(dies_at: str) -> subprocess.CompletedProcess[str]:
     code = f"""
 import fcntl, os
 from unittest import mock
-from engine.ssh import SshAccess, SshFiles
+from engine.connect.ssh import SshAccess, SshClient
 
 def die(*given, **_):
     if fcntl.LOCK_EX | fcntl.LOCK_NB in given:
@@ -60,10 +61,10 @@ def die(*given, **_):
     os.kill(os.getpid(), 9)
 
 with mock.patch("{dies_at or "os.fork"}", die):
-    files = SshFiles(SshAccess("host", private_key="secret"))
-    files.command("true")
+    client = SshClient(SshAccess("host", private_key="secret"))
+    client.command("true")
     if {bool(dies_at)}:
-        files.remove()
+        client.files.remove()
 die()
 """
     return subprocess.run(
@@ -76,7 +77,7 @@ die()
     )
 
 
-def test_what_an_ssh_still_writes_as_it_is_swept_away_is_swept_at_the_next_look(
+def test_a_file_that_ssh_writes_during_a_sweep_is_removed_by_the_next_sweep(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And it stops nobody who makes a connection of their own meanwhile."""
@@ -92,16 +93,16 @@ def test_what_an_ssh_still_writes_as_it_is_swept_away_is_swept_at_the_next_look(
     with monkeypatch.context() as patched:
         patched.setattr(os, "rmdir", once_more)
         with pytest.raises(OSError, match="not empty"):
-            ssh.sweep()
-        ssh.SshFiles(SshAccess("host")).remove()
+            ssh_files.sweep()
+        ssh.SshClient(SshAccess("host")).files.remove()
     assert [path.name for path in left.iterdir()] == ["log"]
 
-    ssh.sweep()
+    ssh_files.sweep()
 
     assert not os.listdir(temporary)
 
 
-def test_a_sweep_at_the_worst_moment_takes_nothing_from_a_worker_that_starts(
+def test_a_sweep_before_the_first_lock_takes_nothing_from_a_starting_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another worker sweeps just before the first lock of this one is taken."""
@@ -111,19 +112,19 @@ def test_a_sweep_at_the_worst_moment_takes_nothing_from_a_worker_that_starts(
     def late(fd: int, how: int) -> None:
         if how == fcntl.LOCK_EX and not swept:
             swept.append(fd)
-            ssh.sweep()
+            ssh_files.sweep()
         lock(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    files = ssh.SshFiles(SshAccess("host", private_key="secret"))
+    client = ssh.SshClient(SshAccess("host", private_key="secret"))
 
     assert swept
-    files.command("true")
-    assert Path(files.folder, "key").exists()
-    files.remove()
+    client.command("true")
+    assert Path(client.files.folder, "key").exists()
+    client.files.remove()
 
 
-def test_a_sweep_follows_no_link_and_takes_nothing_of_others(temporary: Path) -> None:
+def test_a_sweep_follows_no_symlink_and_removes_nothing_of_other_users(temporary: Path) -> None:
     """In /tmp anybody may plant a name like ours."""
     mine = temporary.parent / "mine"
     mine.mkdir()
@@ -138,7 +139,7 @@ def test_a_sweep_follows_no_link_and_takes_nothing_of_others(temporary: Path) ->
     else:
         theirs.chmod(0)
 
-    ssh.SshFiles(SshAccess("host")).remove()
+    ssh.SshClient(SshAccess("host")).files.remove()
 
     assert (mine / "file").exists()
     assert len(os.listdir(temporary)) == 3
@@ -146,19 +147,19 @@ def test_a_sweep_follows_no_link_and_takes_nothing_of_others(temporary: Path) ->
     assert (theirs / "key").exists()
 
 
-def test_workers_that_make_remove_and_sweep_at_once_are_not_in_each_others_way(
+def test_six_workers_that_make_and_sweep_ssh_files_at_once_do_not_interfere(
     temporary: Path,
 ) -> None:
     code = """
 import os, sys, time
-from engine.ssh import SshAccess, SshFiles
+from engine.connect.ssh import SshAccess, SshClient
 until = time.monotonic() + 3
 while time.monotonic() < until:
-    files = SshFiles(SshAccess("host", private_key="secret"))
-    files.command("true")
-    assert os.path.exists(os.path.join(files.folder, "key")), "swept alive"
-    files.remove()
-    assert not os.path.exists(files.folder), "not removed"
+    client = SshClient(SshAccess("host", private_key="secret"))
+    client.command("true")
+    assert os.path.exists(os.path.join(client.files.folder, "key")), "swept alive"
+    client.files.remove()
+    assert not os.path.exists(client.files.folder), "not removed"
 """
     workers = [
         subprocess.Popen(
@@ -172,7 +173,7 @@ while time.monotonic() < until:
 
 
 @pytest.mark.parametrize("ask", [engine.probe, engine.discard, engine.run, engine.fetch_host_key])
-def test_a_temporary_folder_that_takes_none_is_trouble_of_this_machine(
+def test_a_full_temporary_folder_is_reported_as_host_trouble(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Any], object]
 ) -> None:
     def full(*_: object) -> None:

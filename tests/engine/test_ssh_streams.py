@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 
 import engine
-from engine import Endpoint, HardLinks, Phase, SilentObserver, carry
-from engine.links import Link
-from engine.session import Lane, Session
-from tests.engine.conftest import Plant, Run
-from tests.engine.exactness import through
-from tests.engine.interrupted import MIB, build_large, build_many, staged, whole
+from engine import Endpoint, HardLinks, Phase, SilentObserver
+from engine.carry import carrier, stream_pool
+from engine.connect.agent_process import AgentProcess
+from engine.connect.stream import Stream
+from engine.session.session import Session
 from tests.rig import sshd as rig
+from tests.rig.interrupted import MIB, build_large, build_many, staged, whole
+from tests.rig.observers import Listener
+from tests.rig.planted_code import Plant
 from tests.rig.relay import Relay
 from tests.rig.sshd import Sshd
+from tests.rig.transfers import Run, through
 from tests.rig.trees import assert_equal_trees
 
 
@@ -28,7 +31,7 @@ from tests.rig.trees import assert_equal_trees
 def connections(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whether further streams share the first one's connection."""
     if request.param == "own":
-        monkeypatch.setattr(carry, "OWN_CONNECTION", 0)
+        monkeypatch.setattr(stream_pool, "OWN_CONNECTION", 0)
     return str(request.param)
 
 
@@ -42,19 +45,16 @@ def short_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert os.listdir(place) == []
 
 
-class Watch(SilentObserver):
-    """Keeps the warnings, and does something when the transfer begins."""
+class Watch(Listener):
+    """Keeps the events, and does something when the transfer begins."""
 
     def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
         self._act = act
-        self.said: list[tuple[str, str]] = []
 
     def phase(self, phase: Phase) -> None:
         if phase is Phase.TRANSFER:
             self._act()
-
-    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        self.said.append((code, message))
 
 
 def build(root: Path) -> None:
@@ -64,7 +64,7 @@ def build(root: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["source", "target", "both"])
-def test_they_deliver_together(
+def test_three_ssh_streams_deliver_one_tree_over_shared_or_own_connections(
     tmp_path: Path, run: Run, sshd: Sshd, connections: str, way: str
 ) -> None:
     build(tmp_path / "a")
@@ -84,7 +84,7 @@ def test_they_deliver_together(
 
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize("links", HardLinks)
-def test_streams_that_are_refused_cost_nothing_but_themselves(
+def test_a_transfer_completes_over_one_stream_when_the_others_are_refused(
     tmp_path: Path,
     run: Run,
     fresh_sshd: Sshd,
@@ -92,7 +92,7 @@ def test_streams_that_are_refused_cost_nothing_but_themselves(
     side: str,
     links: HardLinks,
 ) -> None:
-    monkeypatch.setattr(carry, "OWN_CONNECTION", 0)
+    monkeypatch.setattr(stream_pool, "OWN_CONNECTION", 0)
     build(tmp_path / "a")
     far = {side: Endpoint(str(tmp_path), "ab"[side == "target"], through(fresh_sshd))}
     watch = Watch(fresh_sshd.refuse_client_key)
@@ -101,25 +101,25 @@ def test_streams_that_are_refused_cost_nothing_but_themselves(
 
     assert (report.status, report.streams) == ("done", 1)
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
-    refused = [message for code, message in watch.said if code == "STREAM_REFUSED"]
+    refused = [message for code, message, _ in watch.events if code == "STREAM_REFUSED"]
     assert len(refused) == 3
     assert "refused the user name or the credential" in refused[0]
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_stream_that_comes_to_another_place_gives_back_what_it_was_to_carry(
+def test_a_stream_that_reaches_another_place_is_refused_and_the_transfer_completes(
     tmp_path: Path, run: Run, sshd: Sshd, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
     build(tmp_path / "a")
     welcome = Session.welcome
 
-    def mislead(session: Session, lane: Lane) -> None:
+    def mislead(session: Session, lane: Stream) -> None:
         """As if its name had led to another machine this time."""
-        kept = session._source_path, session._target_path
-        session._source_path = "none" if side == "source" else kept[0]
-        session._target_path = "none" if side == "target" else kept[1]
+        kept = session.aim.source_path, session.aim.target_path
+        session.aim.source_path = "none" if side == "source" else kept[0]
+        session.aim.target_path = "none" if side == "target" else kept[1]
         welcome(session, lane)
-        session._source_path, session._target_path = kept
+        session.aim.source_path, session.aim.target_path = kept
 
     monkeypatch.setattr(Session, "welcome", mislead)
     watch = Watch()
@@ -129,7 +129,7 @@ def test_a_stream_that_comes_to_another_place_gives_back_what_it_was_to_carry(
 
     assert (report.status, report.streams) == ("done", 1)
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
-    refused = [message for code, message in watch.said if code == "STREAM_REFUSED"]
+    refused = [message for code, message, _ in watch.events if code == "STREAM_REFUSED"]
     assert len(refused) == 2
 
 
@@ -147,7 +147,7 @@ os.open = fails
 """
 
 
-def test_a_stream_that_fails_late_has_taken_nothing(
+def test_a_stream_that_fails_while_it_attaches_loses_nothing(
     tmp_path: Path, run: Run, sshd: Sshd, plant: Plant
 ) -> None:
     build(tmp_path / "a")
@@ -158,37 +158,37 @@ def test_a_stream_that_fails_late_has_taken_nothing(
 
     assert (report.status, report.streams) == ("done", 1)
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
-    assert [code for code, _ in watch.said].count("STREAM_REFUSED") == 2
+    assert [code for code, _, _ in watch.events].count("STREAM_REFUSED") == 2
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_others_tell_of_an_agent_that_was_killed_though_ssh_does_not(
+def test_an_agent_that_is_killed_behind_ssh_is_reported_as_killed(
     tmp_path: Path, run: Run, sshd: Sshd, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
     build(tmp_path / "a")
     first: list[int] = []
-    greet, fill = Link.greet, carry.Carrier._fill
+    greet, fill = AgentProcess.greet, carrier.Carrier._fill
 
-    def remember(link: Link) -> Any:
+    def remember(link: AgentProcess) -> Any:
         hello = greet(link)
         if link.is_target == (side == "target"):
             first.append(link.pid)
         return hello
 
-    def kill(carrier: carry.Carrier, lane: Lane) -> None:
+    def kill(carrier: carrier.Carrier, lane: Stream) -> None:
         fill(carrier, lane)
-        if carrier.lanes == 3 and first:
+        if carrier.stream_count == 3 and first:
             os.kill(first.pop(), signal.SIGKILL)
 
-    monkeypatch.setattr(Link, "greet", remember)
-    monkeypatch.setattr(carry.Carrier, "_fill", kill)
+    monkeypatch.setattr(AgentProcess, "greet", remember)
+    monkeypatch.setattr(carrier.Carrier, "_fill", kill)
     far = {side: Endpoint(str(tmp_path), "ab"[side == "target"], through(sshd))}
 
     with pytest.raises(engine.ConnectionLost, match="killed"):
         run(streams=3, bwlimit=10 * MIB, **far)
 
 
-def test_a_server_that_allows_no_second_session_is_connected_to_again(
+def test_a_transfer_completes_when_the_server_allows_one_session_per_connection(
     tmp_path: Path, run: Run, fresh_sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = rig.server_lines
@@ -203,11 +203,11 @@ def test_a_server_that_allows_no_second_session_is_connected_to_again(
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
 
 
-def test_streams_that_come_too_late_are_not_waited_for(
+def test_a_transfer_does_not_wait_for_streams_that_connect_too_late(
     tmp_path: Path, run: Run, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twins are sent after all else, so lanes may have been given up before the end."""
-    monkeypatch.setattr(carry, "OWN_CONNECTION", 0)
+    monkeypatch.setattr(stream_pool, "OWN_CONNECTION", 0)
     build(tmp_path / "a")
     with Relay(sshd.host, sshd.port) as relay:
         far = Endpoint(str(tmp_path), "b", through(sshd)._replace(port=relay.port))
@@ -223,7 +223,7 @@ def test_streams_that_come_too_late_are_not_waited_for(
     assert further.samefile(first)
 
 
-def test_they_end_together_when_one_is_lost(
+def test_the_loss_of_one_ssh_stream_ends_all_and_the_transfer_is_resumed(
     tmp_path: Path, run: Run, fresh_sshd: Sshd, connections: str
 ) -> None:
     build(tmp_path / "a")

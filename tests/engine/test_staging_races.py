@@ -11,26 +11,31 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engine import Endpoint, SilentObserver, Strategy, errors
-from engine.agent import staging as stagings
-from engine.agent.look import machine
-from engine.agent.stage import made_as
-from engine.agent.staging import Staging
+from engine.agent.inspect import machine
+from engine.agent.target.staged_files import made_as
+from engine.agent.target.staging import folder as stagings
+from engine.agent.target.staging import place
+from engine.agent.target.staging.folder import Staging
 from engine.agent.tree import remove_tree
 from engine.agent.wire import AgentError
-from engine.carry import Carrier
-from engine.hub import Hub
-from engine.links import Link
-from engine.session import Lane
-from tests.engine.command import wait_until
-from tests.engine.conftest import Run
+from engine.carry.carrier import Carrier
+from engine.connect.agent_process import AgentProcess
+from engine.connect.inbox import Inbox
+from engine.connect.stream import Stream
+from engine.protocol.commands import INSPECT
+from engine.protocol.fields import Failure
+from engine.protocol.messages import Done, Failed
+from tests.rig.project import PROJECT
 from tests.rig.sshd import marked
+from tests.rig.transfers import Run
+from tests.rig.waiting import wait_until
 
-PROJECT = Path(__file__).resolve().parents[2]
 At = Callable[[int], Staging]
 
 
@@ -70,7 +75,7 @@ def once(
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_an_old_attempt_that_removes_the_folder_leaves_it_to_a_new_one_that_has_come(
+def test_an_old_attempt_stops_removing_the_staging_folder_when_a_new_one_takes_it(
     attempt: At, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, resume: bool
 ) -> None:
     """It stood still just before the last step, say."""
@@ -90,12 +95,12 @@ def test_an_old_attempt_that_removes_the_folder_leaves_it_to_a_new_one_that_has_
 
 
 @pytest.mark.parametrize("step", ["_lock_attempt", "_gate", "_fence", "_take_over"])
-def test_a_new_attempt_makes_the_folder_anew_that_an_old_one_removes_meanwhile(
+def test_a_new_attempt_recreates_a_staging_folder_that_an_old_one_removes(
     attempt: At, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     old, new = attempt(1), attempt(2)
     old.prepare([])
-    monkeypatch.setattr(stagings, "PATIENCE", 0.1)
+    monkeypatch.setattr(place, "PATIENCE", 0.1)
 
     def removed() -> None:
         with suppress(AgentError):  # REPLACED, or TARGET_BUSY.
@@ -109,7 +114,7 @@ def test_a_new_attempt_makes_the_folder_anew_that_an_old_one_removes_meanwhile(
         made_as(new.fd)
 
 
-def test_a_target_folder_that_is_removed_under_a_new_attempt_is_not_waited_for_for_ever(
+def test_a_new_attempt_fails_with_target_busy_when_the_target_folder_is_removed(
     attempt: At, tmp_path: Path
 ) -> None:
     new = attempt(2)
@@ -120,7 +125,7 @@ def test_a_target_folder_that_is_removed_under_a_new_attempt_is_not_waited_for_f
     tmp_path.mkdir()
 
 
-def test_who_waits_to_remove_what_somebody_else_removes_is_done(
+def test_remove_succeeds_when_another_agent_removed_the_folder_first(
     attempt: At, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt(1).prepare([])
@@ -133,21 +138,21 @@ def test_who_waits_to_remove_what_somebody_else_removes_is_done(
     assert one.remove() == []
 
 
-def test_two_that_tell_the_same_agents_to_end_are_not_in_each_others_way(
+def test_two_agents_can_request_the_end_of_the_same_attempt_at_once(
     attempt: At, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, *others = attempt(1), attempt(2), attempt(2)
     first.prepare([])
     for one in others:
         assert one.fd >= 0
-    once(monkeypatch, os, "rename", lambda *_: True, lambda: others[1]._tell_to_end(1))
+    once(monkeypatch, os, "rename", lambda *_: True, lambda: others[1]._request_end(1))
 
-    others[0]._tell_to_end(1)
+    others[0]._request_end(1)
 
     assert first.is_over()
 
 
-def test_a_further_stream_that_comes_too_early_does_not_keep_the_place(attempt: At) -> None:
+def test_a_stream_that_attaches_too_early_does_not_block_its_attempt(attempt: At) -> None:
     attempt(1).prepare([])
     with pytest.raises(FileNotFoundError):
         attempt(2).attach()
@@ -165,7 +170,7 @@ def _remove(folder: Path, together: Any, said: Any) -> None:
         said.put(repr(error))
 
 
-def test_two_that_remove_one_tree_are_not_in_each_others_way(tmp_path: Path) -> None:
+def test_two_processes_can_remove_the_same_tree_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     for number in range(20):
         place = tmp_path / str(number)
@@ -184,30 +189,30 @@ def test_two_that_remove_one_tree_are_not_in_each_others_way(tmp_path: Path) -> 
 WORKER = """
 import os, signal, sys
 import engine
-from engine import session
-begin_stage = session.Session.begin_stage
+from engine.session.staging import StagingFolder
+begin_stage = StagingFolder.begin
 
 def begin(self, resume=False):
-    pid = self.target._process.pid
+    pid = self._session.target.child.process.pid
     os.kill(pid, signal.SIGSTOP)
     os.waitpid(pid, os.WUNTRACED)
     print(pid, flush=True)
     begin_stage(self, resume)
     os.kill(os.getpid(), signal.SIGKILL)
 
-session.Session.begin_stage = begin
+StagingFolder.begin = begin
 ends = [engine.Endpoint(sys.argv[1], name) for name in ("a", "b")]
 engine.run(engine.Request(*ends, transfer_id="job", resume=True))
 """
 
 
-def test_an_agent_that_wakes_up_when_all_is_over_makes_nothing(tmp_path: Path) -> None:
+def test_an_agent_that_wakes_up_after_its_worker_died_creates_nothing(tmp_path: Path) -> None:
     """It stood still before it had read that it is to make a staging folder."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_bytes(b"content")
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
-    mark = f"KETTER_TEST={tmp_path}"
-    env = {**os.environ, "KETTER_TEST": str(tmp_path)}
+    mark = f"LC_KETTER_TEST={tmp_path}"
+    env = {**os.environ, "LC_KETTER_TEST": str(tmp_path)}
     worker = subprocess.run(
         command, cwd=PROJECT, env=env, capture_output=True, timeout=20, check=False
     )
@@ -223,68 +228,61 @@ def test_an_agent_that_wakes_up_when_all_is_over_makes_nothing(tmp_path: Path) -
 
 
 class _Dead:
-    """A link to an agent that says, or has said, no more."""
+    """An agent that says, or has said, no more."""
 
-    is_target = True
+    is_target = greeted = True
 
-    def __init__(self, dispensable: bool) -> None:
-        self.dispensable = dispensable
-
-    said = staticmethod(errors.from_code)
-
-    def cause_of_death(self) -> errors.EngineError:
-        return errors.AgentLost("it was killed")
-
-    def innocence(self) -> int:
-        return 0
-
-    def taken(self, message: Any) -> Any:
-        return message
+    def __init__(self, optional: bool) -> None:
+        self.optional = optional
+        lost = errors.AgentLost("it was killed")
+        self.access = SimpleNamespace(is_remote=False, explain=lambda *_: lost)
+        self.child = SimpleNamespace(process=None, status=None, has_ended=lambda until: True)
+        self.listener = SimpleNamespace(noise=b"", taken=lambda: None)
 
 
 @pytest.mark.parametrize(("code", "cause"), [("VANISHED", "AGENT_LOST"), ("NO_SPACE", "NO_SPACE")])
-def test_what_a_stream_says_that_comes_too_late_is_not_taken_for_the_cause(
+def test_an_optional_streams_permanent_error_is_not_the_cause_but_a_full_disk_is(
     code: str, cause: str
 ) -> None:
     """But what stops it may be what stopped the others."""
-    hub = Hub(lambda: None)
-    first: Any = _Dead(dispensable=False)
-    further: Any = _Dead(dispensable=True)
-    hub.put(first, None)
-    hub.put(further, {"error": [code, "so it is"]})
+    inbox = Inbox(lambda: None)
+    first: Any = _Dead(optional=False)
+    further: Any = _Dead(optional=True)
+    inbox.put(first, None)
+    inbox.put(further, Failed(Failure(code, "so it is")))
 
     with pytest.raises(errors.EngineError) as caught:
-        hub.wait_for(first, "done")
+        inbox.wait_for(first, Done)
 
     assert caught.value.code == cause
 
 
-def test_nothing_is_written_to_an_agent_that_was_let_go(tmp_path: Path) -> None:
-    hub = Hub(lambda: None)
-    link = Link(hub, Endpoint(str(tmp_path)))
+def test_sending_a_command_to_a_closed_agent_does_nothing(tmp_path: Path) -> None:
+    inbox = Inbox(lambda: None)
+    link = AgentProcess(inbox, Endpoint(str(tmp_path)))
     try:
         link.send_program()
-        link.hang_up()
-        link.tell("look", root="/", path="")
+        link.close()
+        link.send(INSPECT, root="/", path="")
     finally:
-        hub.close()
+        inbox.close()
 
 
 @pytest.mark.slow
-def test_a_further_stream_that_falls_silent_ends_the_transfer(
+def test_a_second_stream_that_falls_silent_ends_the_transfer_as_stalled(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where nothing else is to come that would be waited for."""
-    monkeypatch.setattr("engine.links.SILENCE_SECONDS", 4.0)
+    monkeypatch.setattr("engine.connect.endings.SILENCE_SECONDS", 4.0)
     send = Carrier._send
     frozen: list[object] = []
     for number in range(24):
         (tmp_path / "a").mkdir(exist_ok=True)
         (tmp_path / "a" / str(number)).write_bytes(os.urandom(2 << 20))
 
-    def freeze(self: Carrier, lane: Lane, load: Any) -> None:
-        if not frozen and lane is not self._session.lanes[0]:
-            process = lane.target._process
+    def freeze(self: Carrier, lane: Stream, load: Any) -> None:
+        if not frozen and lane is not self._session.streams[0]:
+            process = lane.target.child.process
             assert process
             os.kill(process.pid, signal.SIGSTOP)
             frozen.append(process)

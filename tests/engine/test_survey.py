@@ -6,12 +6,15 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.agent.inlet import Inlet
-from engine.agent.journal import file_key
-from engine.agent.receiver import Receiver, Ways
+from engine.agent.reader import FrameReader
+from engine.agent.target.journal import file_key
+from engine.agent.target.receiver import Receiver
+from engine.agent.target.resume import _RUNS, Survey
+from engine.agent.target.staged_files import WriteOptions
 from engine.agent.tree import Tree
 from engine.agent.wire import (
     DATA,
@@ -19,15 +22,19 @@ from engine.agent.wire import (
     END_PARCEL,
     FILE,
     FOLDER,
+    HARD_LINK,
     HEADER,
     LINK,
     MARK,
     NO_DIGEST,
-    TWIN,
     Entry,
     encode,
+    message,
     pack_entries,
 )
+from engine.parcels.spool import Spool
+from engine.plan.resumed import Resumed
+from engine.protocol.messages import StagedParts, read_message
 from tests.engine.staged import MTIME, Place, prove
 
 
@@ -38,7 +45,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.close()
 
 
-def test_what_is_proven_stays_and_everything_else_goes(place: Place) -> None:
+def test_a_survey_keeps_proven_entries_and_removes_everything_else(place: Place) -> None:
     journal = place.begin()
     kept = [place.put("a"), place.put("reel/b"), place.put("reel/deep/c")]
     prove(journal, Entry("reel", FOLDER, 0, 1, 0o755, 1), *kept)
@@ -56,7 +63,7 @@ def test_what_is_proven_stays_and_everything_else_goes(place: Place) -> None:
     assert place.left() == ["a", "reel", "reel/b", "reel/deep", "reel/deep/c"]
 
 
-def test_all_kinds_are_taken_up(place: Place) -> None:
+def test_a_survey_keeps_proven_entries_of_every_kind(place: Place) -> None:
     journal = place.begin()
     first = place.put("first")
     os.link(place.root / "first", place.root / "further")
@@ -66,7 +73,7 @@ def test_all_kinds_are_taken_up(place: Place) -> None:
         first,
         Entry("link", LINK, 9, MTIME, 0o777, 2, os.fsdecode(b"nowhere \xff")),
         Entry("empty", FOLDER, 0, MTIME, 0o700, 3),
-        Entry("further", TWIN, 0, MTIME, 0o644, 7, "first"),
+        Entry("further", HARD_LINK, 0, MTIME, 0o644, 7, "first"),
     ]
     prove(journal, *entries)
 
@@ -101,7 +108,7 @@ SPOILS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", SPOILS)
-def test_what_is_not_as_it_was_proven_goes(place: Place, what: str) -> None:
+def test_a_survey_removes_a_file_that_is_not_as_it_was_proven(place: Place, what: str) -> None:
     entries = [place.put("odd"), place.put("other")]
     prove(place.begin(), *entries)
 
@@ -111,7 +118,7 @@ def test_what_is_not_as_it_was_proven_goes(place: Place, what: str) -> None:
     assert place.left() == ["other"]
 
 
-def test_a_link_that_leads_elsewhere_goes(place: Place) -> None:
+def test_a_survey_removes_a_symlink_that_leads_elsewhere_than_proven(place: Place) -> None:
     (place.root / "link").symlink_to("there")
     prove(place.begin(), Entry("link", LINK, 4, MTIME, 0o777, 2, "here"))
 
@@ -119,7 +126,7 @@ def test_a_link_that_leads_elsewhere_goes(place: Place) -> None:
     assert place.left() == []
 
 
-def test_what_was_not_proven_in_a_parcel_goes(place: Place) -> None:
+def test_a_survey_removes_a_file_that_its_parcel_did_not_prove(place: Place) -> None:
     entries = [place.put("good"), place.put("bad")]
     packed = pack_entries(entries)
     body = {"parcel": 1, "list": len(packed)}
@@ -129,7 +136,7 @@ def test_what_was_not_proven_in_a_parcel_goes(place: Place) -> None:
     assert place.left() == ["good"]
 
 
-def test_after_a_reboot_what_was_in_memory_only_goes(place: Place) -> None:
+def test_a_survey_after_a_reboot_removes_files_that_were_not_durable(place: Place) -> None:
     journal = place.begin()
     prove(journal, place.put("durable"))
     journal.add({"durable": place.file.stat().st_size})
@@ -139,7 +146,7 @@ def test_after_a_reboot_what_was_in_memory_only_goes(place: Place) -> None:
     assert place.left() == ["durable"]
 
 
-def test_what_a_reboot_took_is_not_believed_when_it_comes_again_unproven(place: Place) -> None:
+def test_a_survey_does_not_believe_a_proof_that_was_lost_in_a_reboot(place: Place) -> None:
     """Boot 1 proved it, in memory only. On boot 2 it came again and was not proven."""
     prove(place.begin(), place.put("odd"))
     place.take_up("boot 2")
@@ -152,7 +159,7 @@ def test_what_a_reboot_took_is_not_believed_when_it_comes_again_unproven(place: 
     assert place.take_up("boot 2")[0] == ["other"]
 
 
-def test_what_was_declared_void_goes_unless_it_was_proven_again(place: Place) -> None:
+def test_a_survey_removes_a_voided_file_unless_it_was_proven_again(place: Place) -> None:
     journal = place.begin()
     again, never, other = place.put("again"), place.put("never"), place.put("other")
     prove(journal, again, never, other)
@@ -163,7 +170,7 @@ def test_what_was_declared_void_goes_unless_it_was_proven_again(place: Place) ->
     assert place.left() == ["again", "other"]
 
 
-def test_of_two_records_the_later_one_counts(place: Place) -> None:
+def test_a_survey_keeps_a_file_that_fits_one_of_its_two_records(place: Place) -> None:
     journal = place.begin()
     old, new = place.put("odd", b"old", MTIME - 5), place.put("odd")
     prove(journal, old)
@@ -178,7 +185,7 @@ def test_of_two_records_the_later_one_counts(place: Place) -> None:
 # -- files that have arrived in part ----------------------------------------------
 
 
-def test_the_furthest_mark_of_a_file_counts(place: Place) -> None:
+def test_a_survey_uses_the_furthest_mark_of_a_partial_file(place: Place) -> None:
     entry = place.put("large", bytes(500))._replace(size=1000)
     journal = place.begin()
     for at in (100, 300, 200):
@@ -187,11 +194,10 @@ def test_the_furthest_mark_of_a_file_counts(place: Place) -> None:
     held, parts = place.take_up()
 
     assert (held, place.left()) == ([], ["large"])
-    digest = (bytes([300 % 256]) * 32).hex()
-    assert parts == [{"file": file_key(entry), "upto": 300, "digest": digest, "slices": []}]
+    assert parts == [{"file": file_key(entry), "upto": 300, "slices": []}]
 
 
-def test_the_slices_of_a_file_are_gathered(place: Place) -> None:
+def test_a_survey_gathers_all_slices_of_a_partial_file(place: Place) -> None:
     entry = place.put("large", bytes(1000))
     journal = place.begin()
     for at in (0, 500, 200):
@@ -199,28 +205,34 @@ def test_the_slices_of_a_file_are_gathered(place: Place) -> None:
 
     ((part,),) = place.take_up()[1:]
 
-    assert sorted(part["slices"]) == [[at, 100, (b"d" * 32).hex()] for at in (0, 200, 500)]
+    assert sorted(part["slices"]) == [[at, 100] for at in (0, 200, 500)]
     assert place.left() == ["large"]
 
 
-@pytest.mark.parametrize("size", [0, 299])
-def test_a_part_that_is_not_there_any_more_does_not_count(place: Place, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "part", "voided"),
+    [
+        (0, {"upto": 300}, False),
+        (299, {"upto": 300}, False),
+        (999, {"slice": [0, 100]}, False),
+        (500, {"upto": 400}, True),
+    ],
+    ids=["empty", "shorter than its mark", "a slice without the whole size", "voided"],
+)
+def test_a_survey_removes_a_partial_file_that_its_records_do_not_fit(
+    place: Place, size: int, part: dict[str, Any], voided: bool
+) -> None:
     entry = place.put("large", bytes(size))._replace(size=1000)
-    place.begin().add({"file": file_key(entry), "upto": 300}, b"d" * 32)
+    journal = place.begin()
+    journal.add({"file": file_key(entry), **part}, b"d" * 32)
+    if voided:
+        journal.add({"void": ["large"]})
 
     assert place.take_up() == ([], [])
     assert place.left() == []
 
 
-def test_a_file_with_slices_has_to_have_its_whole_size(place: Place) -> None:
-    entry = place.put("large", bytes(999))._replace(size=1000)
-    place.begin().add({"file": file_key(entry), "slice": [0, 100]}, b"d" * 32)
-
-    assert place.take_up() == ([], [])
-    assert place.left() == []
-
-
-def test_parts_of_what_the_file_was_before_do_not_count(place: Place) -> None:
+def test_a_survey_ignores_parts_of_an_older_version_of_a_file(place: Place) -> None:
     entry = place.put("large", bytes(500))._replace(size=1000)
     journal = place.begin()
     journal.add({"file": file_key(entry._replace(mtime_ns=MTIME - 1)), "upto": 400}, b"d" * 32)
@@ -231,17 +243,7 @@ def test_parts_of_what_the_file_was_before_do_not_count(place: Place) -> None:
     assert (part["file"], part["upto"]) == (file_key(entry), 100)
 
 
-def test_a_part_of_a_file_that_was_taken_out_does_not_count(place: Place) -> None:
-    entry = place.put("large", bytes(500))._replace(size=1000)
-    journal = place.begin()
-    journal.add({"file": file_key(entry), "upto": 400}, b"d" * 32)
-    journal.add({"void": ["large"]})
-
-    assert place.take_up() == ([], [])
-    assert place.left() == []
-
-
-def test_a_file_that_is_whole_has_no_parts(place: Place) -> None:
+def test_a_survey_reports_no_parts_of_a_complete_file(place: Place) -> None:
     entry = place.put("large", bytes(1000))
     journal = place.begin()
     journal.add({"file": file_key(entry), "upto": 400}, b"d" * 32)
@@ -259,8 +261,8 @@ def received(place: Place, frames: bytes, head: dict[str, object], entries: list
     came.write_bytes(frames)
     tree = Tree(os.open(place.root, os.O_RDONLY))
     fd = os.open(came, os.O_RDONLY)
-    receiver = Receiver(tree, tree, place.begin(), Ways(), lambda done: None)
-    receiver.receive(Inlet(fd), {"parcel": 1, **head, "blob": pack_entries(entries)})
+    receiver = Receiver(tree, tree, place.begin(), WriteOptions(), lambda done: None)
+    receiver.receive(FrameReader(fd), {"parcel": 1, **head, "blob": pack_entries(entries)})
     tree.close()
     os.close(fd)
 
@@ -269,7 +271,7 @@ def data(content: bytes) -> bytes:
     return HEADER.pack(DATA, len(content)) + content
 
 
-def test_only_what_the_sender_confirms_is_put_down(place: Place) -> None:
+def test_a_receiver_records_only_files_that_the_sender_confirms(place: Place) -> None:
     entries = [Entry(name, FILE, 6, MTIME, 0o644, 7) for name in ("good", "bad")]
     digests = hashlib.sha256(b"frames").digest() + hashlib.sha256(b"others").digest()
     frames = (data(b"frames") + encode(END_ENTRY, {})) * 2 + encode(END_PARCEL, {}, digests)
@@ -281,7 +283,10 @@ def test_only_what_the_sender_confirms_is_put_down(place: Place) -> None:
     assert place.left() == ["good"]
 
 
-def test_only_marks_that_both_ends_agree_on_are_put_down(place: Place) -> None:
+def test_a_receiver_records_only_marks_that_both_ends_agree_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.agent.reader.BETWEEN_MARKS", 10)
     entry = Entry("large", FILE, 30, MTIME, 0o644, 7)
     good, bad = hashlib.sha256(bytes(10)).digest(), hashlib.sha256(b"else").digest()
     frames = data(bytes(10)) + encode(MARK, {"at": 10}, good)
@@ -294,7 +299,42 @@ def test_only_marks_that_both_ends_agree_on_are_put_down(place: Place) -> None:
     assert (held, part["upto"]) == ([], 10)
 
 
-def test_only_slices_that_both_ends_agree_on_are_put_down(place: Place) -> None:
+def test_a_survey_joins_slices_that_follow_one_another(place: Place) -> None:
+    entry = place.put("large", bytes(1000))
+    journal = place.begin()
+    for at in (200, 0, 100, 100, 500):
+        journal.add({"file": file_key(entry), "slice": [at, 100]}, b"d" * 32)
+
+    ((part,),) = place.take_up()[1:]
+
+    assert part["slices"] == [[0, 300], [500, 100]]
+
+
+def test_the_worker_takes_a_survey_of_any_number_of_slices(place: Place) -> None:
+    """A terabyte in every other slice, and many files: each message has less than 4 MiB of JSON."""
+    journal, size = place.begin(), 1 << 40
+    for name in ("a", "b", *(f"{number:03}" for number in range(45))):
+        key = file_key(place.put(name)._replace(size=size))
+        os.truncate(place.root / name, size)
+        for at in range(0, size if name in "ab" else 64 << 20, 16 << 20):
+            journal.add({"file": key, "slice": [at, 8 << 20]}, b"d" * 32)
+    messages: list[bytes] = []
+    tree = Tree(os.open(place.root, os.O_RDONLY))
+    Survey(tree, place.open()).take_up(lambda body, blob: messages.append(message(body, blob)))
+    tree.close()
+
+    resumed = Resumed(Spool())
+    for body in messages:
+        found = read_message(body)
+        assert isinstance(found, StagedParts)
+        resumed.on_message(found)
+
+    assert max(map(len, messages)) < 3 << 20
+    assert len(resumed.parts) == 47
+    assert len(resumed.parts["a"].slices) == len(resumed.parts["b"].slices) == _RUNS
+
+
+def test_a_receiver_records_only_slices_that_both_ends_agree_on(place: Place) -> None:
     entry = Entry("large", FILE, 30, MTIME, 0o644, 7)
     good, bad = hashlib.sha256(bytes(10)).digest(), hashlib.sha256(b"else").digest()
     frames = data(bytes(10)) + encode(END_ENTRY, {}, good)
@@ -305,4 +345,4 @@ def test_only_slices_that_both_ends_agree_on_are_put_down(place: Place) -> None:
     received(place, frames, {"kind": "range", "slices": [[0, 10], [10, 10], [20, 10]]}, [entry])
 
     held, (part,) = place.take_up()
-    assert (held, part["slices"]) == ([], [[0, 10, good.hex()]])
+    assert (held, part["slices"]) == ([], [[0, 10]])

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -66,7 +66,7 @@ def run_in_lab(hosts: TwoHosts, source: Any, target: Any, mode: str = "copy") ->
 
 @pytest.mark.parametrize("mode", ["copy", "move"])
 @pytest.mark.parametrize("way", ["password", "key"])
-def test_it_delivers_from_lab_to_srvtrf(
+def test_a_transfer_from_lab_to_srvtrf_arrives_exactly(
     two_hosts: TwoHosts, place: str, way: str, mode: str
 ) -> None:
     login = {
@@ -85,7 +85,7 @@ def test_it_delivers_from_lab_to_srvtrf(
     assert not (two_hosts.lab_root / place / "out").exists()
 
 
-def test_it_fetches_from_srvtrf_to_lab(two_hosts: TwoHosts, place: str) -> None:
+def test_a_move_from_srvtrf_to_lab_arrives_exactly(two_hosts: TwoHosts, place: str) -> None:
     source, target = two_hosts.srvtrf_root / place / "in", two_hosts.lab_root / place / "out"
     build_mixed(source)
     for path in [source, *source.rglob("*")]:
@@ -98,24 +98,28 @@ def test_it_fetches_from_srvtrf_to_lab(two_hosts: TwoHosts, place: str) -> None:
     assert snapshot(source) == {}
 
 
-def test_it_refuses_a_wrong_password(two_hosts: TwoHosts, place: str) -> None:
-    _refused(two_hosts, place, "AUTH_FAILED", password="not-it-4711")
+def _wrong_password(hosts: TwoHosts) -> dict[str, Any]:
+    return access(hosts, password="not-it-4711")
 
 
-def test_it_gives_up_on_a_dead_host(two_hosts: TwoHosts, place: str) -> None:
-    _refused(two_hosts, place, "HOST_UNREACHABLE", host=two_hosts.dead_host, password="any")
+def _dead_host(hosts: TwoHosts) -> dict[str, Any]:
+    return access(hosts, host=hosts.dead_host, password="any")
 
 
-def _refused(hosts: TwoHosts, place: str, code: str, **login: Any) -> None:
-    source = hosts.lab_root / place / "in"
+@pytest.mark.parametrize(
+    ("login", "code"), [(_wrong_password, "AUTH_FAILED"), (_dead_host, "HOST_UNREACHABLE")]
+)
+def test_a_wrong_password_or_a_dead_host_is_reported_in_time_and_nothing_is_moved(
+    two_hosts: TwoHosts, place: str, login: Callable[[TwoHosts], dict[str, Any]], code: str
+) -> None:
+    source = two_hosts.lab_root / place / "in"
     build_mixed(source, large_bytes=1000)
     before = snapshot(source)
     begun = time.monotonic()
-    far = access(hosts, **login)
-    end = run_in_lab(hosts, [f"{place}/in", None], [f"{place}/out", far], "move")
+    end = run_in_lab(two_hosts, [f"{place}/in", None], [f"{place}/out", login(two_hosts)], "move")
     assert end["status"] == code
     assert "\n" not in end["message"]
     assert "4711" not in end["message"]
     assert time.monotonic() - begun < 30
     assert_equal_trees(before, source)
-    assert snapshot(hosts.srvtrf_root / place) == {}
+    assert snapshot(two_hosts.srvtrf_root / place) == {}

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
+import time
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import PROJECT
+from engine.errors import BadRequest
+from engine.proof import manifest_file
+from tests.rig.project import PROJECT
 from tests.rig.sshd import Sshd
-from tests.rig.trees import build_mixed
+from tests.rig.trees import build_mixed, build_small
 
 
 def cli(*words: str | Path) -> tuple[int, dict[str, Any]]:
@@ -31,7 +37,7 @@ def delivered(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_delivered_is_the_same(delivered: Path) -> None:
+def test_verify_reports_a_delivered_tree_as_the_same(delivered: Path) -> None:
     status, verdict = cli("verify", "--manifest", delivered / "m", "--at", delivered / "b")
 
     entries = len((delivered / "m").read_text().splitlines())
@@ -39,7 +45,7 @@ def test_what_was_delivered_is_the_same(delivered: Path) -> None:
     assert verdict["entries"] == entries > 15
 
 
-def test_it_names_what_is_missing_and_what_is_different(delivered: Path) -> None:
+def test_verify_reports_missing_and_different_files(delivered: Path) -> None:
     spoilt, gone = delivered / "b" / "large.mov", delivered / "b" / "tool.sh"
     times = spoilt.stat().st_mtime_ns
     with spoilt.open("r+b") as file:
@@ -56,7 +62,7 @@ def test_it_names_what_is_missing_and_what_is_different(delivered: Path) -> None
     assert found == {"large.mov": "CHECKSUM_MISMATCH", "tool.sh": "VANISHED"}
 
 
-def test_it_reads_a_place_behind_ssh(delivered: Path, sshd: Sshd) -> None:
+def test_verify_reads_a_target_behind_ssh(delivered: Path, sshd: Sshd) -> None:
     status, verdict = cli(
         "verify", "--manifest", delivered / "m",
         "--at", f"ssh://{sshd.username}@{sshd.host}:{sshd.port}{delivered / 'b'}",
@@ -67,6 +73,17 @@ def test_it_reads_a_place_behind_ssh(delivered: Path, sshd: Sshd) -> None:
     assert (status, verdict["status"]) == (0, "same")
 
 
+def line(**changed: Any) -> str:
+    """A line of a manifest that is whole, and a line in which one field is odd."""
+    record = {"path": "x", "kind": "f", "size": 1, "sha256": "0" * 64}
+    return "".join(json.dumps(found) + "\n" for found in (record, {**record, **changed}))
+
+
+def line_of(path: str) -> bytes:
+    """A line of a manifest."""
+    return line(path=path).splitlines()[1].encode() + b"\n"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -74,11 +91,127 @@ def test_it_reads_a_place_behind_ssh(delivered: Path, sshd: Sshd) -> None:
         '{"path": "../out", "kind": "f", "size": 1, "sha256": ""}\n',
         '{"path": "x", "kind": "device", "size": 1, "sha256": ""}\n',
         '{"path": "x"}\n',
+        "[" * 100_000 + "\n",
+        '{"a":' * 100_000 + "\n",
+        "[]\n",
+        "null\n",
+        line(size=99999999999999999999999999),
+        line(size=1 << 63),
+        line(size=-1),
+        line(size=1.5),
+        line(size=True),
+        line(size="1"),
+        line(size=None),
+        line(path=""),
+        line(path=5),
+        line(path="/etc/passwd"),
+        line(path="a//b"),
+        line(path="a\0b"),
+        line(path="\ud800"),
+        line(path="x" * 40_000),
+        line(path=["a"]),
+        line(kind="F"),
+        line(kind=None),
+        line(kind=["f"]),
+        line(sha256="0" * 63),
+        line(sha256="g" * 64),
+        line(sha256=5),
+        line(sha256=None),
+        "\n",
+        " " * (2 << 20),
+        "y" * (9 << 20) + "\n",
     ],
+    ids=lambda text: f"{text[:60]!r} {len(text)}",
 )
-def test_what_is_no_manifest_is_a_wrong_request(delivered: Path, text: str) -> None:
-    (delivered / "m").write_text(text)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_malformed_manifest_is_refused_in_a_sentence(
+    tmp_path: Path, text: str, packed: bool
+) -> None:
+    data = text.encode()
+    (tmp_path / "m").write_bytes(zlib.compress(data) if packed else data)
+
+    with pytest.raises(BadRequest, match=r"/m is not a Ketter manifest: .*line") as caught:
+        list(manifest_file.read(tmp_path / "m"))
+
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        zlib.compress(b"")[:-1],
+        zlib.compress(line_of("x"))[:-4],
+        zlib.compress(line_of("x")) + b"more",
+        b"\x78 is no zlib",
+        bytes(100_000),
+        b"\xff\xfe\x00",
+    ],
+    ids=range(6),
+)
+def test_a_damaged_manifest_is_refused_in_a_sentence(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "m").write_bytes(data)
+
+    with pytest.raises(BadRequest, match="/m is not a Ketter manifest: "):
+        list(manifest_file.read(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_manifest_of_any_size_is_read_a_line_at_a_time(tmp_path: Path, packed: bool) -> None:
+    data = line_of("folder/file") * 200_000
+    (tmp_path / "m").write_bytes(zlib.compress(data) if packed else data)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in manifest_file.read(tmp_path / "m")) == 200_000
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["missing", "folder"])
+def test_a_manifest_that_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(BadRequest, match=f"/{name} is not a Ketter manifest: [NI]"):
+        list(manifest_file.read(tmp_path / name))
+
+
+def test_verify_refuses_a_malformed_manifest_as_a_bad_request(delivered: Path) -> None:
+    (delivered / "m").write_text(line(size=1 << 63))
 
     status, verdict = cli("verify", "--manifest", delivered / "m", "--at", delivered / "b")
 
     assert (status, verdict["code"]) == (2, "BAD_REQUEST")
+
+
+def test_a_manifest_is_not_written_through_a_symlink(tmp_path: Path) -> None:
+    build_mixed(tmp_path / "a")
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "m").symlink_to("precious")
+
+    status, result = cli(
+        "--from", tmp_path / "a", "--to", tmp_path / "b", "--manifest", tmp_path / "m"
+    )
+
+    assert (status, result["code"]) == (2, "BAD_REQUEST")
+    assert "is a symlink" in result["message"]
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_manifest_that_is_swapped_meanwhile_is_not_opened_again(tmp_path: Path) -> None:
+    build_small(tmp_path / "a", 3000)
+    words = ("--from", tmp_path / "a", "--to", tmp_path / "b", "--manifest", tmp_path / "m")
+    line = [sys.executable, "-m", "engine.cli", *map(str, words), "--bwlimit", "8M"]
+    with subprocess.Popen(line, cwd=PROJECT, stdout=subprocess.PIPE) as process:
+        while not (tmp_path / "m").exists():
+            time.sleep(0.01)
+        (tmp_path / "m").rename(tmp_path / "opened")
+        (tmp_path / "precious").write_text("precious")
+        (tmp_path / "m").symlink_to("precious")
+        process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert len((tmp_path / "opened").read_text().splitlines()) >= 3000
+    assert stat.S_IMODE((tmp_path / "opened").stat().st_mode) == 0o600

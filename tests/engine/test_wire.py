@@ -13,22 +13,25 @@ from typing import Any
 import pytest
 
 import engine
-from engine import Mode, Strategy, bundle
+from engine import Mode, Strategy
 from engine.agent import wire
 from engine.agent.wire import (
     FILE,
     FOLDER,
+    HARD_LINK,
     LINK,
-    TWIN,
     AgentError,
     Entry,
     Seal,
     decode,
+    is_staging,
     message,
     pack_entries,
+    staging_name,
     unpack_entries,
 )
-from tests.engine.conftest import Run
+from engine.connect import bundle
+from tests.rig.transfers import Run
 from tests.rig.trees import build_small, snapshot
 
 TOP, LOW = (1 << 63) - 1, -(1 << 63)
@@ -45,7 +48,7 @@ LISTS: dict[str, list[Entry]] = {
     "links": [
         Entry("a", FILE, 1, 2, 0o644, 3),
         Entry("b", LINK, 9, 2, 0o777, 4, os.fsdecode(b"\xff/nowhere")),
-        Entry("c", TWIN, 0, 2, 0o644, 3, "a"),
+        Entry("c", HARD_LINK, 0, 2, 0o644, 3, "a"),
     ],
     "attributes": [
         Entry("a", FILE, 1, 2, 0o644, 3, "", bytes(range(256))),
@@ -56,12 +59,19 @@ LISTS: dict[str, list[Entry]] = {
 }
 
 
+def test_the_name_of_a_staging_folder_is_known_as_one() -> None:
+    name = staging_name("a1b2-key")
+    assert name == ".ketter-a1b2-key.part"
+    assert is_staging(name)
+    assert not is_staging(f"{name}.txt")
+
+
 @pytest.mark.parametrize("sort", LISTS)
-def test_a_list_comes_out_as_it_went_in(sort: str) -> None:
+def test_an_entry_list_survives_packing_and_unpacking(sort: str) -> None:
     assert unpack_entries(pack_entries(LISTS[sort])) == LISTS[sort]
 
 
-def test_a_list_is_small() -> None:
+def test_a_packed_entry_takes_fewer_than_36_bytes() -> None:
     assert len(pack_entries(LISTS["many"])) / 10_000 < 36
 
 
@@ -70,7 +80,7 @@ def everything() -> bytes:
     return pack_entries([entry for sort in LISTS for entry in LISTS[sort][:20]])
 
 
-def test_a_list_that_was_cut_off_is_refused() -> None:
+def test_a_truncated_entry_list_is_refused() -> None:
     packed = everything()
 
     for size in range(len(packed)):
@@ -83,7 +93,7 @@ def test_a_list_that_was_cut_off_is_refused() -> None:
 
 @pytest.mark.parametrize("sort", [sort for sort in LISTS if sort not in ("many", "nothing")])
 @pytest.mark.parametrize("field", range(4))
-def test_wrong_counts_are_refused(sort: str, field: int) -> None:
+def test_an_entry_list_with_wrong_counts_is_refused(sort: str, field: int) -> None:
     packed = pack_entries(LISTS[sort])
     counts = list(wire._LIST.unpack_from(packed))
 
@@ -95,7 +105,7 @@ def test_wrong_counts_are_refused(sort: str, field: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [b"x", b"F", b"\0", b" ", b"\xff"])
-def test_an_unknown_kind_is_refused(kind: bytes) -> None:
+def test_an_entry_of_unknown_kind_is_refused(kind: bytes) -> None:
     packed = pack_entries(LISTS["links"])
     at = wire._LIST.size
 
@@ -106,7 +116,7 @@ def test_an_unknown_kind_is_refused(kind: bytes) -> None:
 
 
 @pytest.mark.parametrize("spoilt", [{"size": -1}, {"size": LOW}, {"mode": 0o10000}])
-def test_an_impossible_figure_is_refused(spoilt: dict[str, int]) -> None:
+def test_an_entry_with_an_impossible_size_or_mode_is_refused(spoilt: dict[str, int]) -> None:
     good = LISTS["links"]
     packed = pack_entries([*good, good[0]._replace(**spoilt)])
 
@@ -125,7 +135,7 @@ MUTATIONS: dict[str, Callable[[random.Random, bytearray], object]] = {
 
 
 @pytest.mark.parametrize("sort", MUTATIONS)
-def test_damage_never_raises_anything_else(sort: str) -> None:
+def test_a_damaged_entry_list_raises_agent_error_or_unpacks_to_valid_entries(sort: str) -> None:
     dice, packed = random.Random(sort), everything()
 
     for _ in range(3000):
@@ -140,12 +150,12 @@ def test_damage_never_raises_anything_else(sort: str) -> None:
             continue
         for entry in entries:  # What gets through can be packed again, and is no nonsense.
             assert entry.size >= 0
-            assert entry.kind in (FILE, FOLDER, LINK, TWIN)
+            assert entry.kind in (FILE, FOLDER, LINK, HARD_LINK)
         assert unpack_entries(pack_entries(entries)) == entries
 
 
 @pytest.mark.parametrize("data", [b"[]", b"5", b'"text"', b"null", b"[]\0{}"])
-def test_a_message_that_is_no_object_is_refused(data: bytes) -> None:
+def test_a_message_that_is_no_json_object_is_refused(data: bytes) -> None:
     with pytest.raises(AgentError, match="no JSON object"):
         decode(data)
 
@@ -159,7 +169,7 @@ def body_of(frame: bytes) -> bytes:
     return frame[wire.HEADER.size :]
 
 
-def test_a_command_is_taken_once_and_in_order() -> None:
+def test_sealed_commands_are_opened_in_the_order_they_were_sent() -> None:
     token = bundle.new_token()
     worker, agent = Seal(token), Seal(token)
     commands = [{"op": "open", "path": os.fsdecode(b"\xff")}, {"op": "clean"}]
@@ -201,7 +211,9 @@ FORGERIES = [other_key, unsealed, damaged, shorter, replayed, reordered, left_ou
 
 
 @pytest.mark.parametrize("forge", FORGERIES)
-def test_any_other_command_is_refused(forge: Callable[[list[bytes]], list[bytes]]) -> None:
+def test_a_forged_replayed_or_reordered_command_is_refused(
+    forge: Callable[[list[bytes]], list[bytes]],
+) -> None:
     token = bundle.new_token()
     worker, agent = Seal(token), Seal(token)
     bodies = [body_of(worker.frame({"op": "open", "number": n})) for n in range(3)]
@@ -273,7 +285,7 @@ def agent(tmp_path: Path) -> Iterator[Driven]:
     (tmp_path / "b" / "precious").write_bytes(b"precious")
     driven = Driven()
     place = {"root": str(tmp_path), "path": "b", "transfer_id": "test", "attempt": 1}
-    assert "done" in driven.ask("stage", ways=[False, False, False], **place)
+    assert "done" in driven.ask("stage", options={}, **place)
     yield driven
     driven.end()
 
@@ -287,7 +299,9 @@ def is_staged(folder: Path) -> bool:
     return bool(list((folder / "b").glob(".ketter-*")))
 
 
-def test_the_worker_may_have_it_clean_up(agent: Driven, tmp_path: Path) -> None:
+def test_the_worker_can_have_an_agent_remove_its_staging_folder(
+    agent: Driven, tmp_path: Path
+) -> None:
     """What the forged commands below would do, if they were the worker's."""
     answer = agent.ask(**CLEAN)
 
@@ -295,7 +309,7 @@ def test_the_worker_may_have_it_clean_up(agent: Driven, tmp_path: Path) -> None:
     assert not is_staged(tmp_path)
 
 
-def test_an_agent_at_a_target_cannot_remove_a_source(agent: Driven, tmp_path: Path) -> None:
+def test_an_agent_at_a_target_refuses_to_remove_source_files(agent: Driven, tmp_path: Path) -> None:
     found = (tmp_path / "b" / "precious").stat()
     entry = Entry("precious", FILE, 8, found.st_mtime_ns, found.st_mode & 0o7777, found.st_ino)
 
@@ -307,7 +321,7 @@ def test_an_agent_at_a_target_cannot_remove_a_source(agent: Driven, tmp_path: Pa
 
 @pytest.mark.parametrize("in_parcel", [False, True])
 @pytest.mark.parametrize("sealed", ["not", "by somebody else", "again"])
-def test_what_a_sender_writes_is_never_a_command(
+def test_bytes_that_a_sender_writes_are_never_carried_out_as_a_command(
     agent: Driven, tmp_path: Path, sealed: str, in_parcel: bool
 ) -> None:
     forged = {
@@ -365,7 +379,7 @@ ONE_MORE = b"""
     ],
 )
 @pytest.mark.parametrize("mode", Mode)
-def test_a_source_that_is_not_ours_cannot_go_beyond_the_plan(
+def test_a_tampered_source_agent_cannot_deliver_more_than_the_plan(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, mode: Mode, evil: bytes, error: Any
 ) -> None:
     build_small(tmp_path / "a", 5)
@@ -373,7 +387,7 @@ def test_a_source_that_is_not_ours_cannot_go_beyond_the_plan(
     (tmp_path / "b" / "precious").write_bytes(b"precious")
     before = snapshot(tmp_path)
     source_of = bundle.source_of
-    assert HEAD_LINE in source_of("sender")
+    assert HEAD_LINE in source_of("source.sender")
     monkeypatch.setattr(bundle, "source_of", lambda name: source_of(name).replace(HEAD_LINE, evil))
     bundle.program.cache_clear()
 

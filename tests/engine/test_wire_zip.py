@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import subprocess
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from engine.agent import wire
-from engine.agent.filters import Filter
-from engine.agent.inlet import Inlet
-from engine.agent.journal import Journal
-from engine.agent.outlet import Outlet
-from engine.agent.receiver import Receiver, Ways
-from engine.agent.scan import Scanner, Wanted
-from engine.agent.sender import Sender
+from engine.agent.reader import FrameReader
+from engine.agent.source.filters import Filter
+from engine.agent.source.scan import Scanner, Wanted
+from engine.agent.source.sender import Sender
+from engine.agent.source.writer import FrameWriter
+from engine.agent.source.zip_writer import ZipWriter
+from engine.agent.target.journal import Journal
+from engine.agent.target.receiver import Receiver
+from engine.agent.target.staged_files import WriteOptions
 from engine.agent.tree import Tree
 from engine.agent.wire import DIGEST, NO_DIGEST, AgentError, Entry, pack_entries
-from engine.agent.zipstream import ZipWriter
 from tests.rig.trees import build_mixed, build_small, snapshot
 
 
@@ -40,7 +39,7 @@ def frames_of(root: Path, entries: list[Entry], tree: Tree, tmp_path: Path) -> b
     wire_file = tmp_path / "wire"
     fd = os.open(wire_file, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        sender = Sender(tree, Outlet(fd, quiet))
+        sender = Sender(tree, FrameWriter(fd, quiet))
         sender.send({"kind": "zip", "parcel": 1}, pack_entries(entries))
     finally:
         for open_fd in (fd, quiet, _keep):
@@ -60,26 +59,7 @@ def payload_of(frames: bytes) -> tuple[bytes, bytes]:
         payload += body
 
 
-def test_the_payload_is_a_standard_archive(tmp_path: Path) -> None:
-    build_mixed(tmp_path / "a")
-    (tmp_path / "a" / "link_to_folder").unlink()  # Info-ZIP would write through it when testing.
-    tree, entries = entries_of(tmp_path / "a")
-    archive = tmp_path / "teed.zip"
-    payload, _ = payload_of(frames_of(tmp_path / "a", entries, tree, tmp_path))
-    archive.write_bytes(payload)
-    tree.close()
-
-    with zipfile.ZipFile(archive) as read:
-        assert read.testzip() is None
-        assert len(read.namelist()) == len(entries)
-        assert read.read("tool.sh") == b"#!/bin/sh\n"
-    for tool in (["unzip", "-tqq"], ["bsdtar", "-tf"]):
-        if shutil.which(tool[0]):
-            done = subprocess.run([*tool, archive], capture_output=True, check=False)
-            assert done.returncode == 0, done.stderr
-
-
-def test_many_members_and_a_streamed_one_make_a_zip64_archive(tmp_path: Path) -> None:
+def test_the_zip_writer_makes_a_zip64_archive_of_many_and_streamed_members(tmp_path: Path) -> None:
     pieces: list[bytes] = []
     archive = ZipWriter(lambda part: pieces.append(bytes(part)))
     for number in range(70_000):
@@ -112,10 +92,10 @@ def receive(
     beside = os.open(tmp_path, os.O_RDONLY)
     journal = Journal(beside, "this machine")
     came = os.open(tmp_path / "came", os.O_RDONLY)
-    receiver = Receiver(tree, tree, journal, Ways(), lambda done: None)
+    receiver = Receiver(tree, tree, journal, WriteOptions(), lambda done: None)
     head = {"kind": "zip", "parcel": 1, "blob": pack_entries(expected)}
     try:
-        receiver.receive(Inlet(came), head)
+        receiver.receive(FrameReader(came), head)
     finally:
         journal.close()
         tree.close()
@@ -160,7 +140,9 @@ HOSTILE: dict[str, tuple[bytes, list[Entry]]] = {
 
 
 @pytest.mark.parametrize("sort", HOSTILE)
-def test_a_hostile_archive_writes_nothing_outside(tmp_path: Path, sort: str) -> None:
+def test_a_hostile_zip_parcel_writes_nothing_outside_the_staging_folder(
+    tmp_path: Path, sort: str
+) -> None:
     payload, expected = HOSTILE[sort]
 
     if sort == "a link, then something below it":
@@ -174,7 +156,7 @@ def test_a_hostile_archive_writes_nothing_outside(tmp_path: Path, sort: str) -> 
     assert set(os.listdir(tmp_path / "staging")) <= {"a"}
 
 
-def test_what_a_sender_packs_a_receiver_unpacks(tmp_path: Path) -> None:
+def test_a_sender_packs_a_standard_archive_that_a_receiver_unpacks(tmp_path: Path) -> None:
     build_small(tmp_path / "a", 50)
     build_mixed(tmp_path / "a")
     tree, entries = entries_of(tmp_path / "a")
@@ -183,6 +165,10 @@ def test_what_a_sender_packs_a_receiver_unpacks(tmp_path: Path) -> None:
 
     receiver = receive(tmp_path, payload, entries, digests)
 
+    with zipfile.ZipFile(io.BytesIO(payload)) as read:
+        assert read.testzip() is None
+        assert len(read.namelist()) == len(entries)
+        assert read.read("tool.sh") == b"#!/bin/sh\n"
     assert receiver.errors == {}
     assert receiver.digests == digests
     assert NO_DIGEST not in [digests[at : at + DIGEST] for at in range(0, len(digests), DIGEST)]

@@ -17,6 +17,10 @@ import pytest
 
 from engine.agent import xattrs
 from engine.agent.wire import AgentError
+from tests.rig.facts import keeps_attributes
+
+#: Makes an open file or folder: its descriptor.
+Make = Callable[..., int]
 
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 AWKWARD = {
@@ -47,7 +51,7 @@ SHARED = acl((1, 7, NOBODY), (2, 4, 12345), (4, 5, NOBODY), (16, 5, NOBODY), (32
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., int]]:
+def make(tmp_path: Path) -> Iterator[Make]:
     """Make an open file or folder of that name."""
     opened = []
 
@@ -56,7 +60,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., int]]:
             (below / name).mkdir()
         flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
         opened.append(os.open(below / name, flags, 0o600))
-        if not xattrs.supported(opened[0]):
+        if not keeps_attributes(opened[0]):
             pytest.skip(f"no extended attributes below {below}")
         return opened[-1]
 
@@ -66,7 +70,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., int]]:
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
-def test_all_that_is_carried_arrives(make: Callable[..., int], folder: bool) -> None:
+def test_user_attributes_arrive_with_their_names_and_values(make: Make, folder: bool) -> None:
     first, second = make("first", folder), make("second", folder)
     for name, value in AWKWARD.items():
         os.setxattr(first, name, value)
@@ -79,7 +83,7 @@ def test_all_that_is_carried_arrives(make: Callable[..., int], folder: bool) -> 
     assert xattrs.read(second) == blob
 
 
-def test_what_the_source_did_not_have_goes(make: Callable[..., int]) -> None:
+def test_apply_removes_attributes_that_the_source_did_not_have(make: Make) -> None:
     fd = make()
     os.setxattr(fd, "user.old", b"1")
     os.setxattr(fd, "user.kept", b"1")
@@ -101,7 +105,7 @@ def give_acl(path: Path, what: str, value: bytes) -> None:
         pytest.skip(f"no ACLs below {path}: {error}")
 
 
-def test_an_acl_arrives_and_outlives_the_mode(make: Callable[..., int], tmp_path: Path) -> None:
+def test_an_access_acl_arrives_and_survives_setting_the_mode(make: Make, tmp_path: Path) -> None:
     first, second = make("first"), make("second")
     give_acl(tmp_path / "first", ACCESS, READER)
 
@@ -118,7 +122,7 @@ def test_an_acl_arrives_and_outlives_the_mode(make: Callable[..., int], tmp_path
         assert b"user:12345:r--" in shown
 
 
-def test_a_folder_keeps_its_default_acl(make: Callable[..., int], tmp_path: Path) -> None:
+def test_the_default_acl_of_a_folder_arrives(make: Make, tmp_path: Path) -> None:
     first, second = make("first", True), make("second", True)
     give_acl(tmp_path / "first", DEFAULT, SHARED)
 
@@ -130,9 +134,7 @@ def test_a_folder_keeps_its_default_acl(make: Callable[..., int], tmp_path: Path
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
-def test_an_acl_that_was_inherited_goes(
-    make: Callable[..., int], tmp_path: Path, folder: bool
-) -> None:
+def test_apply_removes_inherited_acls_keeps_mode(make: Make, tmp_path: Path, folder: bool) -> None:
     make("top", True)
     give_acl(tmp_path / "top", DEFAULT, SHARED)
     fd = make("new", folder, below=tmp_path / "top")
@@ -146,7 +148,7 @@ def test_an_acl_that_was_inherited_goes(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can set what is not carried")
-def test_privileges_are_neither_carried_nor_touched(make: Callable[..., int]) -> None:
+def test_security_and_trusted_attributes_are_neither_carried_nor_removed(make: Make) -> None:
     first, second = make("first"), make("second")
     capability = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # cap_net_raw, effective
     for fd in (first, second):
@@ -186,9 +188,7 @@ GOOD = ((b"user.a", b"1"), (b"user.b", b"two"))
         (blob_of((b"user.a", bytes(2 << 20))), "too large"),
     ],
 )
-def test_a_blob_that_is_none_changes_nothing(
-    make: Callable[..., int], blob: bytes, why: str
-) -> None:
+def test_apply_refuses_invalid_blobs_and_changes_nothing(make: Make, blob: bytes, why: str) -> None:
     fd = make()
     os.setxattr(fd, "user.a", b"before")
 
@@ -199,7 +199,7 @@ def test_a_blob_that_is_none_changes_nothing(
     assert xattrs.read(fd) == blob_of((b"user.a", b"before"))
 
 
-def test_whatever_is_done_to_a_blob_it_is_refused_or_well_formed() -> None:
+def test_a_mutated_attribute_blob_is_refused_or_well_formed() -> None:
     chance = random.Random(20)
     names = sorted([*AWKWARD, b"com.apple.FinderInfo", ACCESS.encode(), b"user.security.x"])
     whole = blob_of(*((name, b"security.") for name in names))
@@ -232,8 +232,8 @@ def test_whatever_is_done_to_a_blob_it_is_refused_or_well_formed() -> None:
     assert 10_000 < refused < 20_000
 
 
-def test_other_systems_attributes_never_reach_the_kernel(
-    make: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+def test_attributes_of_other_systems_are_not_passed_to_the_kernel(
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fd = make()
     tried: list[bytes] = []
@@ -246,10 +246,10 @@ def test_other_systems_attributes_never_reach_the_kernel(
     assert tried == [b"user.a"]
 
 
-def test_where_there_are_no_attributes_all_count_as_not_taken() -> None:
+def test_apply_reports_every_attribute_where_the_file_system_has_none() -> None:
     fd = os.open("/proc/self/comm", os.O_RDWR)
     try:
-        assert not xattrs.supported(fd)
+        assert not keeps_attributes(fd)
         assert xattrs.read(fd) == b""
         assert xattrs.apply(fd, b"") == []
         assert xattrs.apply(fd, blob_of((ACCESS.encode(), READER), *GOOD)) == [
@@ -259,7 +259,7 @@ def test_where_there_are_no_attributes_all_count_as_not_taken() -> None:
         os.close(fd)
 
 
-def test_one_that_finds_no_room_costs_only_itself(make: Callable[..., int], on_disk: Path) -> None:
+def test_an_attribute_without_room_is_reported_others_are_set(make: Make, on_disk: Path) -> None:
     fd = make(below=on_disk)
     pairs = ((b"user.a", b"1"), (b"user.b", bytes(60_000)), (b"user.c", b"3"))
 
@@ -271,9 +271,7 @@ def test_one_that_finds_no_room_costs_only_itself(make: Callable[..., int], on_d
     assert xattrs.read(fd) == blob_of(pairs[0], pairs[2])
 
 
-def test_an_acl_that_is_none_and_one_on_the_wrong_kind_are_not_taken(
-    make: Callable[..., int],
-) -> None:
+def test_apply_reports_an_invalid_acl_and_a_default_acl_on_a_file(make: Make) -> None:
     fd = make()
     blob = blob_of((ACCESS.encode(), b"nonsense"), (DEFAULT.encode(), READER), (b"user.a", b"1"))
 
@@ -281,8 +279,8 @@ def test_an_acl_that_is_none_and_one_on_the_wrong_kind_are_not_taken(
     assert xattrs.read(fd) == blob_of((b"user.a", b"1"))
 
 
-def test_one_that_reads_back_differently_is_not_taken(
-    make: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+def test_apply_reports_an_attribute_that_reads_back_differently(
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fd = make()
     really = os.getxattr
@@ -291,8 +289,8 @@ def test_one_that_reads_back_differently_is_not_taken(
     assert xattrs.apply(fd, blob_of(*GOOD)) == ["user.b"]
 
 
-def test_a_broken_disk_is_not_an_attribute_that_was_not_taken(
-    make: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+def test_apply_raises_an_io_error_instead_of_reporting_the_attribute(
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -316,7 +314,7 @@ def roomy() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("count", "size"), [(20, 60_000), (5000, 0), (15_000, 0)])
-def test_too_many_and_too_large_are_refused(roomy: int, count: int, size: int) -> None:
+def test_read_refuses_too_many_or_too_large_attributes(roomy: int, count: int, size: int) -> None:
     try:
         for number in range(count):
             os.setxattr(roomy, f"user.{number:05}", bytes(size))
@@ -350,7 +348,7 @@ def as_nobody(path: Path, check: Callable[[int], None]) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_an_acl_that_shuts_us_out_comes_last(make: Callable[..., int], tmp_path: Path) -> None:
+def test_apply_sets_an_acl_that_locks_out_the_owner_last(make: Make, tmp_path: Path) -> None:
     ours = make()
     shut = acl((1, 0, NOBODY), (2, 4, 12345), (4, 0, NOBODY), (16, 4, NOBODY), (32, 0, NOBODY))
     blob = blob_of((ACCESS.encode(), shut), *GOOD)
@@ -363,7 +361,7 @@ def test_an_acl_that_shuts_us_out_comes_last(make: Callable[..., int], tmp_path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_what_we_may_not_write_is_not_taken(make: Callable[..., int], tmp_path: Path) -> None:
+def test_apply_reports_attributes_of_a_read_only_file(make: Make, tmp_path: Path) -> None:
     os.setxattr(make(), "user.old", b"1")
     (tmp_path / "file").chmod(0o400)
 
@@ -373,15 +371,15 @@ def test_what_we_may_not_write_is_not_taken(make: Callable[..., int], tmp_path: 
     as_nobody(tmp_path / "file", check)
 
 
-def test_the_calls_of_macos_as_far_as_linux_can_stand_in(
-    make: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+def test_the_macos_attribute_calls_read_apply_and_drop_attributes_on_linux(
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Linux's functions have the same names and ignore the two arguments more: buffers and errors
     are tried, what macOS makes of them is not."""
     first, second = make("first"), make("second")
     monkeypatch.setattr(xattrs, "_system", xattrs._Apple)
     os.setxattr(second, "user.old", b"1")
-    assert xattrs.supported(first)
+    assert keeps_attributes(first)
     assert xattrs.read(first) == b""
     for name, value in AWKWARD.items():
         os.setxattr(first, name, value)

@@ -13,23 +13,20 @@ from unittest import mock
 import pytest
 from django.contrib.auth.models import User
 
-from jobs import bridge
-from portals.models import Portal
-from portals.services import credential_create, portal_create
-from tests.engine.conftest import plant
-from tests.engine.test_hostile_hosts import lie
+from jobs.models import Job
+from jobs.running import execution
+from jobs.services import job_create
+from portals.services import portal_create
+from tests.factories import PortalFactory
 from tests.faults import killpoints
-from tests.faults.crew import Crew, Stage
+from tests.faults.crew import Crew, MakeStage, Stage, ssh_portal
 from tests.faults.here import Here
 from tests.faults.oracle import Surroundings
-from tests.rig.sshd import Sshd
+from tests.faults.own_redis import Redis, start_worker
+from tests.rig.sshd import Sshd, end_tree
 
 if TYPE_CHECKING:
     import redis
-
-__all__ = ["lie", "plant"]  # Fixtures of the engine's tests: hosts that behave oddly, or lie.
-
-MakeStage = Callable[..., Stage]
 
 
 @pytest.fixture
@@ -61,21 +58,6 @@ def make_stage(crew: Crew, oscar: User, tmp_path: Path) -> MakeStage:
     return make
 
 
-def ssh_portal(name: str, sshd: Sshd, root: Path, port: int = 0) -> Portal:
-    """A portal behind an sshd."""
-    key = credential_create(name=name, kind="private_key", secret=sshd.identity_file.read_text())
-    return portal_create(
-        name=name,
-        kind="ssh",
-        host=sshd.host,
-        port=port or sshd.port,
-        username=sshd.username,
-        root_path=str(root),
-        host_key=sshd.host_key,
-        credential=key,
-    )
-
-
 @pytest.fixture
 def stage(make_stage: MakeStage, sshd: Sshd) -> Stage:
     """The stage with the run's sshd, which must not be changed."""
@@ -91,7 +73,7 @@ def here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Here]:
     """The same stage for jobs that are run in this process, between two local portals."""
-    name, value = "KETTER_FAULTS", uuid.uuid4().hex
+    name, value = "LC_KETTER_FAULTS", uuid.uuid4().hex
     monkeypatch.setenv(name, value)
     quiet = [tmp_path / "canary", tmp_path / "lab/bystander", tmp_path / "srvtrf/bystander"]
     for folder in quiet:
@@ -103,7 +85,7 @@ def here(
     )
     surroundings = Surroundings(roots, quiet, mark=f"{name}={value}")
     with (
-        mock.patch.object(bridge, "JobObserver", killpoints.StruckObserver),
+        mock.patch.object(execution, "JobObserver", killpoints.StruckObserver),
         mock.patch.dict(killpoints.DEEDS),
     ):
         yield Here(lab, srvtrf, oscar, surroundings)
@@ -128,3 +110,41 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True, timeout=10)
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """That Valkey; below a short folder, for its socket's sake."""
+    server = Redis(tmp_path_factory.mktemp("v"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def lone_worker(
+    own_redis: Redis, worker_env: dict[str, str], tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker at that Redis, with its log beside."""
+    process = start_worker(own_redis, worker_env, tmp_path / "log")
+    yield process
+    end_tree(process.pid)
+    process.wait()
+
+
+@pytest.fixture
+def launch(oscar: User, tmp_path: Path) -> Callable[[str], Job]:
+    """Launch a copy that lasts some seconds."""
+    for name in ("lab", "srvtrf"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lab" / "a.bin").write_bytes(os.urandom(3 * 1_000_000))
+    lab, srvtrf = (
+        PortalFactory.create(name=name, root_path=str(tmp_path / name))
+        for name in ("lab", "srvtrf")
+    )
+
+    def launch(target: str) -> Job:
+        order: dict[str, Any] = {"source_path": "a.bin", "target_path": f"{target}/"}
+        order |= {"source_portal": lab, "target_portal": srvtrf, "bandwidth_limit": 1_000_000}
+        return job_create(by=oscar, **order)
+
+    return launch

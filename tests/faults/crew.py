@@ -22,11 +22,14 @@ from django.contrib.auth.models import User
 
 from jobs.models import Job
 from jobs.services import job_create
+from jobs.states import Status
 from portals.models import Portal
+from portals.services import credential_create, portal_create
 from tests.faults.oracle import Oracle, Surroundings
+from tests.rig.interrupted import MIB
+from tests.rig.project import PROJECT
 from tests.rig.sshd import Sshd, descendants, marked
 
-PROJECT = Path(__file__).resolve().parents[2]
 #: Short, so that a test need not wait long for what happens when a worker is lost.
 SHORT = {
     "KETTER_LEASE_SECONDS": 3,
@@ -36,10 +39,19 @@ SHORT = {
 }
 #: So that a few hundred kilobytes make several parcels of each kind.
 SMALL = {
-    "engine.plan.LARGE": 256 << 10,
-    "engine.plan.SLICE": 64 << 10,
-    "engine.plan.PARCEL_BYTES": {"zip": [16 << 10, 16 << 10], "file": [32 << 10, 32 << 10]},
-    "engine.planning.WORTH_A_STREAM": 64 << 10,
+    "engine.parcels.builder.LARGE": 256 << 10,
+    "engine.parcels.builder.SLICE": 64 << 10,
+    "engine.parcels.builder.PARCEL_BYTES": {
+        "zip": [16 << 10, 16 << 10],
+        "file": [32 << 10, 32 << 10],
+    },
+    "engine.plan.streams.WORTH_A_STREAM": 64 << 10,
+}
+#: A file of some MiB travels alone, and what of it was proven is put down for each MiB.
+MARKED: dict[str, Any] = {
+    **SMALL,
+    "engine.parcels.builder.LARGE": MIB,
+    "agents": [["MARK_BYTES = 16 << 20", "MARK_BYTES = 1 << 20"]],
 }
 
 
@@ -52,7 +64,8 @@ class Crew:
     def __init__(self, env: Mapping[str, str], folder: Path, wrapper: Sequence[str] = ()) -> None:
         self._env, self._wrapper = dict(env), wrapper
         self._process: subprocess.Popen[bytes] | None = None
-        self.mark = f"KETTER_FAULTS={uuid.uuid4().hex}"
+        # It passes to ssh and agents as well, which see little of the environment.
+        self.mark = f"LC_KETTER_FAULTS={uuid.uuid4().hex}"
         # Short, so that connections are shared as they are in real life.
         self.temp = Path(tempfile.mkdtemp(prefix="kf-", dir="/tmp"))
         self.log = folder / "crew.log"
@@ -197,3 +210,39 @@ class Stage:
         """Where every job is."""
         rows = Job.objects.values_list("target_path", "status", "attempt", "phase", "error_message")
         return "; ".join(str(row) for row in rows)
+
+
+#: Sets the stage: with an sshd, and the port of a line to it.
+MakeStage = Callable[..., Stage]
+
+
+def worker_of(job: Job) -> int:
+    """The process of the worker that has a job."""
+    job.refresh_from_db()
+    return int(job.worker.split(".")[-2])
+
+
+def in_state(job: Job, *wanted: Status) -> Callable[[], bool]:
+    """Whether a job is in one of those states."""
+    return lambda: Job.objects.filter(pk=job.pk, status__in=wanted).exists()
+
+
+def kill_with_horse(stage: Stage, worker: int) -> None:
+    """Kill a worker and what it runs, as when a machine dies."""
+    for pid in (worker, *stage.crew.horses(worker)):
+        os.kill(pid, signal.SIGKILL)
+
+
+def ssh_portal(name: str, sshd: Sshd, root: Path, port: int = 0) -> Portal:
+    """A portal behind an sshd."""
+    key = credential_create(name=name, kind="private_key", secret=sshd.identity_file.read_text())
+    return portal_create(
+        name=name,
+        kind="ssh",
+        host=sshd.host,
+        port=port or sshd.port,
+        username=sshd.username,
+        root_path=str(root),
+        host_key=sshd.host_key,
+        credential=key,
+    )

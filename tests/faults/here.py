@@ -10,8 +10,8 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db.models.functions import Now
 
-from jobs.attempts import job_wake_one
 from jobs.models import Job
+from jobs.queueing.attempts import job_queue_due
 from jobs.services import job_create
 from jobs.tasks import run_job
 from portals.models import Portal
@@ -66,7 +66,7 @@ class Here:
     def attempt(self, job: Job) -> Job:
         """Run the next attempt of a job, waiting for nothing."""
         Job.objects.filter(pk=job.pk, status="retry_wait").update(next_run_at=Now())
-        while job_wake_one():
+        while job_queue_due():
             continue
         run_job(str(job.pk))
         job.refresh_from_db()

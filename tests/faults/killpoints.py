@@ -11,16 +11,18 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from unittest import mock
 
-from engine.hub import CHECK_SECONDS
+from engine.connect.child import CHECK_SECONDS
 from engine.types import ParcelReport, ParcelState, Phase, Progress
-from jobs import bridge, helping, tasks
-from jobs.helping import HelperObserver
+from jobs import tasks
 from jobs.models import Job, ParcelLease
-from jobs.observer import ASK_EVERY, JobObserver, is_told_to_end
+from jobs.running import execution, helper
+from jobs.running.helper import HelperObserver
+from jobs.running.observer import ASK_EVERY, JobObserver
+from jobs.running.shutdown import shutdown_requested
 from jobs.services import job_cancel
 from tests.rig.sshd import descendants
 
@@ -31,6 +33,8 @@ FINISH = "finish"
 VICTIMS = ("worker", "sender", "receiver", "sshd")
 #: Seconds that a process gets to appear that is to be killed.
 PATIENCE = 10.0
+#: Seconds in which the end of a far process is noticed on this machine, however busy it is.
+NOTICED_SECONDS = 0.5
 #: What a crew's log says of a worker: with its process id, and when by the monotonic clock.
 TOLD, ENDED = "told to end: worker", "ended: worker"
 _HEX = re.compile(r'fromhex\("([0-9a-f]+)"\)')
@@ -40,9 +44,9 @@ Deed = Callable[[Job], object]
 
 def install() -> None:
     """Have jobs struck whose keys name a failpoint; for the life of this process."""
-    mock.patch.object(bridge, "JobObserver", StruckObserver).start()
+    mock.patch.object(execution, "JobObserver", StruckObserver).start()
     mock.patch.object(tasks, "finish", _struck_finish).start()
-    mock.patch.object(helping, "HelperObserver", StruckHelper).start()
+    mock.patch.object(helper, "HelperObserver", StruckHelper).start()
 
 
 class StruckObserver(JobObserver):
@@ -99,7 +103,7 @@ class Strike:
 
 def _struck_finish(job: Job, end: Any) -> None:
     Strike(job).at(FINISH)
-    bridge.finish(job, end)
+    execution.finish(job, end)
 
 
 def _kill_worker(_job: Job) -> None:
@@ -129,7 +133,7 @@ def _end_worker(job: Job) -> None:
     print(f"{TOLD} {os.getppid()} at {time.monotonic()} in {job.target_path}", flush=True)
     os.kill(os.getppid(), signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
-    while not is_told_to_end():
+    while not shutdown_requested():
         if time.monotonic() > deadline:
             raise AssertionError("the worker does not pass on that it was told to end")
         time.sleep(0.01)
@@ -186,8 +190,20 @@ def _kill(find: Callable[[], list[int]]) -> None:
         if time.monotonic() > deadline:
             raise AssertionError("there is nobody to kill")
         time.sleep(0.01)
+    ours = _living(descendants(os.getpid()))
     for pid in found:
         os.kill(pid, signal.SIGKILL)
+    # Until an end of it has come to this machine, on which the transfer could else be done first;
+    # where others share the connection none comes.
+    until = time.monotonic() + NOTICED_SECONDS
+    while _living(ours) == ours and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(NOTICED_SECONDS / 10)
+
+
+def _living(pids: Iterable[int]) -> list[int]:
+    """Those processes that have not ended."""
+    return [pid for pid in pids if _words(pid) != [""]]
 
 
 def _near_agent() -> list[int]:

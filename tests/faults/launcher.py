@@ -49,7 +49,7 @@ def tweak(changes: dict[str, Any]) -> None:
     """Replace attributes of modules, and texts of the agents."""
     from django.utils import timezone
 
-    from engine import bundle
+    from engine.connect import bundle
 
     texts = changes.pop("agents", [])
     skew = changes.pop("clock", 0)

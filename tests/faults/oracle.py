@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 import django_rq
 
-from engine import manifest as manifests
+from engine.proof import manifest as manifests
 from jobs.models import Job, JobEvent
 from jobs.states import Status
-from tests.engine.interrupted import whole
+from tests.rig.interrupted import whole
 from tests.rig.sshd import marked
 from tests.rig.trees import Entry, assert_equal_trees, entry_of, snapshot
 

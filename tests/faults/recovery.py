@@ -247,7 +247,7 @@ def blackhole(world: World, job: Job) -> None:
 
 
 def restart_redis(world: World, job: Job) -> None:
-    """Redis dies with the ring of a queued job; measured from its return, with idle workers."""
+    """Redis dies with the wake-up of a queued job; measured from its return, with idle workers."""
     assert world.valkey
     for slot in world.slots:
         slot.expected, slot.start_at = True, time.monotonic() + PATIENCE

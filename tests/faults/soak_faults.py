@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from jobs.errors import JobError
 from jobs.models import Job
-from jobs.queue import ring
+from jobs.queueing.notify import notify
 from jobs.services import job_cancel, job_pause, job_resume
 from jobs.states import LIVE, Status
 from tests.faults.soak_world import LEASE, Slot, World, send
@@ -214,8 +214,8 @@ def ring_twice(world: World, dice: random.Random) -> bool:
     live = list(Job.objects.filter(status__in=LIVE).order_by("created_at"))
     with contextlib.suppress(RedisError):
         for _ in range(2):
-            ring(dice.choice(live).pk if live else UUID(bytes=os.urandom(16)))
-        ring(UUID(int=dice.getrandbits(128)))
+            notify(dice.choice(live).pk if live else UUID(bytes=os.urandom(16)))
+        notify(UUID(int=dice.getrandbits(128)))
     return True
 
 

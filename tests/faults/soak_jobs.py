@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from engine.agent.publish import second_names
+from engine.agent.target.compare import second_names
 from tests.rig.trees import MTIME, Entry, snapshot
 
 MIB = 1 << 20

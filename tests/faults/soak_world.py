@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.fernet import Fernet
 
+from tests.rig.project import PROJECT
 from tests.rig.relay import Relay
 from tests.rig.sshd import Sshd, descendants, marked
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ketter_site.processes import Process
     from portals.models import Portal
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 #: Short, so that a lost worker is noticed while the next fault is on its way.
 SHORT = {
     "KETTER_LEASE_SECONDS": "3",
@@ -40,7 +40,7 @@ SHORT = {
     "KETTER_SPREAD_BYTES": "1000000",
 }
 LEASE = 3.0
-_MARK = "KETTER_SOAK"
+_MARK = "LC_KETTER_SOAK"
 #: Characters of a log that are shown of a worker that ended.
 SAID = 4000
 #: What rq says when a worker is up.
@@ -272,6 +272,8 @@ class World:
 
     def close(self) -> None:
         """End everything and remove the folder."""
+        from ketter_site import embedded
+
         with contextlib.suppress(Exception):
             self.calm()
         self.end_workers()
@@ -281,4 +283,5 @@ class World:
         for server in (self.postgres, self.valkey):
             if server:
                 server.stop()
+        embedded.remove_sockets(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from jobs.models import Job
-from jobs.queue import idle_workers
+from jobs.queueing.notify import idle_workers
 from jobs.services import job_resume
 from jobs.states import Status
-from tests.faults.conftest import ssh_portal
-from tests.faults.crew import Crew, Stage
-from tests.faults.test_workers import MIB, codes, in_state
+from tests.faults.crew import Crew, Stage, in_state, ssh_portal
+from tests.rig.events import codes
+from tests.rig.interrupted import MIB
 from tests.rig.trees import build_small
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -72,7 +72,7 @@ def both_start(here: Stage, there: Stage, **env: object) -> None:
     here.watch(lambda: idle_workers() == 2)
 
 
-def test_a_worker_on_another_machine_simply_joins(
+def test_workers_on_two_machines_share_the_jobs_between_ssh_portals(
     stage: Stage, there: Stage, tmp_path: Path
 ) -> None:
     here = over_ssh(stage)
@@ -121,7 +121,7 @@ def build_parcels(root: Path) -> None:
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["as source", "as target"])
-def test_a_worker_without_the_folder_of_this_machine_leaves_the_job_to_a_person(
+def test_a_job_needs_attention_when_its_worker_lacks_the_root_of_a_local_portal(
     stage: Stage, there: Stage, tmp_path: Path, back: bool
 ) -> None:
     there.crew.start(1)
@@ -142,11 +142,11 @@ def test_a_worker_without_the_folder_of_this_machine_leaves_the_job_to_a_person(
     assert job.attempt == 2
 
 
-def test_a_helper_without_the_folder_of_this_machine_brings_its_parcels_back(
+def test_a_helper_that_lacks_the_root_of_a_local_portal_gives_its_parcels_back(
     stage: Stage, there: Stage, tmp_path: Path
 ) -> None:
     stage.crew.start(1, KETTER_SPREAD_BYTES=1)
-    job = stage.launch("day1", build_parcels, back=True, bandwidth_limit=MIB)
+    job = stage.launch("day1", build_parcels, back=True, bandwidth_limit=MIB // 4)
     stage.watch(in_state(job, Status.RUNNING))
 
     there.crew.start(1)

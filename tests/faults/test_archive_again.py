@@ -10,19 +10,20 @@ import pytest
 
 import engine
 from engine import Phase
-from jobs import bridge, tasks
-from jobs.attempts import job_lost
+from jobs import tasks
 from jobs.models import Job
-from jobs.observer import JobObserver
-from jobs.orders import problems_of
+from jobs.queueing.attempts import job_lost
+from jobs.running import execution
+from jobs.running.observer import JobObserver
 from jobs.states import Status
 from jobs.tasks import run_job
+from jobs.validation import problems_of
 from tests.factories import JobFactory, PortalFactory
 from tests.faults.crew import Stage
 from tests.faults.here import Here
+from tests.faults.kill_cases import cases, verdict
 from tests.faults.killpoints import FINISH, VICTIMS
 from tests.faults.oracle import Oracle, names_below, whole
-from tests.faults.test_kill_points import cases, verdict
 from tests.rig.trees import build_small
 
 OVERWRITES = ("overwrite", "overwrite-older")
@@ -74,7 +75,9 @@ class ArchiveOracle(Oracle):
 @pytest.mark.parametrize(
     ("mode", "victim"), [("copy", "worker"), *(("move", victim) for victim in VICTIMS)]
 )
-def test_whoever_is_killed_there_is_one_whole_archive(mode: str, victim: str, stage: Stage) -> None:
+def test_an_archive_job_makes_one_whole_archive_whichever_process_is_killed(
+    mode: str, victim: str, stage: Stage
+) -> None:
     points = [point for how, point in cases(victim) if how == mode]
     jobs: list[Job] = []
     for point in points:
@@ -105,7 +108,7 @@ def test_whoever_is_killed_there_is_one_whole_archive(mode: str, victim: str, st
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("strategy", ["auto", "archive"])
 @pytest.mark.parametrize("point", ["remove_source", FINISH])
-def test_a_move_of_one_file_that_is_gone_already_is_done(
+def test_a_move_of_one_file_is_done_when_its_killed_attempt_had_removed_the_source(
     point: str, strategy: str, stage: Stage
 ) -> None:
     def build(path: Path) -> None:
@@ -150,12 +153,12 @@ def stop_at(phase: Phase, times: int = 1) -> type[JobObserver]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_move_of_one_file_that_is_stopped_twice_is_done(
+def test_an_archive_move_of_one_file_is_done_after_two_lost_connections(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here.source.mkdir(parents=True)
     (here.source / "one").write_bytes(b"one file")
-    monkeypatch.setattr(bridge, "JobObserver", stop_at(Phase.REMOVE_SOURCE, 2))
+    monkeypatch.setattr(execution, "JobObserver", stop_at(Phase.REMOVE_SOURCE, 2))
     job = here.launch(mode="move", strategy="archive", source_path=f"{here.source.name}/one")
     for _ in range(2):
         job = here.attempt(job)
@@ -170,13 +173,13 @@ def test_a_move_of_one_file_that_is_stopped_twice_is_done(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("vanishes", ["root", "folder"])
-def test_a_source_that_vanishes_as_a_whole_is_not_done(
+def test_a_retried_move_is_not_done_when_its_whole_source_has_vanished(
     vanishes: str, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An unmounted disk; or a folder with one file, of which a move leaves the folder."""
     here.source.mkdir(parents=True)
     (here.source / "one").write_bytes(b"one file")
-    monkeypatch.setattr(bridge, "JobObserver", stop_at(Phase.REMOVE_SOURCE))
+    monkeypatch.setattr(execution, "JobObserver", stop_at(Phase.REMOVE_SOURCE))
     path = here.source.name if vanishes == "folder" else f"{here.source.name}/one"
     job = here.attempt(here.launch(mode="move", source_path=path))
     assert job.status == Status.RETRY_WAIT, job.error_message
@@ -195,7 +198,7 @@ def test_a_source_that_vanishes_as_a_whole_is_not_done(
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("policy", ["fail", "keep-both"])
 @pytest.mark.parametrize("strategy", ["auto", "archive"])
-def test_what_a_lost_attempt_left_at_the_source_is_on_record(
+def test_a_retried_move_names_the_changed_file_that_its_killed_attempt_left(
     strategy: str, policy: str, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker is killed between the end of the engine and the record."""
@@ -211,7 +214,7 @@ def test_what_a_lost_attempt_left_at_the_source_is_on_record(
         raise engine.Replaced("as if it were killed here")
 
     changed = next(here.source.rglob("*.dpx"))
-    monkeypatch.setattr(bridge, "JobObserver", Changing)
+    monkeypatch.setattr(execution, "JobObserver", Changing)
     job = here.launch(mode="move", strategy=strategy, on_conflict=policy)
     with monkeypatch.context() as patch:
         patch.setattr(tasks, "finish", killed)

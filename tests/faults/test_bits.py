@@ -6,29 +6,15 @@ from collections import Counter
 
 import pytest
 
-from engine.carry import TRIES
+from engine.carry.in_flight import TRIES
 from jobs.states import Status
-from tests.engine.test_hostile_hosts import Lie
 from tests.faults.here import Here
+from tests.faults.spoiling import AT_REST
+from tests.rig.lying import Lie
 from tests.rig.trees import build_small
 
 pytestmark = pytest.mark.django_db
 
-#: A byte of one file changes after it was written; ONCE, or each time.
-AT_REST = """
-_read_back = Receiver._read_back
-def _rot(self):
-    for entry in self._entries:
-        if entry.path.endswith("000007.dpx") and not (ONCE and os.path.exists(FLAG)):
-            open(FLAG, "w").close()
-            folder, name = self._staging.parent(entry.path)
-            fd = os.open(name, os.O_RDWR, dir_fd=folder)
-            byte = os.pread(fd, 1, 3)
-            os.pwrite(fd, bytes([byte[0] ^ 1]), 3)
-            os.close(fd)
-    _read_back(self)
-Receiver._read_back = _rot
-"""
 #: The archive holds other bytes than were read, with a checksum that fits them.
 PACKED = """
 import zlib
@@ -51,7 +37,10 @@ def _counted(self, inlet, head):
     _receive(self, inlet, head)
 Receiver.receive = _counted
 """
-ROTS = {"at rest": ("receiver", AT_REST), "packed": ("zipstream", "import os\n" + PACKED)}
+ROTS = {
+    "at rest": ("target_receiver", AT_REST),
+    "packed": ("source_zip_writer", "import os\n" + PACKED),
+}
 
 
 @pytest.mark.fault(28)
@@ -59,7 +48,7 @@ ROTS = {"at rest": ("receiver", AT_REST), "packed": ("zipstream", "import os\n" 
 @pytest.mark.parametrize("strategy", ["zip", "files"])
 @pytest.mark.parametrize("once", [True, False])
 @pytest.mark.parametrize("where", ROTS)
-def test_a_bit_flips(
+def test_a_job_sends_a_corrupt_file_again_and_fails_if_it_stays_corrupt(
     here: Here, lie: Lie, where: str, once: bool, strategy: str, mode: str
 ) -> None:
     """Fault 28: bit flip in transit, in the destination, or unpacked wrong."""
@@ -70,7 +59,7 @@ def test_a_bit_flips(
     spoilt.write_bytes(b"FRAMES of some length")
     flag, tally = here.source.parent.parent / "flag", here.source.parent.parent / "tally"
     module, text = ROTS[where]
-    texts = {"receiver": TALLY.replace("TALLY", repr(str(tally)))}
+    texts = {"target_receiver": TALLY.replace("TALLY", repr(str(tally)))}
     text = text.replace("ONCE", str(once)).replace("FLAG", repr(str(flag)))
     lie(**{**texts, module: texts.get(module, "") + text})
 
@@ -95,7 +84,9 @@ def test_a_bit_flips(
 @pytest.mark.fault(28)
 @pytest.mark.parametrize("mode", ["copy", "move"])
 @pytest.mark.parametrize("point", ["verify", "publish"])
-def test_a_staged_file_is_cut_off_after_its_proof(here: Here, point: str, mode: str) -> None:
+def test_a_job_fails_when_a_staged_file_is_removed_after_its_proof(
+    here: Here, point: str, mode: str
+) -> None:
     """Fault 28: bit flip in transit, in the destination, or unpacked wrong."""
     build_small(here.source, 30)
 

@@ -32,12 +32,12 @@ def number_of(decorator: ast.expr, sort: str) -> int | str | None:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_every_row_has_its_test(sort: str) -> None:
+def test_every_fault_and_every_invariant_has_a_test(sort: str) -> None:
     assert {number for number, _, _ in marked_tests(sort)} == SORTS[sort].keys()
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_every_test_of_a_row_says_its_sentence(sort: str) -> None:
+def test_the_docstring_of_a_marked_test_begins_with_its_fault_or_invariant(sort: str) -> None:
     silent = [
         name
         for number, name, text in marked_tests(sort)

@@ -19,27 +19,26 @@ from django.contrib.auth.models import User
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
-from jobs import reaper
 from jobs.errors import IllegalMove, InvalidJob, JobHasEnded, StaleJob
-from jobs.life import job_move
 from jobs.models import Job
-from jobs.observer import JobObserver
+from jobs.queueing import reaper
+from jobs.queueing.transitions import job_move
+from jobs.running.observer import JobObserver
 from jobs.services import job_cancel, job_create
 from jobs.states import FINAL, Status
 from jobs.tasks import run_job
 from portals.services import credential_create, portal_create
-from tests.bench.memory import RECEIVER, SENDER, Watch
-from tests.engine.conftest import Plant
-from tests.engine.interrupted import build_large, staged
-from tests.engine.test_hostile_hosts import Lie
-from tests.faults.crew import Stage
+from tests.faults.crew import MARKED, Stage, in_state, kill_with_horse, worker_of
 from tests.faults.here import Here, failures
+from tests.faults.kill_cases import build
 from tests.faults.looking import Looking, Reads
 from tests.faults.oracle import command_line, whole
-from tests.faults.test_bits import AT_REST
-from tests.faults.test_kill_points import build
-from tests.faults.test_source import CLIP, REFUSING, rewrite
-from tests.faults.test_workers import MARKED, MIB, codes, in_state, kill_with_horse, worker_of
+from tests.faults.spoiling import AT_REST, CLIP, REFUSING, rewrite
+from tests.rig.events import codes
+from tests.rig.interrupted import MIB, build_large, staged
+from tests.rig.lying import Lie
+from tests.rig.memory import RECEIVER, SENDER, Watch
+from tests.rig.planted_code import Plant
 from tests.rig.trees import MTIME, assert_equal_trees, build_small
 
 pytestmark = pytest.mark.django_db
@@ -132,7 +131,7 @@ def test_no_final_name_shows_unverified_content(here: Here, lie: Lie, tmp_path: 
     (here.source / spoilt).write_bytes(b"FRAMES of some length")
     here.target.mkdir(parents=True)
     flag = tmp_path / "flag"
-    lie(receiver=AT_REST.replace("ONCE", "True").replace("FLAG", repr(str(flag))))
+    lie(target_receiver=AT_REST.replace("ONCE", "True").replace("FLAG", repr(str(flag))))
     wanted = contents(here.source)
 
     def look() -> None:
@@ -154,7 +153,7 @@ KILLS = (
 
 @pytest.mark.invariant(3)
 @pytest.mark.django_db(transaction=True)
-def test_after_any_kill_rerunning_ends_as_an_undisturbed_run(stage: Stage) -> None:
+def test_a_job_killed_at_any_point_ends_with_the_tree_of_an_undisturbed_run(stage: Stage) -> None:
     """Invariant 3: After any kill at any point, re-running ends in the same tree as an undisturbed
     run, with no debris.
     """
@@ -250,7 +249,7 @@ def test_a_job_ends_in_exactly_one_terminal_state(here: Here, end: Status) -> No
 
 @pytest.mark.invariant(6)
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_nothing_outside_the_two_roots_is_read_or_written(
+def test_a_job_reads_and_writes_only_inside_its_two_roots(
     here: Here, tmp_path: Path, mode: str
 ) -> None:
     """Invariant 6: Nothing outside the two roots is read or written."""
@@ -281,7 +280,7 @@ def test_nothing_outside_the_two_roots_is_read_or_written(
 
 @pytest.mark.invariant(6)
 @pytest.mark.parametrize("point", ["transfer", "remove_source"])
-def test_nothing_is_read_or_written_where_a_link_leads_that_came_meanwhile(
+def test_a_move_does_not_follow_a_link_that_replaces_a_source_folder(
     here: Here, tmp_path: Path, point: str
 ) -> None:
     """Invariant 6: Nothing outside the two roots is read or written."""
@@ -307,7 +306,7 @@ def test_nothing_is_read_or_written_where_a_link_leads_that_came_meanwhile(
 
 @pytest.mark.invariant(7)
 @pytest.mark.django_db(transaction=True)
-def test_no_secret_reaches_anything_that_is_shown(
+def test_no_secret_reaches_logs_events_redis_the_api_or_process_lists(
     stage: Stage, alice: User, api: Callable[[User], APIClient]
 ) -> None:
     """Invariant 7: No secret reaches a log, an event, Redis, an API answer or a process list."""

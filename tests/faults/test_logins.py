@@ -12,10 +12,9 @@ from jobs.services import job_resume
 from jobs.states import Status
 from portals.models import Portal
 from portals.services import portal_pin_host_key
-from tests.engine.interrupted import build_large, staged
-from tests.faults.conftest import MakeStage
-from tests.faults.crew import Stage
-from tests.faults.test_workers import MARKED, MIB, codes, in_state
+from tests.faults.crew import MARKED, MakeStage, Stage, in_state
+from tests.rig.events import codes
+from tests.rig.interrupted import MIB, build_large, staged
 from tests.rig.sshd import Sshd, public_line
 from tests.rig.trees import build_small
 
@@ -37,7 +36,9 @@ def needs_a_person(stage: Stage, job: Job, code: str) -> None:
 
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("back", [False, True])
-def test_the_credential_is_refused(make_stage: MakeStage, fresh_sshd: Sshd, back: bool) -> None:
+def test_a_job_needs_attention_when_the_host_refuses_its_credential(
+    make_stage: MakeStage, fresh_sshd: Sshd, back: bool
+) -> None:
     """Fault 14: authentication failure, host key changed."""
     fresh_sshd.refuse_client_key()
     stage = make_stage(fresh_sshd)
@@ -51,7 +52,9 @@ def test_the_credential_is_refused(make_stage: MakeStage, fresh_sshd: Sshd, back
 
 
 @pytest.mark.fault(14)
-def test_the_host_key_has_changed(make_stage: MakeStage, fresh_sshd: Sshd) -> None:
+def test_a_job_needs_attention_when_the_host_key_has_changed(
+    make_stage: MakeStage, fresh_sshd: Sshd
+) -> None:
     """Fault 14: authentication failure, host key changed."""
     stage = make_stage(fresh_sshd)
     pinned = stage.far.host_key
@@ -71,7 +74,9 @@ def test_the_host_key_has_changed(make_stage: MakeStage, fresh_sshd: Sshd) -> No
 
 
 @pytest.mark.fault(15)
-def test_the_credential_expires_in_the_middle(make_stage: MakeStage, fresh_sshd: Sshd) -> None:
+def test_a_job_needs_attention_when_its_credential_expires_in_the_middle(
+    make_stage: MakeStage, fresh_sshd: Sshd
+) -> None:
     """Fault 15: credential expires mid-job."""
     stage = make_stage(fresh_sshd)
     job = stage.launch(

@@ -125,7 +125,7 @@ def test_four_workers_run_five_hundred_jobs_once_each_and_in_order(
     assert arrived(jobs)
 
 
-def test_one_worker_keeps_the_order_to_the_letter(
+def test_a_single_worker_runs_jobs_exactly_by_priority_and_age(
     worker: StartWorker, oscar: User, places: Callable[..., Portal]
 ) -> None:
     jobs = launch(oscar, places("lab"), places("srvtrf"), 40, random.Random(2))
@@ -134,7 +134,7 @@ def test_one_worker_keeps_the_order_to_the_letter(
     assert set(displacements(jobs)) == {0}
 
 
-def test_a_portal_never_has_more_jobs_at_once_than_it_may(
+def test_a_portal_never_has_more_running_jobs_than_its_limit(
     worker: StartWorker, oscar: User, places: Callable[..., Portal]
 ) -> None:
     dice, srvtrf = random.Random(3), places("srvtrf")

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from jobs.states import Status
-from tests.engine.conftest import Plant
-from tests.engine.test_hard_places import SHORT_NAMES
 from tests.faults.here import Here, failures
 from tests.rig.facts import assert_same, describe
+from tests.rig.planted_code import SHORT_NAMES, Plant
 from tests.rig.trees import MTIME, build_mixed, build_small
 
 pytestmark = pytest.mark.django_db
@@ -25,7 +24,7 @@ LONG = "n" * 200
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("strategy", ["zip", "files"])
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_odd_names_arrive_byte_by_byte(here: Here, mode: str, strategy: str) -> None:
+def test_odd_file_names_arrive_byte_for_byte(here: Here, mode: str, strategy: str) -> None:
     """Fault 25: newline, tab, invalid UTF-8, leading dash, quotes in names."""
     build_mixed(here.source, 1 << 20)
 
@@ -37,7 +36,9 @@ def test_odd_names_arrive_byte_by_byte(here: Here, mode: str, strategy: str) -> 
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_a_name_that_the_target_cannot_hold_is_named(here: Here, plant: Plant, mode: str) -> None:
+def test_a_partial_job_reports_the_file_whose_name_the_target_refuses(
+    here: Here, plant: Plant, mode: str
+) -> None:
     """Fault 25: newline, tab, invalid UTF-8, leading dash, quotes in names."""
     build_small(here.source, 20)
     (here.source / "new\nline").write_bytes(b"frames")
@@ -54,7 +55,7 @@ def test_a_name_that_the_target_cannot_hold_is_named(here: Here, plant: Plant, m
 
 
 @pytest.mark.fault(26)
-def test_the_longest_name_and_a_path_longer_than_the_system_takes(here: Here) -> None:
+def test_a_copy_carries_a_name_of_255_bytes_and_a_path_of_over_4096_bytes(here: Here) -> None:
     """Fault 26: 255-byte name, path over 4096."""
     here.source.mkdir()
     (here.source / ("e" * 255)).write_bytes(b"frames")
@@ -79,7 +80,9 @@ def test_the_longest_name_and_a_path_longer_than_the_system_takes(here: Here) ->
 @pytest.mark.fault(29)
 @pytest.mark.parametrize("strategy", ["zip", "files"])
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_odd_entries(here: Here, mode: str, strategy: str) -> None:
+def test_sparse_empty_and_oddly_dated_files_arrive_unchanged(
+    here: Here, mode: str, strategy: str
+) -> None:
     """Fault 29: sparse, empty, over 4 GiB, over 65,535 files, empty folders, odd times."""
     build_mixed(here.source, 1 << 20)
     with (here.source / "sparse").open("wb") as file:
@@ -99,7 +102,7 @@ def test_odd_entries(here: Here, mode: str, strategy: str) -> None:
 @pytest.mark.xdist_group("large")
 @pytest.mark.slow
 @pytest.mark.fault(29)
-def test_more_than_a_plain_zip_holds(here: Here) -> None:
+def test_an_archive_job_packs_more_files_and_bytes_than_a_plain_zip_can_hold(here: Here) -> None:
     """Fault 29: sparse, empty, over 4 GiB, over 65,535 files, empty folders, odd times."""
     here.source.mkdir()
     for number in range(65_600):
@@ -124,7 +127,7 @@ def test_more_than_a_plain_zip_holds(here: Here) -> None:
 @pytest.mark.xdist_group("large")
 @pytest.mark.slow
 @pytest.mark.fault(29)
-def test_a_file_of_more_than_four_gigabytes_and_a_crowded_folder(here: Here) -> None:
+def test_a_zip_job_carries_a_file_over_4_gib_and_a_folder_of_over_65535_files(here: Here) -> None:
     """Fault 29: sparse, empty, over 4 GiB, over 65,535 files, empty folders, odd times."""
     here.source.mkdir()
     for number in range(65_600):

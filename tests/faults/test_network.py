@@ -13,11 +13,10 @@ import pytest
 
 from jobs.models import Job
 from jobs.states import Status
-from tests.engine.interrupted import build_large, staged
-from tests.faults.conftest import MakeStage
-from tests.faults.crew import Stage
+from tests.faults.crew import MARKED, MakeStage, Stage, in_state
 from tests.faults.oracle import command_line
-from tests.faults.test_workers import MARKED, MIB, codes, in_state
+from tests.rig.events import codes
+from tests.rig.interrupted import MIB, build_large, staged
 from tests.rig.relay import Relay, Way
 from tests.rig.sshd import Sshd
 from tests.rig.trees import build_small
@@ -25,7 +24,7 @@ from tests.rig.trees import build_small
 pytestmark = pytest.mark.django_db(transaction=True)
 
 #: An agent that says nothing for so long is taken for lost.
-IMPATIENT = {**MARKED, "engine.links.SILENCE_SECONDS": 3.0}
+IMPATIENT = {**MARKED, "engine.connect.endings.SILENCE_SECONDS": 3.0}
 #: And an attempt before that does not leave the target is not waited for as long.
 HASTY = {
     **IMPATIENT,
@@ -63,7 +62,9 @@ def under_way(
 
 
 @pytest.mark.fault(12)
-def test_sshd_is_killed(make_stage: MakeStage, fresh_sshd: Sshd) -> None:
+def test_a_job_resumes_after_the_sshd_is_killed_and_started_again(
+    make_stage: MakeStage, fresh_sshd: Sshd
+) -> None:
     """Fault 12: sshd killed."""
     stage = make_stage(fresh_sshd)
     job = under_way(stage)
@@ -81,7 +82,7 @@ def test_sshd_is_killed(make_stage: MakeStage, fresh_sshd: Sshd) -> None:
 
 
 @pytest.mark.fault(12)
-def test_a_session_is_killed(stage: Stage) -> None:
+def test_a_job_resumes_after_its_ssh_session_is_killed(stage: Stage) -> None:
     """Fault 12: sshd killed."""
     job = under_way(stage)
 
@@ -117,7 +118,7 @@ def flip(line: Relay) -> None:
 @pytest.mark.fault(12)
 @pytest.mark.parametrize("spoil", [drop, half_close])
 @pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
-def test_a_line_breaks(
+def test_a_job_resumes_after_its_connection_is_reset_or_half_closed(
     far_stage: Stage, line: Relay, spoil: Callable[[Relay], None], back: bool
 ) -> None:
     """Fault 12: sshd killed."""
@@ -133,7 +134,9 @@ def test_a_line_breaks(
 
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
-def test_a_line_falls_silent(far_stage: Stage, line: Relay, back: bool) -> None:
+def test_a_job_resumes_after_its_connection_falls_silent_during_the_transfer(
+    far_stage: Stage, line: Relay, back: bool
+) -> None:
     """Fault 13: network blackhole, no RST."""
     job = under_way(far_stage, back)
     began = time.monotonic()
@@ -153,14 +156,14 @@ def test_a_line_falls_silent(far_stage: Stage, line: Relay, back: bool) -> None:
 
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("point", ["preflight", "publish", "cleanup"])
-def test_a_line_falls_silent_at_the_beginning_or_the_end(
+def test_a_job_notices_a_connection_that_falls_silent_at_its_beginning_or_end(
     far_stage: Stage, line: Relay, point: str
 ) -> None:
     """Fault 13: network blackhole, no RST."""
     job = far_stage.launch("day1", lambda root: build_small(root, 40), failpoint=f"{point}:wait")
     gate = far_stage.crew.temp / "gate"
     far_stage.crew.start(
-        1, {**IMPATIENT, "engine.links.HELLO_SECONDS": 3.0}, KETTER_FAULTS_GATE=gate
+        1, {**IMPATIENT, "engine.connect.endings.HELLO_SECONDS": 3.0}, KETTER_FAULTS_GATE=gate
     )
     far_stage.watch(lambda: gate.with_suffix(".there").exists())
     line.stalled = True
@@ -179,7 +182,9 @@ def test_a_line_falls_silent_at_the_beginning_or_the_end(
 
 @pytest.mark.slow
 @pytest.mark.fault(13)
-def test_the_far_side_never_notices_the_break(far_stage: Stage, line: Relay) -> None:
+def test_a_retry_shuts_out_the_far_agent_that_did_not_notice_the_break(
+    far_stage: Stage, line: Relay
+) -> None:
     """Fault 13: network blackhole, no RST."""
     job = under_way(far_stage)
     agent = far_agent(far_stage)
@@ -200,7 +205,9 @@ def test_the_far_side_never_notices_the_break(far_stage: Stage, line: Relay) -> 
 
 @pytest.mark.slow
 @pytest.mark.fault(13)
-def test_the_far_side_stands_still_and_wakes_up_late(far_stage: Stage, line: Relay) -> None:
+def test_a_frozen_far_agent_that_wakes_up_late_writes_only_to_an_unlinked_file(
+    far_stage: Stage, line: Relay
+) -> None:
     """Fault 13: network blackhole, no RST."""
     job = under_way(far_stage, tweaks=HASTY)
     agent = far_agent(far_stage)
@@ -246,7 +253,9 @@ def written_by(agent: int) -> BinaryIO:
 
 
 @pytest.mark.fault(28)
-def test_a_byte_changes_on_the_line(far_stage: Stage, line: Relay) -> None:
+def test_a_job_resumes_after_a_byte_changes_on_its_connection(
+    far_stage: Stage, line: Relay
+) -> None:
     """Fault 28: bit flip in transit, in the destination, or unpacked wrong."""
     job = under_way(far_stage)
 
@@ -262,7 +271,7 @@ def test_a_byte_changes_on_the_line(far_stage: Stage, line: Relay) -> None:
 
 
 @pytest.mark.fault(12)
-def test_a_slow_line_is_no_fault(far_stage: Stage, line: Relay) -> None:
+def test_a_job_over_a_slow_connection_is_done_in_one_attempt(far_stage: Stage, line: Relay) -> None:
     """Fault 12: sshd killed."""
     line.rate, line.delay = MIB, 0.05
     job = far_stage.launch("day1", lambda root: build_small(root, 400))

@@ -11,20 +11,20 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 
 import engine
-from engine import Phase
-from engine.session import Session
-from jobs import bridge, life, observer
-from jobs.attempts import attempt_record, bandwidth_share
+from engine import Phase, leftovers
 from jobs.errors import HandedBack, Orphaned
-from jobs.life import job_move
+from jobs.events import Note, append
 from jobs.models import Job, JobEvent, JobParcel
-from jobs.observer import JobObserver
+from jobs.queueing import transitions
+from jobs.queueing.attempts import attempt_record, bandwidth_share
+from jobs.queueing.transitions import job_move
+from jobs.running import attempt_writer, execution, observer
+from jobs.running.observer import JobObserver
 from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from jobs.tasks import run_job
-from jobs.trail import Note, append
-from tests.engine.conftest import Plant
 from tests.factories import PortalFactory
+from tests.rig.planted_code import Plant
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -65,20 +65,20 @@ class Away:
         self._record = attempt_record
         self.seen: list[object] = []
 
-    def __call__(self, job: Job, **news: Any) -> None:
-        if news["phase"] == self._phase and self._left:
+    def __call__(self, job: Job, **status: Any) -> None:
+        if status["phase"] == self._phase and self._left:
             self._left -= 1
             self.seen.append(self._look())
             raise OperationalError("the database is away")
-        self._record(job, **news)
+        self._record(job, **status)
 
 
-def test_no_source_goes_before_its_proof_is_on_record(
+def test_a_move_removes_its_source_only_after_the_proof_is_in_the_database(
     launch: Callable[..., Job], source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = Away(Phase.REMOVE_SOURCE, 2, lambda: len(list(source.iterdir())))
-    monkeypatch.setattr(observer, "attempt_record", away)
-    monkeypatch.setattr(observer, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(attempt_writer, "attempt_record", away)
+    monkeypatch.setattr(observer, "RENEW_EVERY", 0.05)
     job = launch(mode="move")
     run_job(str(job.pk))
     job.refresh_from_db()
@@ -88,12 +88,12 @@ def test_no_source_goes_before_its_proof_is_on_record(
     assert (parcel.state, bool(parcel.manifest)) == ("source_removed", True)
 
 
-def test_the_last_news_waits_for_the_database_too(
+def test_the_last_progress_of_a_job_waits_for_the_database(
     launch: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = launch()
-    monkeypatch.setattr(observer, "attempt_record", Away(Phase.CLEANUP, 2, lambda: None))
-    monkeypatch.setattr(observer, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(attempt_writer, "attempt_record", Away(Phase.CLEANUP, 2, lambda: None))
+    monkeypatch.setattr(observer, "RENEW_EVERY", 0.05)
     run_job(str(job.pk))
     job.refresh_from_db()
     (parcel,) = JobParcel.objects.filter(job=job)
@@ -137,8 +137,8 @@ def away_amid_the(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Note]
                 raise OperationalError("the database is away")
             return append(job, *notes)
 
-        monkeypatch.setattr(life, "append", away)
-        monkeypatch.setattr(bridge, "LOOK_EVERY", 0.05)
+        monkeypatch.setattr(transitions, "append", away)
+        monkeypatch.setattr(execution, "RENEW_EVERY", 0.05)
         return seen
 
     return go
@@ -160,7 +160,7 @@ def test_the_end_of_a_job_waits_for_the_database(
     [(HandedBack("told to end"), "HANDED_BACK"), (Orphaned("nobody watches"), "WORKER_LOST")],
     ids=["told to end", "orphaned"],
 )
-def test_a_job_that_is_given_back_waits_for_the_database(
+def test_a_worker_that_gives_its_job_back_waits_for_the_database(
     launch: Callable[..., Job],
     away_amid_the: Callable[[str], list[Note]],
     monkeypatch: pytest.MonkeyPatch,
@@ -181,19 +181,19 @@ def test_a_job_that_is_given_back_waits_for_the_database(
     assert job.losses == (code == "WORKER_LOST")
 
 
-def test_a_bug_after_a_broken_line_needs_a_person(
+def test_a_job_needs_attention_after_a_lost_connection_and_a_bug(
     launch: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(self: JobObserver, phase: Phase) -> None:
         if phase is Phase.PUBLISH:
             raise engine.ConnectionLost("the line broke, and what has arrived stays")
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **_options: object) -> None:
         raise ZeroDivisionError("oops")
 
     job = launch()
     monkeypatch.setattr(JobObserver, "phase", breaks)
-    monkeypatch.setattr(bridge, "_end_after", broken)
+    monkeypatch.setattr(execution, "end_after_error", broken)
     with pytest.raises(ZeroDivisionError):
         run_job(str(job.pk))
     job.refresh_from_db()
@@ -211,7 +211,7 @@ os.rmdir = slow
 
 
 @pytest.mark.parametrize("dies", [False, True])
-def test_a_worker_that_clears_away_for_long_keeps_its_lease(
+def test_a_worker_renews_its_lease_during_a_long_cleanup(
     launch: Callable[..., Job],
     oscar: User,
     monkeypatch: pytest.MonkeyPatch,
@@ -231,12 +231,12 @@ def test_a_worker_that_clears_away_for_long_keeps_its_lease(
                 raise engine.Cancelled("cancelled")
 
         def alive(self) -> None:
-            before = self._looked
+            before = self._writer.saved_at
             super().alive()
-            if self._looked != before:
+            if self._writer.saved_at != before:
                 renewed.append(Job.objects.get(pk=job.pk).lease_until)
 
-    monkeypatch.setattr(bridge, "JobObserver", Cancelling)
+    monkeypatch.setattr(execution, "JobObserver", Cancelling)
     run_job(str(job.pk))
     if dies:
         job_cancel(Job.objects.get(pk=job.pk), by=oscar)
@@ -259,7 +259,7 @@ class CancelledAtTheEnd(JobObserver):
 
 
 @pytest.mark.parametrize(("breaks", "code"), [(2, "CANCELLED"), (9, "STAGING_LEFT")])
-def test_clearing_away_is_tried_again_over_a_line_that_breaks(
+def test_the_cleanup_of_a_cancelled_job_is_tried_again_after_a_lost_connection(
     launch: Callable[..., Job],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -278,9 +278,9 @@ def test_clearing_away_is_tried_again_over_a_line_that_breaks(
         return attempt
 
     monkeypatch.setattr(engine, "discard", over_a_bad_line(engine.discard))
-    monkeypatch.setattr(Session, "clean_anew", over_a_bad_line(Session.clean_anew))
-    monkeypatch.setattr(bridge, "CLEARING_WAITS", (0.01, 0.01))
-    monkeypatch.setattr(bridge, "JobObserver", CancelledAtTheEnd)
+    monkeypatch.setattr(leftovers, "clean", over_a_bad_line(leftovers.clean))
+    monkeypatch.setattr(execution, "CLEARING_WAITS", (0.01, 0.01))
+    monkeypatch.setattr(execution, "JobObserver", CancelledAtTheEnd)
 
     job = launch()
     run_job(str(job.pk))

@@ -14,17 +14,17 @@ import django_rq
 import pytest
 from django.db.models import F, QuerySet
 
+from jobs.events import Note, append
 from jobs.models import Job, JobEvent, JobParcel
 from jobs.states import Status
-from jobs.trail import Note, append
 from tests.faults import oracle as oracles
 from tests.faults.here import Here
 from tests.faults.oracle import Oracle
+from tests.faults.spoiling import CLIP
 from tests.rig.trees import MTIME, build_small, entry_of, spoil
 
 pytestmark = pytest.mark.django_db
 
-CLIP = "reel_00/clip_0/frame_000000.dpx"
 SECRET = "correct horse battery staple"
 
 
@@ -109,7 +109,9 @@ def seen_as(words: str, mode: str = "copy", status: Status = Status.DONE) -> Cal
 
 
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_it_has_nothing_against_a_good_job(good: Callable[[str], Scene], mode: str) -> None:
+def test_the_oracle_accepts_a_good_job_and_only_in_its_true_status(
+    good: Callable[[str], Scene], mode: str
+) -> None:
     scene = good(mode)
     scene.oracle.judge(scene.job)
     with pytest.raises(AssertionError, match=r"^done: "):
@@ -318,7 +320,7 @@ def tell_everybody_a_secret(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("words", "mode", "status", "deed"), DEEDS, ids=[deed.__name__ for *_, deed in DEEDS]
 )
-def test_it_sees_what_must_not_be(
+def test_the_oracle_finds_each_way_to_break_an_invariant(
     good: Callable[[str], Scene], words: str, mode: str, status: Status, deed: Deed
 ) -> None:
     scene = good(mode)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from django.db.models import ProtectedError
 
-from engine.agent.journal import Journal
-from engine.agent.look import machine
+from engine.agent.inspect import machine
+from engine.agent.target.journal import Journal
 from jobs.models import Job
 from jobs.services import job_cancel, job_pause
 from jobs.states import Status
@@ -28,7 +29,7 @@ TOO_LATE = ("publish", "cleanup", "remove_source")
 
 @pytest.mark.fault("+")
 @pytest.mark.django_db(transaction=True)
-def test_cancelled_during_each_phase(stage: Stage) -> None:
+def test_cancelling_a_job_in_any_phase_undoes_it_unless_it_already_publishes(stage: Stage) -> None:
     """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
     jobs = {
         (mode, point): stage.launch(
@@ -59,7 +60,9 @@ def test_cancelled_during_each_phase(stage: Stage) -> None:
 
 
 @pytest.mark.fault("+")
-def test_a_portal_is_edited_while_its_job_runs(here: Here, tmp_path: Path) -> None:
+def test_a_running_job_keeps_its_roots_when_its_portals_are_edited(
+    here: Here, tmp_path: Path
+) -> None:
     """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
     build_small(here.source, 40)
     elsewhere = tmp_path / "elsewhere"
@@ -79,7 +82,9 @@ def test_a_portal_is_edited_while_its_job_runs(here: Here, tmp_path: Path) -> No
 
 
 @pytest.mark.fault("+")
-def test_a_portal_is_edited_between_two_attempts(here: Here, tmp_path: Path) -> None:
+def test_a_retried_job_keeps_its_roots_when_its_portal_is_edited_in_between(
+    here: Here, tmp_path: Path
+) -> None:
     """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
     build_small(here.source, 40)
     elsewhere = tmp_path / "elsewhere"
@@ -99,7 +104,7 @@ def test_a_portal_is_edited_between_two_attempts(here: Here, tmp_path: Path) -> 
 
 
 @pytest.mark.fault("+")
-def test_a_portal_of_a_job_is_not_deleted(here: Here) -> None:
+def test_a_portal_cannot_be_deleted_while_its_job_runs(here: Here) -> None:
     """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
     build_small(here.source, 40)
     refused = []
@@ -118,7 +123,7 @@ def test_a_portal_of_a_job_is_not_deleted(here: Here) -> None:
 
 
 @pytest.mark.fault("+")
-def test_what_a_newer_version_has_launched_waits_for_a_worker_that_knows_it(here: Here) -> None:
+def test_a_job_of_a_newer_version_waits_for_a_worker_that_knows_its_strategy(here: Here) -> None:
     """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
     build_small(here.source, 40)
     job = here.launch()
@@ -132,47 +137,54 @@ def test_what_a_newer_version_has_launched_waits_for_a_worker_that_knows_it(here
     here.judge(here.attempt(job))
 
 
-@pytest.mark.fault("+")
-def test_a_newer_version_left_records_that_we_do_not_know(here: Here) -> None:
-    """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
-    build_small(here.source, 40)
-    job = here.attempt(here.launch(at="verify", meddle=lose_an_agent))
-    assert job.status == Status.RETRY_WAIT, job.error_message
-    (left,) = here.target.glob(".ketter-*.part")
+def write_newer_records(left: Path) -> None:
+    """Records in the journal of kinds that this version does not know."""
     folder = os.open(left, os.O_RDONLY)
     journal = Journal(folder, machine())
     journal.add({"entangled": 1, "list": 3}, b"what may be")
     journal.close()
     os.close(folder)
 
-    job = here.attempt(job)
 
-    here.judge(job)
-    assert job.plan["resumed"] > 0
+def replace_journal(left: Path) -> None:
+    """A journal that this version cannot read."""
+    (left / "journal").write_bytes(b"KETTER 9\n\0\xff of another version")
+
+
+def remove_fence(left: Path) -> None:
+    """No fence, as where another version has none."""
+    (left / "fence").unlink()
+
+
+def remove_times(left: Path) -> None:
+    """No times, as where another version keeps none."""
+    (left / "times").unlink()
 
 
 @pytest.mark.fault("+")
-@pytest.mark.parametrize("name", ["journal", "fence", "times"])
-def test_another_version_left_something_that_we_cannot_read(here: Here, name: str) -> None:
+@pytest.mark.parametrize(
+    "damage", [write_newer_records, replace_journal, remove_fence, remove_times]
+)
+def test_a_retried_job_is_done_whatever_another_version_left_in_its_staging_folder(
+    here: Here, damage: Callable[[Path], None]
+) -> None:
     """Fault +: cancel in each phase; version skew; portal edited or deleted while its job runs."""
     build_small(here.source, 40)
-    job = here.launch(at="verify", meddle=lose_an_agent)
-    job = here.attempt(job)
+    job = here.attempt(here.launch(at="verify", meddle=lose_an_agent))
     assert job.status == Status.RETRY_WAIT, job.error_message
     (left,) = here.target.glob(".ketter-*.part")
-    if name == "journal":
-        (left / name).write_bytes(b"KETTER 9\n\0\xff of another version")
-    else:
-        (left / name).unlink()
+    damage(left)
 
     job = here.attempt(job)
 
     here.judge(job)
+    if damage is write_newer_records:
+        assert job.plan["resumed"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_a_paused_job_is_cancelled_and_cleared_away_though_every_worker_is_busy(
+def test_a_paused_job_is_cancelled_and_cleaned_up_while_every_worker_is_busy(
     stage: Stage,
 ) -> None:
     paused = stage.launch("paused", build_slow, bandwidth_limit=SLOW)

@@ -15,9 +15,9 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 import engine
-from engine import plan
+from engine.parcels import builder
 from jobs.models import Job, JobEvent, JobParcel
-from jobs.observer import JobObserver
+from jobs.running.observer import JobObserver
 from jobs.services import job_create
 from jobs.states import Status
 from jobs.tasks import run_job
@@ -106,7 +106,7 @@ def rows(job: Job) -> int:
 
 
 @pytest.mark.slow
-def test_a_slow_copy_updates_its_row_about_once_a_second(
+def test_a_slow_copy_saves_its_progress_about_once_a_second(
     source: Path, run: Callable[..., Ran]
 ) -> None:
     (source / "large.bin").write_bytes(os.urandom(6 * MEGABYTE))
@@ -121,10 +121,10 @@ def test_a_slow_copy_updates_its_row_about_once_a_second(
     assert statements.total <= 3 * seconds + 20, statements.count
 
 
-def test_many_parcels_are_a_row_each_and_few_statements(
+def test_many_parcels_cost_one_database_record_each_and_few_statements(
     source: Path, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "PARCEL_ENTRIES", 20)
+    monkeypatch.setattr(builder, "PARCEL_ENTRIES", 20)
     fill(source, 2000)
     job, statements, seconds = run(mode="move")
     assert job.status == Status.DONE, job.error_message
@@ -134,7 +134,7 @@ def test_many_parcels_are_a_row_each_and_few_statements(
     assert statements.total <= 4 * seconds + 20, statements.count
 
 
-def test_thousands_of_failures_are_one_event(source: Path, run: Callable[..., Ran]) -> None:
+def test_thousands_of_failures_cost_a_job_one_event(source: Path, run: Callable[..., Ran]) -> None:
     fill(source, 20, 10)
     for number in range(3000):
         os.mkfifo(source / f"pipe{number:04}")  # No transfer carries those.
@@ -157,7 +157,7 @@ class _Vanishing:
             shutil.rmtree(self._folder)
 
 
-def test_thousands_of_files_that_vanish_are_few_events(
+def test_thousands_of_files_that_vanish_cost_a_job_few_events(
     source: Path, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (source / "gone").mkdir()
@@ -178,7 +178,7 @@ def test_thousands_of_files_that_vanish_are_few_events(
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_files_are_less_than_five_hundred_rows(
+def test_a_hundred_thousand_files_cost_under_five_hundred_database_records(
     source: Path, run: Callable[..., Ran]
 ) -> None:
     fill(source, 100_000)

@@ -10,9 +10,9 @@ import pytest
 from django.db import connection
 
 from tests import servers
-from tests.engine.interrupted import build_large, staged
-from tests.faults.crew import Stage
-from tests.faults.test_workers import MARKED, MIB, codes
+from tests.faults.crew import MARKED, Stage
+from tests.rig.events import codes
+from tests.rig.interrupted import MIB, build_large, staged
 from tests.rig.trees import build_small
 
 pytestmark = [
@@ -53,7 +53,9 @@ def stop_postgres() -> None:
 
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("how", ["flushed", "restarted"])
-def test_redis_forgets_everything(stage: Stage, redis_again: None, how: str) -> None:
+def test_running_and_waiting_jobs_are_done_after_redis_forgets_everything(
+    stage: Stage, redis_again: None, how: str
+) -> None:
     """Fault 6: Redis restart or flush."""
     running = stage.launch(
         "running", lambda root: build_large(root / "large.mov", 8 * MIB), bandwidth_limit=2 * MIB
@@ -78,7 +80,9 @@ def test_redis_forgets_everything(stage: Stage, redis_again: None, how: str) -> 
 
 
 @pytest.mark.fault(6)
-def test_a_job_launched_while_redis_is_away(stage: Stage, redis_again: None) -> None:
+def test_a_job_launched_while_redis_is_away_runs_when_redis_is_back(
+    stage: Stage, redis_again: None
+) -> None:
     """Fault 6: Redis restart or flush."""
     stage.crew.start(1)
     stage.watch(lambda: "Listening" in stage.crew.said())
@@ -93,7 +97,9 @@ def test_a_job_launched_while_redis_is_away(stage: Stage, redis_again: None) -> 
 
 
 @pytest.mark.fault(7)
-def test_postgres_restarts_within_the_lease(stage: Stage, postgres_again: None) -> None:
+def test_a_job_is_done_in_one_attempt_when_postgres_restarts_within_the_lease(
+    stage: Stage, postgres_again: None
+) -> None:
     """Fault 7: Postgres restart mid-job."""
     job = stage.launch(
         "large", lambda root: build_large(root / "large.mov", 8 * MIB), bandwidth_limit=2 * MIB
@@ -111,7 +117,9 @@ def test_postgres_restarts_within_the_lease(stage: Stage, postgres_again: None) 
 
 
 @pytest.mark.fault(7)
-def test_postgres_is_away_for_longer_than_the_lease(stage: Stage, postgres_again: None) -> None:
+def test_a_job_stops_and_is_retried_when_postgres_is_away_longer_than_the_lease(
+    stage: Stage, postgres_again: None
+) -> None:
     """Fault 7: Postgres restart mid-job."""
     job = stage.launch(
         "large", lambda root: build_large(root / "large.mov", 16 * MIB), bandwidth_limit=2 * MIB

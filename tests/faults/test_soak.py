@@ -14,24 +14,25 @@ from types import SimpleNamespace
 import pytest
 from django.db import transaction
 
+from jobs.events import Note, append
 from jobs.models import Job
 from jobs.states import Status
-from jobs.trail import Note, append
 from tests.factories import JobFactory
 from tests.faults import soak_jobs, soak_oracle
 from tests.faults.soak import KINDS, Soak, markdown
 from tests.faults.soak_jobs import Case
 from tests.faults.soak_world import Slot
+from tests.rig.project import PROJECT
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 SEED, MINUTES = 7, 2.0
 
 
 @pytest.mark.slow
-def test_two_minutes_of_faults_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("minutes", [MINUTES, pytest.param(30.0, marks=pytest.mark.nightly)])
+def test_the_soak_finds_no_violation_in_minutes_of_faults(minutes: float, tmp_path: Path) -> None:
     report = tmp_path / "soak.json"
     command = [sys.executable, "-m", "tests.faults.soak", "--json", str(report)]
-    command += ["--minutes", str(MINUTES), "--seed", str(SEED)]
+    command += ["--minutes", str(minutes), "--seed", str(SEED)]
     ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     tally = json.loads(report.read_text())
     assert ended.returncode == 0, ended.stderr[-8000:]
@@ -40,7 +41,7 @@ def test_two_minutes_of_faults_lose_nothing_and_leave_nothing(tmp_path: Path) ->
     assert tally["faults_total"] > 20
 
 
-def test_a_worker_that_ended_by_itself_is_in_the_report() -> None:
+def test_the_soak_report_counts_a_worker_that_ended_by_itself() -> None:
     soak = Soak(SimpleNamespace(died=[("exit status 1", "Traceback")]), SEED, MINUTES)
     assert "| died | 0 |" in markdown(soak.tally())
     soak.name_the_dead()
@@ -61,7 +62,7 @@ def test_a_worker_that_ended_by_itself_is_in_the_report() -> None:
         (True, "Listening on default...", 1.0, False),
     ],
 )
-def test_only_a_wanted_end_and_one_for_lack_of_redis_are_no_finding(
+def test_the_soak_excuses_only_workers_that_had_to_end_or_lacked_redis(
     tmp_path: Path, expected: bool, said: str, redis_since: float, by_itself: bool
 ) -> None:
     slot = Slot(0, tmp_path / "log", {})
@@ -112,17 +113,46 @@ def any_file(root: Path) -> Path:
     return next(path for path in sorted(root.rglob("f0*")) if path.stat().st_size)
 
 
-def test_the_oracle_is_content_with_what_arrived(case: Case, ended: Callable[..., Job]) -> None:
+def test_the_soak_oracle_accepts_a_move_that_arrived_whole(
+    case: Case, ended: Callable[..., Job]
+) -> None:
     assert soak_oracle.judge(case, [ended()]) == []
 
 
-@pytest.mark.parametrize("status", [Status.DONE, Status.CANCELLED])
-def test_the_oracle_sees_a_lost_file(status: Status, case: Case, ended: Callable[..., Job]) -> None:
+def lose_a_file(case: Case) -> None:
     any_file(case.target).unlink()
-    assert "lost" in kinds(case, ended(status))
 
 
-def test_the_oracle_sees_a_byte(case: Case, ended: Callable[..., Job]) -> None:
+def leave_a_staging_folder(case: Case) -> None:
+    (case.target / ".ketter-0123.part").mkdir()
+
+
+def leave_the_source(case: Case) -> None:
+    shutil.rmtree(case.source)
+    shutil.copytree(case.target, case.source, symlinks=True)
+
+
+@pytest.mark.parametrize(
+    ("deed", "status", "kind"),
+    [
+        (lose_a_file, Status.DONE, "lost"),
+        (lose_a_file, Status.CANCELLED, "lost"),
+        (leave_a_staging_folder, Status.DONE, "debris"),
+        (leave_the_source, Status.DONE, "unexpected"),
+    ],
+)
+def test_the_soak_oracle_finds_a_lost_file_and_what_a_move_should_have_removed(
+    deed: Callable[[Case], None],
+    status: Status,
+    kind: str,
+    case: Case,
+    ended: Callable[..., Job],
+) -> None:
+    deed(case)
+    assert kind in kinds(case, ended(status))
+
+
+def test_the_soak_oracle_finds_a_changed_byte(case: Case, ended: Callable[..., Job]) -> None:
     file = any_file(case.target)
     info = file.stat()
     content = file.read_bytes()
@@ -143,7 +173,7 @@ def test_the_oracle_sees_a_byte(case: Case, ended: Callable[..., Job]) -> None:
     ],
 )
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_the_oracle_sees_what_became_of_a_folder(
+def test_the_soak_oracle_finds_a_changed_mode_or_time_of_a_folder(
     side: str, mode: str, what: str, seen: set[str], case: Case, ended: Callable[..., Job]
 ) -> None:
     case.order["mode"] = mode
@@ -160,19 +190,6 @@ def test_the_oracle_sees_what_became_of_a_folder(
     assert kinds(case, ended(status)) == seen
 
 
-def test_the_oracle_sees_what_was_left(case: Case, ended: Callable[..., Job]) -> None:
-    (case.target / ".ketter-0123.part").mkdir()
-    assert "debris" in kinds(case, ended())
-
-
-def test_the_oracle_sees_a_source_that_was_not_removed(
-    case: Case, ended: Callable[..., Job]
-) -> None:
-    shutil.rmtree(case.source)
-    shutil.copytree(case.target, case.source, symlinks=True)
-    assert "unexpected" in kinds(case, ended())
-
-
 @pytest.mark.parametrize(
     ("status", "codes", "kind"),
     [
@@ -184,7 +201,7 @@ def test_the_oracle_sees_a_source_that_was_not_removed(
         (Status.QUEUED, ("RETRIED",), "lost"),
     ],
 )
-def test_the_oracle_reads_the_trail(
+def test_the_soak_oracle_finds_an_end_that_is_missing_doubled_or_unexpected(
     status: Status, codes: tuple[str, ...], kind: str, case: Case, ended: Callable[..., Job]
 ) -> None:
     assert kind in kinds(case, ended(status, *codes))

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from jobs.states import Status
-from tests.engine.conftest import Plant
 from tests.faults.here import Here, failures
+from tests.faults.spoiling import CLIP, REFUSING, rewrite
+from tests.rig.planted_code import Plant
 from tests.rig.trees import build_small
 
 pytestmark = pytest.mark.django_db
-
-CLIP = "reel_00/clip_0/frame_000000.dpx"
 
 
 def grow(path: Path) -> None:
@@ -30,15 +29,10 @@ def shrink(path: Path) -> None:
     os.truncate(path, 1)
 
 
-def rewrite(path: Path) -> None:
-    """Other bytes, as many as before, at another time."""
-    path.write_bytes(bytes(path.stat().st_size))
-
-
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("strategy", ["zip", "files"])
 @pytest.mark.parametrize("change", [grow, shrink, rewrite])
-def test_file_that_changes_while_read(
+def test_a_move_leaves_a_file_that_changes_while_it_is_read(
     here: Here, change: Callable[[Path], None], strategy: str
 ) -> None:
     """Fault 19: file grows or changes while read."""
@@ -58,7 +52,7 @@ def test_file_that_changes_while_read(
 
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_file_that_vanishes(here: Here, mode: str) -> None:
+def test_a_job_is_partial_when_a_file_vanishes_before_it_is_read(here: Here, mode: str) -> None:
     """Fault 20: file vanishes between scan and read."""
     build_small(here.source, 40)
 
@@ -71,7 +65,7 @@ def test_file_that_vanishes(here: Here, mode: str) -> None:
 
 
 @pytest.mark.fault(20)
-def test_everything_that_vanishes(here: Here) -> None:
+def test_a_copy_is_partial_when_its_whole_source_vanishes_before_it_is_read(here: Here) -> None:
     """Fault 20: file vanishes between scan and read."""
     build_small(here.source, 40)
 
@@ -83,24 +77,10 @@ def test_everything_that_vanishes(here: Here) -> None:
     here.oracles[job].trail_ends_once(job)
 
 
-#: One name is nobody's to read.
-REFUSING = """
-def _refusing():
-    import os
-    real = os.open
-    def refuse(name, *args, **kwargs):
-        if name == "frame_000000.dpx" and not args[0] & os.O_CREAT:
-            raise PermissionError(errno.EACCES, "Permission denied", name)
-        return real(name, *args, **kwargs)
-    os.open = refuse
-_refusing()
-"""
-
-
 @pytest.mark.fault(21)
 @pytest.mark.parametrize("mode", ["copy", "move"])
 @pytest.mark.parametrize("strategy", ["zip", "files"])
-def test_permission_denied_on_one_of_many(
+def test_a_job_delivers_all_files_but_the_one_that_it_may_not_read(
     here: Here, plant: Plant, mode: str, strategy: str
 ) -> None:
     """Fault 21: permission denied on one of many."""
@@ -120,7 +100,9 @@ def test_permission_denied_on_one_of_many(
 
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_symlinks_that_lead_out_or_in_circles(here: Here, tmp_path: Path, mode: str) -> None:
+def test_symlinks_that_lead_out_of_the_root_or_in_circles_arrive_as_symlinks(
+    here: Here, tmp_path: Path, mode: str
+) -> None:
     """Fault 22: symlink in source pointing outside root, or a loop."""
     build_small(here.source, 20)
     (here.source / "out").symlink_to(tmp_path / "canary")

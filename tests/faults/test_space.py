@@ -13,15 +13,14 @@ import pytest
 
 from jobs.services import job_resume
 from jobs.states import Status
-from tests.engine.interrupted import build_large
 from tests.faults.here import Here
 from tests.faults.oracle import debris
+from tests.rig.interrupted import MIB, build_large
 from tests.rig.trees import build_small
 
 pytestmark = pytest.mark.django_db
 
 SmallDisk = Callable[..., Path]
-MIB = 1 << 20
 
 
 def fill(disk: Path) -> Path:
@@ -41,34 +40,53 @@ def on_disk(here: Here, disk: Path) -> None:
     here.srvtrf.save()
 
 
+def build_3_mib(root: Path) -> None:
+    """One file of that size."""
+    build_large(root / "large.mov", 3 * MIB)
+
+
+def build_100(root: Path) -> None:
+    """So many small files."""
+    build_small(root, 100)
+
+
 @pytest.mark.fault(16)
-def test_no_room_for_bytes_before(here: Here, small_disk: SmallDisk) -> None:
+@pytest.mark.parametrize(
+    ("options", "build", "patterns"),
+    [
+        (
+            {"size": "1m"},
+            build_3_mib,
+            [
+                r"has [\d,]+ bytes free, the transfer needs 3,145,728",
+                "Make room at the target",
+            ],
+        ),
+        (
+            {"size": "8m", "nr_inodes": 40},
+            build_100,
+            [r"has \d+ inodes free, the transfer needs \d+"],
+        ),
+    ],
+    ids=["bytes", "inodes"],
+)
+def test_a_job_needs_attention_when_the_target_has_too_few_free_bytes_or_inodes(
+    here: Here,
+    small_disk: SmallDisk,
+    options: dict[str, Any],
+    build: Callable[[Path], None],
+    patterns: list[str],
+) -> None:
     """Fault 16: disk full at the destination, before."""
-    disk = small_disk("disk", size="1m")
+    disk = small_disk("disk", **options)
     on_disk(here, disk)
-    build_large(here.source / "large.mov", 3 * MIB)
+    build(here.source)
 
     job = here.run()
 
     assert (job.status, job.error_code) == (Status.NEEDS_ATTENTION, "NO_SPACE")
-    assert re.search(r"has [\d,]+ bytes free, the transfer needs 3,145,728", job.error_message)
-    assert "Make room at the target" in job.error_message
-    assert not {path.name for path in disk.rglob("*")} & {
-        path.name for path in here.source.rglob("*")
-    }
-
-
-@pytest.mark.fault(16)
-def test_no_room_for_inodes_before(here: Here, small_disk: SmallDisk) -> None:
-    """Fault 16: disk full at the destination, before."""
-    disk = small_disk("disk", size="8m", nr_inodes=40)
-    on_disk(here, disk)
-    build_small(here.source, 100)
-
-    job = here.run()
-
-    assert (job.status, job.error_code) == (Status.NEEDS_ATTENTION, "NO_SPACE")
-    assert re.search(r"has \d+ inodes free, the transfer needs \d+", job.error_message)
+    for pattern in patterns:
+        assert re.search(pattern, job.error_message)
     assert not {path.name for path in disk.rglob("*")} & {
         path.name for path in here.source.rglob("*")
     }
@@ -78,7 +96,7 @@ def test_no_room_for_inodes_before(here: Here, small_disk: SmallDisk) -> None:
 @pytest.mark.parametrize("strategy", ["zip", "files"])
 @pytest.mark.parametrize("mode", ["copy", "move"])
 @pytest.mark.parametrize("keep", [True, False])
-def test_no_room_for_bytes_during(
+def test_a_job_can_be_resumed_after_the_target_runs_out_of_bytes_amid_a_transfer(
     here: Here, small_disk: SmallDisk, settings: Any, mode: str, strategy: str, keep: bool
 ) -> None:
     """Fault 17: disk full during."""
@@ -102,7 +120,9 @@ def test_no_room_for_bytes_during(
 
 
 @pytest.mark.fault(17)
-def test_no_room_for_inodes_during(here: Here, small_disk: SmallDisk) -> None:
+def test_a_move_can_be_resumed_after_the_target_runs_out_of_inodes_amid_a_transfer(
+    here: Here, small_disk: SmallDisk
+) -> None:
     """Fault 17: disk full during."""
     disk = small_disk("disk", size="8m", nr_inodes=200)
     on_disk(here, disk)
@@ -128,7 +148,7 @@ def test_no_room_for_inodes_during(here: Here, small_disk: SmallDisk) -> None:
 
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("strategy", ["zip", "archive"])
-def test_no_scratch_space_is_needed(
+def test_a_zip_or_archive_job_needs_no_scratch_space(
     here: Here, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     """Fault 18: scratch disk full on the packing side."""

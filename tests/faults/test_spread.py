@@ -11,28 +11,26 @@ import pytest
 
 from jobs.choices import LeaseState
 from jobs.models import Job, ParcelLease
-from jobs.queue import idle_workers
+from jobs.queueing.notify import idle_workers
 from jobs.services import job_cancel, job_pause, job_resume
 from jobs.states import Status
-from tests.engine.interrupted import build_large
-from tests.faults.conftest import MakeStage
-from tests.faults.crew import SMALL, Stage
-from tests.faults.test_workers import codes, in_state, kill_with_horse, worker_of
+from tests.faults.crew import SMALL, MakeStage, Stage, in_state, kill_with_horse, worker_of
+from tests.rig.events import codes
+from tests.rig.interrupted import MIB, build_large
 from tests.rig.relay import Relay
 from tests.rig.sshd import Sshd, descendants
 from tests.rig.trees import build_small
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-MIB = 1 << 20
-IMPATIENT = {**SMALL, "agents": [["SHUT_OUT_SECONDS = 15.0", "SHUT_OUT_SECONDS = 3.0"]]}
+IMPATIENT = {**SMALL, "agents": [["FENCE_OUT_SECONDS = 15.0", "FENCE_OUT_SECONDS = 3.0"]]}
 #: Two streams, as between machines with many processors: then a large file goes in slices.
 SLICED = {
     **SMALL,
     # However long a busy machine takes for a round trip: helpers need room beside the streams.
-    "engine.planning.NEAR": 60.0,
-    "engine.planning.MANY_CORES": 1,
-    "engine.planning.MANY_BYTES": 0,
+    "engine.plan.streams.NEAR": 60.0,
+    "engine.plan.streams.MANY_CORES": 1,
+    "engine.plan.streams.MANY_BYTES": 0,
     "agents": [["os.cpu_count() or 1", "8"]],
 }
 
@@ -89,7 +87,7 @@ def test_free_workers_carry_parcels_of_a_large_job(stage: Stage, tmp_path: Path,
     assert not ParcelLease.objects.exists()
 
 
-def test_a_job_below_the_limit_is_one_workers_alone(stage: Stage, tmp_path: Path) -> None:
+def test_a_job_below_the_size_limit_gets_no_helper(stage: Stage, tmp_path: Path) -> None:
     job = stage.launch("day1", build, bandwidth_limit=2 * MIB)
     stage.crew.start(3, KETTER_SPREAD_BYTES=64 * MIB)
 
@@ -162,7 +160,9 @@ def test_a_helper_whose_agents_freeze_too_ends_the_attempt_and_not_the_job(
 
 
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_the_worker_that_lends_may_die(stage: Stage, tmp_path: Path, mode: str) -> None:
+def test_a_job_is_retried_when_the_worker_that_lends_its_parcels_dies(
+    stage: Stage, tmp_path: Path, mode: str
+) -> None:
     job = launch(stage, tmp_path, mode=mode)
     stage.watch(lambda: helpers(job))
 
@@ -174,7 +174,7 @@ def test_the_worker_that_lends_may_die(stage: Stage, tmp_path: Path, mode: str) 
 
 
 @pytest.mark.parametrize("deed", ["", "worker"])
-def test_slices_of_one_file_are_carried_by_several_workers(
+def test_several_workers_carry_the_slices_of_one_file(
     make_stage: MakeStage, sshd: Sshd, tmp_path: Path, deed: str
 ) -> None:
     with Relay(sshd.host, sshd.port) as line:
@@ -198,7 +198,7 @@ def test_slices_of_one_file_are_carried_by_several_workers(
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_file_too_large_to_be_lent_goes_in_slices_where_workers_are_free(
+def test_a_file_too_large_for_one_loan_travels_in_slices_where_workers_are_free(
     stage: Stage, workers: int
 ) -> None:
     stage.crew.start(workers, IMPATIENT, KETTER_SPREAD_BYTES=1)
@@ -227,7 +227,9 @@ def test_cancelling_a_job_with_helpers_leaves_nothing(stage: Stage, tmp_path: Pa
     stage.oracles[job].judge(job, status=Status.CANCELLED)
 
 
-def test_a_paused_job_with_helpers_goes_on_from_there(stage: Stage, tmp_path: Path) -> None:
+def test_a_paused_job_with_helpers_resumes_from_what_has_arrived(
+    stage: Stage, tmp_path: Path
+) -> None:
     job = launch(stage, tmp_path)
     stage.watch(lambda: helpers(job))
 
@@ -241,7 +243,9 @@ def test_a_paused_job_with_helpers_goes_on_from_there(stage: Stage, tmp_path: Pa
     assert job.plan["bytes_resumed"] > 0
 
 
-def test_a_waiting_job_comes_before_helping(stage: Stage, tmp_path: Path) -> None:
+def test_a_free_worker_takes_a_waiting_job_before_it_helps_another(
+    stage: Stage, tmp_path: Path
+) -> None:
     job = stage.launch("day1", build_clips, bandwidth_limit=MIB // 2)
     stage.crew.start(2, KETTER_SPREAD_BYTES=1)
     stage.watch(lambda: helpers(job))

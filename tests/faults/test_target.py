@@ -12,11 +12,10 @@ from jobs.models import Job
 from jobs.states import Status
 from jobs.tasks import run_job
 from portals.services import portal_create
-from tests.engine.conftest import Plant
-from tests.engine.test_hard_places import FOLDING
-from tests.engine.test_hostile_hosts import SEND, Lie, found
 from tests.faults.crew import Stage
 from tests.faults.here import Here, failures
+from tests.rig.lying import SEND, Lie, found
+from tests.rig.planted_code import FOLDING, Plant
 from tests.rig.trees import build_small
 
 pytestmark = pytest.mark.django_db
@@ -27,7 +26,9 @@ pytestmark = pytest.mark.django_db
 @pytest.mark.parametrize(
     ("first", "second"), [("in", "in"), ("in", "in/below/it"), ("in/below/it", "in")]
 )
-def test_two_jobs_to_one_target(stage: Stage, first: str, second: str) -> None:
+def test_two_jobs_to_the_same_or_a_nested_target_run_one_after_the_other(
+    stage: Stage, first: str, second: str
+) -> None:
     """Fault 10: two jobs to the same or nested target."""
     jobs = [
         stage.launch(f"day{number}", lambda root: build_small(root, 60), target_path=path)
@@ -51,7 +52,7 @@ def test_two_jobs_to_one_target(stage: Stage, first: str, second: str) -> None:
 
 
 @pytest.mark.fault(10)
-def test_a_second_job_says_what_it_waits_for(here: Here) -> None:
+def test_a_waiting_job_names_the_job_that_uses_its_target(here: Here) -> None:
     """Fault 10: two jobs to the same or nested target."""
     build_small(here.source, 20)
     waits = []
@@ -83,7 +84,7 @@ def test_a_target_that_is_or_lies_in_the_source_is_refused_at_launch(here: Here,
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("path", ["day1", "day1/below", ""])
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_one_that_only_the_host_can_see_is_refused_there(
+def test_a_job_fails_when_its_target_overlaps_the_source_through_a_symlinked_root(
     here: Here, tmp_path: Path, path: str, mode: str
 ) -> None:
     """Fault 11: job whose source is its target, or target inside source."""
@@ -100,7 +101,9 @@ def test_one_that_only_the_host_can_see_is_refused_there(
 
 @pytest.mark.fault(23)
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_symlink_planted_above_the_target(here: Here, tmp_path: Path, mode: str) -> None:
+def test_a_job_fails_when_a_symlink_above_the_target_leads_out_of_the_root(
+    here: Here, tmp_path: Path, mode: str
+) -> None:
     """Fault 23: symlink planted in target."""
     build_small(here.source, 20)
     (tmp_path / "srvtrf/in").symlink_to(tmp_path / "canary")
@@ -114,7 +117,9 @@ def test_symlink_planted_above_the_target(here: Here, tmp_path: Path, mode: str)
 @pytest.mark.fault(23)
 @pytest.mark.parametrize("policy", ["fail", "overwrite", "skip"])
 @pytest.mark.parametrize("when", ["before", "transfer", "publish"])
-def test_symlink_planted_in_the_target(here: Here, tmp_path: Path, policy: str, when: str) -> None:
+def test_a_job_does_not_follow_a_symlink_that_is_planted_in_the_target(
+    here: Here, tmp_path: Path, policy: str, when: str
+) -> None:
     """Fault 23: symlink planted in target."""
     build_small(here.source, 20)
     here.target.mkdir(parents=True)
@@ -177,10 +182,12 @@ ZipWriter.add = _add
     ],
     ids=["dot-dot", "absolute", "drive", "other", "twice", "bomb"],
 )
-def test_archive_with_evil_entries(here: Here, lie: Lie, text: str) -> None:
+def test_a_move_fails_when_the_source_packs_hostile_zip_entries(
+    here: Here, lie: Lie, text: str
+) -> None:
     """Fault 24: zip-slip entry, absolute, dot-dot, duplicate entry, zip bomb."""
     build_small(here.source, 20)
-    lie(zipstream="import zlib\n" + text)
+    lie(source_zip_writer="import zlib\n" + text)
 
     job = here.run(mode="move", strategy="zip")
 
@@ -192,11 +199,13 @@ def test_archive_with_evil_entries(here: Here, lie: Lie, text: str) -> None:
 
 @pytest.mark.fault(24)
 @pytest.mark.parametrize("path", ["../../evil", "/evil", "a/../../evil"])
-def test_list_with_evil_entries(here: Here, lie: Lie, path: str) -> None:
+def test_hostile_paths_in_the_list_of_files_create_nothing_outside_the_target(
+    here: Here, lie: Lie, path: str
+) -> None:
     """Fault 24: zip-slip entry, absolute, dot-dot, duplicate entry, zip bomb."""
     here.source.mkdir()
     (here.source / "report").write_bytes(b"report")
-    lie(source=found(("report", "f", 6, ""), (path, "f", 6, "")), sender=SEND)
+    lie(source_commands=found(("report", "f", 6, ""), (path, "f", 6, "")), source_sender=SEND)
 
     job = here.run(mode="move")
 
@@ -222,7 +231,9 @@ def _one(name):
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("twins", [("A.mov", "a.mov"), ("e\u0301.mov", "\u00e9.mov")])
-def test_twins_on_a_folding_target(here: Here, plant: Plant, twins: tuple[str, str]) -> None:
+def test_a_partial_move_names_both_files_whose_names_the_target_takes_for_one(
+    here: Here, plant: Plant, twins: tuple[str, str]
+) -> None:
     """Fault 27: case twins and NFC/NFD twins on a folding target."""
     build_small(here.source, 20)
     for name in twins:

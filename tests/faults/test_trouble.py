@@ -17,28 +17,32 @@ from engine import phases
 from jobs.models import Job
 from jobs.services import job_cancel, job_resume
 from jobs.states import Status
-from tests.engine.conftest import Plant
 from tests.faults import killpoints
-from tests.faults.conftest import ssh_portal
+from tests.faults.crew import ssh_portal
 from tests.faults.here import Here
+from tests.rig.planted_code import WRAP_EXCLUSIVE_RENAME, Plant
 from tests.rig.sshd import Sshd
 from tests.rig.trees import build_small
 
 pytestmark = pytest.mark.django_db
 
 #: Has a rename into the target fail, once, with that number.
-FAILING = """
+FAILING = (
+    WRAP_EXCLUSIVE_RENAME
+    + """
 def _failing():
     import os
-    rename = os.rename
-    def rename_once(name, to, *args, **kwargs):
-        if "reel_02" in to and not os.path.exists(MARK):
-            os.close(os.open(MARK, os.O_CREAT | os.O_WRONLY))
-            raise OSError(NUMBER, os.strerror(NUMBER))
-        rename(name, to, *args, **kwargs)
-    os.rename = rename_once
+    def failing(call):
+        def rename_once(fd, name, new_fd, new_name, flag):
+            if b"reel_02" in new_name and not os.path.exists(MARK):
+                os.close(os.open(MARK, os.O_CREAT | os.O_WRONLY))
+                raise OSError(NUMBER, os.strerror(NUMBER))
+            return call(fd, name, new_fd, new_name, flag)
+        return rename_once
+    _wrap_exclusive_rename(failing)
 _failing()
 """
+)
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def staged(here: Here) -> bool:
     ],
 )
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_a_disk_that_errs_while_it_is_published_costs_nothing_of_what_arrived(
+def test_a_job_keeps_what_arrived_when_the_disk_fails_during_publishing(
     here: Here, source: Path, plant: Plant, tmp_path: Path, number: int, status: str, code: str,
     mode: str,
 ) -> None:  # fmt: skip
@@ -96,7 +100,7 @@ def no_thread(_: threading.Thread) -> None:
     ("what", "name", "fails"),
     [(subprocess, "Popen", no_process), (threading.Thread, "start", no_thread)],
 )
-def test_a_worker_that_can_start_nothing_for_a_moment_costs_nothing_of_what_arrived(
+def test_a_job_keeps_what_arrived_when_its_worker_can_start_no_process_or_thread(
     here: Here, source: Path, what: Any, name: str, fails: Callable[..., None]
 ) -> None:
     job = here.run(at="publish", meddle=killpoints.lose_an_agent)
@@ -108,14 +112,14 @@ def test_a_worker_that_can_start_nothing_for_a_moment_costs_nothing_of_what_arri
         here.attempt(job)
 
     assert (job.status, job.error_code) == (Status.RETRY_WAIT, "HOST_TROUBLE")
-    assert "this machine is in trouble" in job.error_message
+    assert "an error on the machine that runs the transfer" in job.error_message
     assert staged(here)
     here.attempt(job)
     assert job.plan["resumed"] == 40
     here.judge(job)
 
 
-def test_a_temporary_folder_without_room_is_waited_for(
+def test_a_job_is_retried_when_the_temporary_folder_has_no_room(
     here: Here,
     source: Path,
     sshd: Sshd,
@@ -136,7 +140,7 @@ def test_a_temporary_folder_without_room_is_waited_for(
     here.judge(job)
 
 
-def test_a_bug_costs_nothing_of_what_arrived(
+def test_a_job_keeps_what_arrived_when_a_bug_ends_its_attempt(
     here: Here, source: Path, monkeypatch: pytest.MonkeyPatch, oscar: User
 ) -> None:
     def broken(_: phases.Transfer) -> None:
@@ -163,7 +167,7 @@ def test_a_bug_costs_nothing_of_what_arrived(
     here.judge(jobs[0])  # Without debris of either.
 
 
-def test_a_cancelled_job_that_meets_a_bug_is_ended_and_says_what_it_leaves(
+def test_a_cancelled_job_whose_cleanup_meets_a_bug_ends_and_reports_its_leftovers(
     here: Here, source: Path, monkeypatch: pytest.MonkeyPatch, oscar: User
 ) -> None:
     """Queued again, it would meet the bug again, and again."""

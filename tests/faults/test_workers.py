@@ -4,56 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from django_rq import get_queue
 
 from jobs.models import Job
-from jobs.queue import ring
+from jobs.queueing.notify import notify
 from jobs.services import job_cancel
 from jobs.states import Status
-from tests.engine.interrupted import build_large, staged
-from tests.faults.crew import SMALL, Stage
+from tests.faults.crew import MARKED, Stage, kill_with_horse, worker_of
 from tests.faults.oracle import debris
+from tests.rig.events import codes
+from tests.rig.interrupted import MIB, build_large, staged
 from tests.rig.trees import build_small, spoil
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-MIB = 1 << 20
-#: A file of some MiB travels alone, and what of it was proven is put down for each MiB.
-MARKED: dict[str, Any] = {
-    **SMALL,
-    "engine.plan.LARGE": MIB,
-    "agents": [["MARK_BYTES = 16 << 20", "MARK_BYTES = 1 << 20"]],
-}
-
-
-def codes(job: Job) -> list[str]:
-    """The codes of a job's events, in order."""
-    return list(job.events.order_by("seq").values_list("code", flat=True))
-
-
-def worker_of(job: Job) -> int:
-    """The process of the worker that has a job."""
-    job.refresh_from_db()
-    return int(job.worker.split(".")[-2])
-
-
-def in_state(job: Job, *wanted: Status) -> Callable[[], bool]:
-    """Whether a job is in one of those states."""
-    return lambda: Job.objects.filter(pk=job.pk, status__in=wanted).exists()
-
-
-def kill_with_horse(stage: Stage, worker: int) -> None:
-    """Kill a worker and what it runs, as when a machine dies."""
-    for pid in (worker, *stage.crew.horses(worker)):
-        os.kill(pid, signal.SIGKILL)
-
 
 @pytest.mark.fault(1)
-def test_worker_killed_mid_large_file(stage: Stage) -> None:
+def test_another_worker_resumes_a_large_file_after_the_first_one_is_killed(stage: Stage) -> None:
     """Fault 1: worker SIGKILL mid large file."""
     job = stage.launch(
         "large", lambda root: build_large(root / "large.mov", 12 * MIB), bandwidth_limit=6 * MIB
@@ -73,7 +42,9 @@ def test_worker_killed_mid_large_file(stage: Stage) -> None:
 
 @pytest.mark.fault(2)
 @pytest.mark.parametrize("back", [False, True], ids=["packing", "unpacking"])
-def test_worker_killed_while_packing_or_unpacking(stage: Stage, back: bool) -> None:
+def test_a_zip_job_can_finish_or_be_cancelled_after_its_worker_is_killed(
+    stage: Stage, back: bool
+) -> None:
     """Fault 2: worker SIGKILL while packing or unpacking."""
     jobs = [
         stage.launch(name, build_small, back=back, strategy="zip", failpoint="verify:worker")
@@ -92,7 +63,7 @@ def test_worker_killed_while_packing_or_unpacking(stage: Stage, back: bool) -> N
 
 
 @pytest.mark.fault(3)
-def test_killed_between_rename_and_database_commit(stage: Stage) -> None:
+def test_a_retry_skips_all_files_that_the_killed_attempt_published(stage: Stage) -> None:
     """Fault 3: SIGKILL between rename and database commit."""
     job = stage.launch("day1", build_small, failpoint="finish:worker")
     target = stage.oracles[job].target
@@ -109,7 +80,9 @@ def test_killed_between_rename_and_database_commit(stage: Stage) -> None:
 
 @pytest.mark.fault(4)
 @pytest.mark.parametrize("spoilt", [False, True])
-def test_killed_between_verify_and_source_delete(stage: Stage, spoilt: bool) -> None:
+def test_a_retried_move_removes_its_source_only_if_the_copy_is_still_intact(
+    stage: Stage, spoilt: bool
+) -> None:
     """Fault 4: SIGKILL between verify and source delete (move)."""
     job = stage.launch("day1", build_small, mode="move", failpoint="remove_source:worker")
     oracle = stage.oracles[job]
@@ -134,7 +107,7 @@ def test_killed_between_verify_and_source_delete(stage: Stage, spoilt: bool) -> 
 
 
 @pytest.mark.fault(5)
-def test_told_to_end(stage: Stage) -> None:
+def test_a_worker_hands_its_job_back_on_sigterm_and_the_job_resumes(stage: Stage) -> None:
     """Fault 5: SIGTERM, as in a deployment."""
     job = stage.launch(
         "large", lambda root: build_large(root / "large.mov", 12 * MIB), bandwidth_limit=6 * MIB
@@ -153,11 +126,11 @@ def test_told_to_end(stage: Stage) -> None:
 
 
 @pytest.mark.fault(8)
-def test_delivered_twice(stage: Stage) -> None:
+def test_a_job_that_is_queued_several_times_runs_once(stage: Stage) -> None:
     """Fault 8: same job delivered twice by RQ."""
     job = stage.launch("day1", build_small)
     for _ in range(4):
-        ring(job.pk)
+        notify(job.pk)
     stage.crew.start(3)
 
     stage.wait()
@@ -169,7 +142,9 @@ def test_delivered_twice(stage: Stage) -> None:
 
 @pytest.mark.fault(9)
 @pytest.mark.parametrize("point", ["transfer", "publish", "remove_source", "finish"])
-def test_zombie_returns_after_takeover(stage: Stage, point: str) -> None:
+def test_a_frozen_worker_that_wakes_up_after_the_takeover_changes_nothing(
+    stage: Stage, point: str
+) -> None:
     """Fault 9: zombie worker returns after takeover."""
     job = stage.launch("day1", build_small, mode="move", failpoint=f"{point}:freeze")
     oracle = stage.oracles[job]
@@ -191,7 +166,9 @@ def test_zombie_returns_after_takeover(stage: Stage, point: str) -> None:
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("skew", [-86400, 86400])
-def test_clock_that_is_a_day_wrong(stage: Stage, skew: int) -> None:
+def test_a_job_is_done_in_one_attempt_by_workers_whose_clock_is_a_day_wrong(
+    stage: Stage, skew: int
+) -> None:
     """Fault 30: clock skew or clock stepped backwards."""
     job = stage.launch(
         "large", lambda root: build_large(root / "large.mov", 12 * MIB), bandwidth_limit=3 * MIB

@@ -18,7 +18,7 @@ import atheris  # type: ignore[import-untyped] # in a venv of its own, see READM
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["engine"]):
     from engine.agent import wire, xattrs
-    from engine.agent.resume import Survey
+    from engine.agent.target.resume import Survey
     from engine.agent.tree import Tree
 
 from tests.fuzz.corpus import (

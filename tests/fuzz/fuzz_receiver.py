@@ -11,7 +11,7 @@ import atheris  # type: ignore[import-untyped] # in a venv of its own, see READM
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["engine"]):
-    import engine.agent.target  # noqa: F401 - with the counters in it
+    import engine.agent.target.commands  # noqa: F401 - with the counters in it
 
 from tests.fuzz.corpus import IS_FRAMED, PUBLISHED, framed
 from tests.rig import hostile

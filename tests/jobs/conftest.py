@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.contrib.auth.models import User
+from django.test import Client
 from django.utils import timezone
 
-from jobs.models import Job, JobEvent
+from jobs.models import Job
 from jobs.states import TIMED, Status
-from jobs.trail import Note, append
 from portals.models import Portal
 from portals.services import credential_create, portal_create
 from tests.factories import JobFactory, PortalFactory
@@ -22,15 +22,9 @@ from tests.rig.relay import Relay
 from tests.rig.sshd import Sshd
 
 
-@pytest.fixture(autouse=True)
-def _fast_passwords(settings: Any) -> None:
-    """No test here is about how hard a password is to guess."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def job_in(db: None) -> Callable[..., Job]:
-    """Make a job in a state, as a row only: no event, no ring."""
+    """Make a job in a state, as a row only: no event, no wake-up."""
 
     def make(status: Status, **fields: Any) -> Job:
         now = timezone.now()
@@ -100,7 +94,46 @@ def order(lab: Portal, srvtrf: Portal) -> dict[str, Any]:
     }
 
 
-@transaction.atomic
-def event_add(job: Job, **words: Any) -> JobEvent:
-    """Add a line to a job's trail."""
-    return append(job, Note(**words))[0]
+@pytest.fixture
+def body(lab: Portal, srvtrf: Portal) -> dict[str, Any]:
+    """The least that a launch through the API needs."""
+    return {
+        "source_portal": "lab",
+        "source_path": "day1",
+        "target_portal": "srvtrf",
+        "target_path": "in/day1",
+    }
+
+
+@pytest.fixture
+def form(lab: Portal, srvtrf: Portal) -> dict[str, Any]:
+    """The launch form of the admin, filled in."""
+    return {
+        "mode": "copy",
+        "source_portal": lab.pk,
+        "source_path": "day1",
+        "target_portal": srvtrf.pk,
+        "target_path": "in/day1",
+        "strategy": "auto",
+        "verify": "",
+        "on_conflict": "fail",
+        "symlinks": "keep",
+        "hard_links": "copy",
+        "include": "*.mov\n\n *.wav ",
+        "exclude": "",
+        "streams": 2,
+        "bandwidth_limit": 0,
+        "priority": 0,
+        "max_tries": 50,
+    }
+
+
+@pytest.fixture
+def at_admin(client: Client) -> Callable[[User], Client]:
+    """A browser in which a user is logged in."""
+
+    def make(user: User) -> Client:
+        client.force_login(user)
+        return client
+
+    return make

@@ -1,4 +1,4 @@
-"""Workers that hear of a signal at a bad moment, as they do on a busy machine."""
+"""Workers that get a signal at a bad moment, as it happens on a busy machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobs.worker import KetterWorker
 
 
 class LateWorker(KetterWorker):
-    """Is just about to tell its work-horse when the time comes to look after it."""
+    """Handles SIGTERM so slowly that the wait for its work-horse reaches its limit."""
 
     def handle_warm_shutdown_request(self) -> None:
         """Begin late."""
@@ -31,9 +31,9 @@ class ElsewhereWorker(KetterWorker):
 
 
 class ForkingWorker(KetterWorker):
-    """Is told to end while it forks its work-horse."""
+    """Gets SIGTERM while it forks its work-horse."""
 
     def fork_work_horse(self, *args: Any) -> None:
-        """Send it to ourselves when the child is there, and we have not heard its number yet."""
+        """Send SIGTERM to itself once the child exists, before its id is known."""
         os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
         super().fork_work_horse(*args)

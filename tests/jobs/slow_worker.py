@@ -11,7 +11,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from engine import bundle
+from engine.connect import bundle
 from jobs.worker import KetterWorker
 
 _op, _, _seconds = os.environ["KETTER_TEST_SLOW"].partition("=")
@@ -44,14 +44,15 @@ Receiver._read_back = _slowly
 _SLOW_PUBLISH = f"""
 import time
 _rename = Publisher._rename
-def _slowly(self, source, target):
-    _rename(self, source, target)
+def _slowly(self, *args, **kwargs):
+    _rename(self, *args, **kwargs)
     time.sleep({_seconds or 0})
 Publisher._rename = _slowly
 """
-_MORE = {"rename": {"publish": _SLOW_PUBLISH}, "read_back": {"receiver": _SLOW_RECEIVER}}.get(
-    _op, {"main": _SLOW_MAIN}
-)
+_MORE = {
+    "rename": {"target.publish.publisher": _SLOW_PUBLISH},
+    "read_back": {"target.receiver": _SLOW_RECEIVER},
+}.get(_op, {"main": _SLOW_MAIN})
 _source_of = bundle.source_of
 
 

@@ -9,51 +9,16 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from django.urls import reverse
+from django.utils import timezone
 
 from jobs.models import Job
-from jobs.services import job_cancel
+from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from portals.models import Portal
-from tests.jobs.conftest import event_add
+from tests.jobs.helpers import LIMITS, page_of
+from tests.rig.jobs_events import event_add
 
 LIST, ADD = "/admin/jobs/job/", "/admin/jobs/job/add/"
-
-
-@pytest.fixture
-def at_admin(client: Client) -> Callable[[User], Client]:
-    """A browser in which a user is logged in."""
-
-    def make(user: User) -> Client:
-        client.force_login(user)
-        return client
-
-    return make
-
-
-@pytest.fixture
-def form(lab: Portal, srvtrf: Portal) -> dict[str, Any]:
-    """The launch form, filled in."""
-    return {
-        "mode": "copy",
-        "source_portal": lab.pk,
-        "source_path": "day1",
-        "target_portal": srvtrf.pk,
-        "target_path": "in/day1",
-        "strategy": "auto",
-        "verify": "",
-        "on_conflict": "fail",
-        "include": "*.mov\n\n *.wav ",
-        "exclude": "",
-        "streams": 2,
-        "bandwidth_limit": 0,
-        "priority": 0,
-        "max_tries": 50,
-    }
-
-
-def page_of(job: Job) -> str:
-    return reverse("admin:jobs_job_change", args=[job.pk])
 
 
 def test_an_operator_launches_a_job_and_lands_on_its_page(
@@ -78,9 +43,13 @@ def test_an_operator_launches_a_job_and_lands_on_its_page(
         ({"mode": "teleport"}, "mode", "valid choice"),
         ({"source_portal": ""}, "source_portal", "required"),
         ({"exclude": "x" * 2000}, "exclude", "1 to 1024"),
+        ({"priority": 1001}, "priority", "between -1000 and 1000"),
+        ({"bandwidth_limit": -1}, "bandwidth_limit", "between 0 and"),
+        ({"max_tries": 0}, "max_tries", "between 1 and 1000"),
+        ({"start_at_0": "soon", "start_at_1": ""}, "start_at", "valid date"),
     ],
 )
-def test_it_shows_what_is_wrong_at_the_field(
+def test_the_launch_form_shows_each_error_at_its_field(
     change: dict[str, Any],
     field: str,
     words: str,
@@ -96,15 +65,15 @@ def test_it_shows_what_is_wrong_at_the_field(
     assert not Job.objects.exists()
 
 
-def test_it_refuses_a_target_inside_the_source(
+def test_the_launch_form_refuses_a_target_inside_the_source(
     at_admin: Callable[..., Client], oscar: User, form: dict[str, Any], lab: Portal
 ) -> None:
     form |= {"target_portal": lab.pk, "target_path": "day1/copy"}
     errors = at_admin(oscar).post(ADD, form).context["adminform"].form.errors
-    assert errors == {"target_path": ["The target lies inside the source."]}
+    assert errors == {"target_path": ["The target is inside the source."]}
 
 
-def test_it_offers_active_portals_only(
+def test_the_launch_form_offers_and_accepts_only_active_portals(
     at_admin: Callable[..., Client], oscar: User, form: dict[str, Any], lab: Portal
 ) -> None:
     Portal.objects.filter(pk=lab.pk).update(state="disabled")
@@ -114,7 +83,46 @@ def test_it_offers_active_portals_only(
     assert "source_portal" in client.post(ADD, form).context["adminform"].form.errors
 
 
-def test_the_list_shows_progress_and_refreshes_live_jobs(
+def test_the_launch_form_creates_a_job_with_the_limits_entered(
+    at_admin: Callable[..., Client], oscar: User, form: dict[str, Any]
+) -> None:
+    assert at_admin(oscar).post(ADD, {**form, **LIMITS}).status_code == 302
+    job = Job.objects.get()
+    assert {name: getattr(job, name) for name in LIMITS} == LIMITS
+    assert job.status == Status.QUEUED
+
+
+def test_the_launch_form_creates_a_scheduled_job_and_a_draft(
+    at_admin: Callable[..., Client], oscar: User, form: dict[str, Any]
+) -> None:
+    client = at_admin(oscar)
+    at = {"start_at_0": "2040-02-03", "start_at_1": "04:05:06"}
+    for more, status in (
+        (at, Status.SCHEDULED),
+        ({"draft": "on"}, Status.DRAFT),
+        ({**at, "draft": "on"}, Status.DRAFT),
+    ):
+        assert client.post(ADD, {**form, **more}).status_code == 302
+        job = Job.objects.latest("created_at")
+        assert job.status == status
+        when = job.next_run_at and f"{job.next_run_at:%Y-%m-%d %H:%M:%S}"
+        assert when == ("2040-02-03 04:05:06" if "start_at_0" in more else None)
+
+
+def test_the_launch_form_refuses_a_busy_target_if_the_setting_is_refuse(
+    at_admin: Callable[..., Client], oscar: User, form: dict[str, Any], settings: Any,
+    order: dict[str, Any],
+) -> None:  # fmt: skip
+    settings.KETTER_BUSY_TARGET = "refuse"
+    other, client = job_create(by=oscar, **order), at_admin(oscar)
+    errors = client.post(ADD, form).context["adminform"].form.errors
+    assert str(other) in errors["target_path"][0]
+    assert client.post(ADD, {**form, "draft": "on"}).status_code == 302
+    job_cancel(other, by=oscar)
+    assert client.post(ADD, form).status_code == 302
+
+
+def test_the_admin_list_shows_progress_and_refreshes_only_live_jobs(
     at_admin: Callable[..., Client], vera: User, job_in: Callable[..., Job]
 ) -> None:
     live = job_in(Status.RUNNING, bytes_total=1000, bytes_done=420)
@@ -137,14 +145,14 @@ def test_the_list_shows_progress_and_refreshes_live_jobs(
 @pytest.mark.parametrize(
     "query", ["?q=from", "?q=zzz", "?status__exact=done", "?mode__exact=move", "?o=-7"]
 )
-def test_the_list_can_be_searched_and_filtered(
+def test_the_admin_list_of_jobs_can_be_searched_filtered_and_sorted(
     query: str, at_admin: Callable[..., Client], vera: User, job_in: Callable[..., Job]
 ) -> None:
     job_in(Status.DONE)
     assert at_admin(vera).get(LIST + query).status_code == 200
 
 
-def test_the_list_takes_as_many_queries_for_twenty_jobs_as_for_one(
+def test_the_admin_list_takes_at_most_12_queries_for_1_job_and_for_20(
     at_admin: Callable[..., Client],
     alice: User,
     job_in: Callable[..., Job],
@@ -158,7 +166,7 @@ def test_the_list_takes_as_many_queries_for_twenty_jobs_as_for_one(
             client.get(LIST)
 
 
-def test_the_page_of_a_job_shows_its_trail_and_follows_it(
+def test_the_admin_page_of_a_job_shows_its_events_and_refreshes_until_it_ends(
     at_admin: Callable[..., Client], vera: User, job_in: Callable[..., Job]
 ) -> None:
     job = job_in(Status.RUNNING, phase="transfer")
@@ -174,8 +182,31 @@ def test_the_page_of_a_job_shows_its_trail_and_follows_it(
     assert "hx-trigger" not in client.get(f"/admin/jobs/job/{job.pk}/live/").content.decode()
 
 
+@pytest.mark.parametrize(
+    ("asked", "badge"), [("pause_requested_at", "pausing"), ("cancel_requested_at", "cancelling")]
+)
+def test_the_admin_page_of_a_job_shows_that_it_is_pausing_or_cancelling(
+    asked: str, badge: str, at_admin: Callable[..., Client], vera: User, job_in: Callable[..., Job]
+) -> None:
+    job = job_in(Status.RUNNING, **{asked: timezone.now()})
+    assert badge in at_admin(vera).get(page_of(job)).content.decode()
+
+
+def test_the_admin_page_of_a_job_shows_its_next_try_and_what_it_waits_for(
+    at_admin: Callable[..., Client], vera: User, job_in: Callable[..., Job]
+) -> None:
+    client = at_admin(vera)
+    page = client.get(page_of(job_in(Status.RETRY_WAIT, attempt=1, tries=3))).content.decode()
+    assert "Next try at" in page
+    assert "failure 3 of 50 in a row" in page
+    assert "Starts at" in client.get(page_of(job_in(Status.SCHEDULED))).content.decode()
+    waits = job_in(Status.QUEUED, waits_for="Waits for job 1234.")
+    assert "Waits for job 1234." in client.get(page_of(waits)).content.decode()
+    assert "Waits for job 1234." in client.get(LIST).content.decode()
+
+
 @pytest.mark.parametrize("status", list(Status))
-def test_no_page_of_a_job_asks_another_server(
+def test_the_admin_pages_of_jobs_load_nothing_from_another_server(
     status: Status, at_admin: Callable[..., Client], alice: User, job_in: Callable[..., Job]
 ) -> None:
     job, client = job_in(status), at_admin(alice)
@@ -185,57 +216,7 @@ def test_no_page_of_a_job_asks_another_server(
             assert mark not in page
 
 
-def test_an_operator_cancels_and_relaunches_from_the_page(
-    at_admin: Callable[..., Client], oscar: User, job_in: Callable[..., Job]
-) -> None:
-    job, client = job_in(Status.QUEUED), at_admin(oscar)
-    assert f"/admin/jobs/job/{job.pk}/cancel/" in client.get(page_of(job)).content.decode()
-    client.post(f"/admin/jobs/job/{job.pk}/cancel/")
-    job.refresh_from_db()
-    assert job.status == Status.CANCELLED
-    answer = client.post(f"/admin/jobs/job/{job.pk}/relaunch/")
-    new = Job.objects.get(relaunched_from=job)
-    assert answer["Location"] == page_of(new)
-
-
-def test_an_operator_cancels_and_relaunches_several(
-    at_admin: Callable[..., Client], oscar: User, job_in: Callable[..., Job]
-) -> None:
-    waiting, done = job_in(Status.QUEUED), job_in(Status.DONE)
-    client = at_admin(oscar)
-    chosen = {"_selected_action": [str(waiting.pk), str(done.pk)]}
-    page = client.post(LIST, {"action": "cancel_selected", **chosen}, follow=True).content.decode()
-    assert "1 job is being cancelled." in page
-    assert "nothing left to cancel" in page
-    client.post(LIST, {"action": "relaunch_selected", **chosen})
-    assert Job.objects.filter(relaunched_from__in=[waiting, done]).count() == 2
-
-
-def test_a_button_changes_nothing_when_only_looked_at(
-    at_admin: Callable[..., Client], oscar: User, job_in: Callable[..., Job]
-) -> None:
-    job, client = job_in(Status.QUEUED), at_admin(oscar)
-    assert client.get(f"/admin/jobs/job/{job.pk}/cancel/").status_code == 405
-    assert Job.objects.get().status == Status.QUEUED
-
-
-def test_a_viewer_looks_and_does_no_more(
-    at_admin: Callable[..., Client], vera: User, oscar: User, job_in: Callable[..., Job]
-) -> None:
-    job, client = job_in(Status.QUEUED), at_admin(vera)
-    page = client.get(page_of(job)).content.decode()
-    assert "/cancel/" not in page
-    assert client.get(ADD).status_code == 403
-    assert client.post(f"/admin/jobs/job/{job.pk}/cancel/").status_code == 403
-    job_cancel(job, by=oscar)
-    assert "/relaunch/" not in client.get(page_of(job)).content.decode()
-    assert client.post(f"/admin/jobs/job/{job.pk}/relaunch/").status_code == 403
-    chosen = {"action": "relaunch_selected", "_selected_action": [str(job.pk)]}
-    client.post(LIST, chosen)
-    assert Job.objects.count() == 1
-
-
-def test_nobody_edits_or_deletes_a_job(
+def test_the_admin_lets_no_user_edit_or_delete_a_job(
     at_admin: Callable[..., Client], alice: User, job_in: Callable[..., Job]
 ) -> None:
     job, client = job_in(Status.DONE), at_admin(alice)
@@ -244,7 +225,9 @@ def test_nobody_edits_or_deletes_a_job(
     assert Job.objects.get().mode == "copy"
 
 
-def test_strangers_see_no_live_parts(client: Client, job_in: Callable[..., Job]) -> None:
+def test_the_admin_redirects_anonymous_users_who_request_live_updates(
+    client: Client, job_in: Callable[..., Job]
+) -> None:
     job = job_in(Status.RUNNING)
     for url in (f"/admin/jobs/job/{job.pk}/live/", "/admin/jobs/job/live/"):
         assert client.get(url).status_code == 302

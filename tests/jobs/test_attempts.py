@@ -4,44 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from threading import Barrier, Thread
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from django.db.models.functions import Now
 
 from engine.errors import Replaced
 from engine.types import ParcelKind, ParcelReport, ParcelState, Phase, Progress
-from jobs.attempts import MAX_LOSSES, attempt_record, job_claim, job_lost, job_renew
-from jobs.errors import JobHasEnded
-from jobs.life import job_move
+from jobs.events import Note
 from jobs.models import Job, JobEvent
-from jobs.observer import JobObserver
+from jobs.queueing.attempts import MAX_LOSSES, attempt_record, job_claim, job_lost, job_renew
+from jobs.running.observer import JobObserver
 from jobs.services import job_cancel, job_resume
-from jobs.states import FINAL, Status
-from jobs.trail import Note
-from tests.jobs.conftest import event_add
+from jobs.states import Status
+from tests.rig.jobs_events import event_add
+from tests.rig.jobs_threads import in_threads
 
 
-def in_threads(count: int, work: Callable[[], object]) -> list[object]:
-    """Do the same in several threads that start together, each with its own connection."""
-    together, results = Barrier(count), []
-
-    def run() -> None:
-        together.wait()
-        results.append(work())
-        connection.close()
-
-    threads = [Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
-def test_it_claims_a_queued_job(job_in: Callable[..., Job]) -> None:
+def test_a_claim_starts_a_queued_job_with_a_lease_and_an_event(job_in: Callable[..., Job]) -> None:
     job_in(Status.QUEUED)
     job = job_claim(worker="w1")
     assert job is not None
@@ -55,13 +35,15 @@ def test_it_claims_a_queued_job(job_in: Callable[..., Job]) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - {Status.QUEUED}))
-def test_it_claims_nothing_that_is_not_queued(status: Status, job_in: Callable[..., Job]) -> None:
+def test_a_claim_finds_no_job_that_is_not_queued(
+    status: Status, job_in: Callable[..., Job]
+) -> None:
     job_in(status)
     assert job_claim(worker="w2") is None
     assert not JobEvent.objects.exists()
 
 
-def test_a_new_attempt_forgets_what_was_planned_but_not_what_was_proven(
+def test_a_new_attempt_deletes_planned_parcels_and_keeps_proven_ones(
     job_in: Callable[..., Job],
 ) -> None:
     job = job_in(Status.RUNNING)
@@ -80,7 +62,7 @@ def test_a_new_attempt_forgets_what_was_planned_but_not_what_was_proven(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_lets_one_of_many_claims_win(job_in: Callable[..., Job]) -> None:
+def test_only_one_of_eight_simultaneous_claims_gets_the_job(job_in: Callable[..., Job]) -> None:
     job = job_in(Status.QUEUED)
     claims = in_threads(8, lambda: job_claim(worker="w"))
     assert len([claim for claim in claims if claim]) == 1
@@ -89,7 +71,9 @@ def test_it_lets_one_of_many_claims_win(job_in: Callable[..., Job]) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_numbers_events_without_gaps_however_many_write(job_in: Callable[..., Job]) -> None:
+def test_events_are_numbered_without_gaps_when_many_threads_write(
+    job_in: Callable[..., Job],
+) -> None:
     job = job_in(Status.RUNNING)
 
     def write() -> None:
@@ -100,7 +84,7 @@ def test_it_numbers_events_without_gaps_however_many_write(job_in: Callable[...,
     assert list(job.events.values_list("seq", flat=True)) == list(range(1, 61))
 
 
-def test_it_renews_the_lease_and_writes_counters(job_in: Callable[..., Job]) -> None:
+def test_a_renewal_extends_the_lease_and_writes_the_counters(job_in: Callable[..., Job]) -> None:
     job = job_in(Status.RUNNING, lease_until=Now() + timedelta(seconds=1))
     progress = Progress(files_total=9, files_done=4, bytes_total=100, bytes_done=50)
     job_renew(job, progress=progress, phase=Phase.TRANSFER)
@@ -114,7 +98,7 @@ def test_it_renews_the_lease_and_writes_counters(job_in: Callable[..., Job]) -> 
 @pytest.mark.parametrize(
     "change", [{"attempt": 2}, {"status": "queued", "lease_until": None}, {"status": "cancelled"}]
 )
-def test_it_stops_an_attempt_that_was_replaced_and_writes_nothing(
+def test_an_attempt_that_was_replaced_is_stopped_and_writes_nothing(
     change: dict[str, object], job_in: Callable[..., Job]
 ) -> None:
     job = job_in(Status.RUNNING)
@@ -133,7 +117,7 @@ def test_it_stops_an_attempt_that_was_replaced_and_writes_nothing(
     assert not job.parcels.exists()
 
 
-def test_it_keeps_a_manifest_when_later_news_of_the_parcel_has_none(
+def test_a_parcel_keeps_its_manifest_when_a_later_report_has_none(
     job_in: Callable[..., Job],
 ) -> None:
     job = job_in(Status.RUNNING)
@@ -148,7 +132,7 @@ def test_it_keeps_a_manifest_when_later_news_of_the_parcel_has_none(
     assert (second.state, second.manifest) == ("sending", None)
 
 
-def test_it_writes_what_text_and_json_cannot_hold_as_escapes(job_in: Callable[..., Job]) -> None:
+def test_an_event_escapes_values_that_postgres_cannot_store(job_in: Callable[..., Job]) -> None:
     job = job_in(Status.RUNNING)
     data = {"na\0me": ["\udcff", {"x": "a\0b"}], "n": 1, "nan": float("nan")}
     event = event_add(job, code="ODD", message="a\0b\udcff", data=data)
@@ -161,46 +145,18 @@ def test_it_writes_what_text_and_json_cannot_hold_as_escapes(job_in: Callable[..
     }
 
 
-def test_it_cancels_a_waiting_job_at_once(job_in: Callable[..., Job], oscar: User) -> None:
-    job = job_cancel(job_in(Status.QUEUED), by=oscar)
-    assert job.status == Status.CANCELLED
-    assert "oscar" in job.events.get().message
-
-
-def test_it_asks_the_worker_of_a_running_job_to_stop(
+def test_a_cancellation_uses_the_current_status_not_the_one_read_earlier(
     job_in: Callable[..., Job], oscar: User
 ) -> None:
-    job = job_cancel(job_in(Status.RUNNING), by=oscar)
-    again = job_cancel(job, by=oscar)
-    assert again.status == Status.RUNNING
-    assert again.cancel_requested_at is not None
-    assert [e.code for e in job.events.all()] == ["CANCEL_REQUESTED"]
-
-
-def test_it_cancels_by_what_the_row_says_now(job_in: Callable[..., Job], oscar: User) -> None:
     stale = job_in(Status.QUEUED)
     job_claim(worker="w1")
     assert job_cancel(stale, by=oscar).status == Status.RUNNING
     assert stale.cancel_requested_at is not None
 
 
-@pytest.mark.parametrize("status", sorted(FINAL))
-def test_it_cannot_cancel_what_has_ended(
-    status: Status, job_in: Callable[..., Job], oscar: User
+def test_a_lost_job_is_queued_again_and_its_event_names_the_worker(
+    job_in: Callable[..., Job],
 ) -> None:
-    with pytest.raises(JobHasEnded):
-        job_cancel(job_in(status), by=oscar)
-
-
-def test_it_lets_a_finished_copy_win_over_a_cancellation(
-    job_in: Callable[..., Job], oscar: User
-) -> None:
-    running = job_in(Status.RUNNING)
-    job_cancel(Job.objects.get(pk=running.pk), by=oscar)
-    assert job_move(running, Status.DONE, code="DONE", message="Copied.").status == Status.DONE
-
-
-def test_it_queues_a_lost_job_again_and_names_the_worker(job_in: Callable[..., Job]) -> None:
     job = job_lost(job_in(Status.RUNNING, worker="lab.77"), reason="killed")
     assert job.status == Status.QUEUED
     event = job.events.get()
@@ -210,7 +166,7 @@ def test_it_queues_a_lost_job_again_and_names_the_worker(job_in: Callable[..., J
     assert again.attempt == 2
 
 
-def test_a_lost_job_that_is_cancelled_waits_for_an_attempt_to_clear_away(
+def test_a_cancelled_lost_job_stays_queued_so_that_an_attempt_removes_its_data(
     job_in: Callable[..., Job], oscar: User
 ) -> None:
     lost = job_lost(job_in(Status.RUNNING, attempt=1), reason="killed")
@@ -218,7 +174,7 @@ def test_a_lost_job_that_is_cancelled_waits_for_an_attempt_to_clear_away(
     assert (job.status, job.cancel_requested_at is None) == (Status.QUEUED, False)
 
 
-def test_a_job_that_kills_its_workers_needs_a_person_and_begins_to_count_anew(
+def test_a_job_that_lost_too_many_workers_needs_attention_and_resumes_with_no_losses(
     job_in: Callable[..., Job], oscar: User
 ) -> None:
     job = job_lost(job_in(Status.RUNNING, losses=MAX_LOSSES - 1), reason="killed")
@@ -228,7 +184,7 @@ def test_a_job_that_kills_its_workers_needs_a_person_and_begins_to_count_anew(
     assert (job.status, job.losses) == (Status.QUEUED, 0)
 
 
-def test_a_cancelled_job_that_kills_its_workers_is_ended_and_says_what_it_leaves(
+def test_a_cancelled_job_that_lost_too_many_workers_ends_and_reports_staged_data(
     job_in: Callable[..., Job], oscar: User
 ) -> None:
     running = job_in(Status.RUNNING, losses=MAX_LOSSES - 1, attempt=MAX_LOSSES)
@@ -242,7 +198,7 @@ def test_a_cancelled_job_that_kills_its_workers_is_ended_and_says_what_it_leaves
 @pytest.mark.parametrize(
     ("before", "now", "losses"), [(None, 0, 7), (None, 5, 0), (5, 5, 7), (5, 6, 0)]
 )
-def test_losses_are_counted_anew_once_an_attempt_finds_more_than_the_one_before(
+def test_an_attempt_that_resumes_more_than_the_one_before_resets_the_losses(
     job_in: Callable[..., Job], before: int | None, now: int, losses: int
 ) -> None:
     """So a job that gets on outlives as many workers as it takes."""

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from jobs.attempts import bandwidth_share
-from jobs.bridge import request_for
-from jobs.life import job_move
 from jobs.models import Job
-from jobs.observer import JobObserver
+from jobs.queueing.attempts import bandwidth_share
+from jobs.queueing.transitions import job_move
+from jobs.running.observer import JobObserver
+from jobs.running.request import request_for
 from jobs.services import job_create
 from jobs.states import Status
 from portals.models import Portal
@@ -37,7 +37,7 @@ JobIn = Callable[..., Job]
         (200, 500, 300, 200),
     ],
 )
-def test_the_least_of_all_limits_holds(
+def test_the_lowest_limit_of_job_source_and_target_applies(
     own: int, source: int, target: int, share: int, job_in: JobIn
 ) -> None:
     job = job_in(
@@ -67,20 +67,20 @@ def test_a_portals_limit_is_shared_by_the_jobs_that_run_there(job_in: JobIn) -> 
     assert bandwidth_share(one) == 450
 
 
-def test_a_share_is_never_nothing_which_would_mean_no_limit(job_in: JobIn) -> None:
+def test_a_bandwidth_share_is_never_zero_which_would_mean_no_limit(job_in: JobIn) -> None:
     portal = PortalFactory.create(bandwidth_limit=1)
     jobs = [job_in(Status.RUNNING, source_portal=portal) for _ in range(3)]
     assert [bandwidth_share(job) for job in jobs] == [1, 1, 1]
 
 
-def test_the_share_follows_who_runs(job_in: JobIn) -> None:
+def test_a_running_jobs_bandwidth_share_shrinks_when_another_job_starts(job_in: JobIn) -> None:
     portal = PortalFactory.create(bandwidth_limit=900)
     job = job_in(Status.RUNNING, source_portal=portal)
     observer = JobObserver(job)
     assert observer.bandwidth(0) == 900
     job_in(Status.RUNNING, source_portal=portal)
     assert observer.bandwidth(0) == 900  # As of the last look.
-    observer._looked = float("-inf")
+    observer._writer.saved_at = float("-inf")
     observer.checkpoint()
     assert observer.bandwidth(0) == 450
 

@@ -1,4 +1,4 @@
-"""A worker that is told to end gives its job back, and the next one goes on with it."""
+"""A worker that shuts down gives its job back, and the next one goes on with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from jobs.models import Job
 from jobs.services import job_create
 from jobs.states import Status
 from portals.models import Portal
-from tests.jobs.helpers import MEGABYTE, codes, ours, tree, wait_for_bytes, wait_for_status
+from tests.jobs.helpers import MEGABYTE, ours, tree, wait_for_bytes, wait_for_status
+from tests.rig.events import codes
 from tests.rig.relay import Relay, Way
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -25,7 +26,7 @@ StartWorker = Callable[..., subprocess.Popen[bytes]]
 SIZE = 24 * MEGABYTE
 #: Long, so that only a job that was handed back goes on in time.
 LONG = {"KETTER_LEASE_SECONDS": 300, "KETTER_REAPER_SECONDS": 60}
-#: What is promised, in seconds.
+#: The promised limit, in seconds.
 IN_TIME = 10.0
 
 
@@ -44,8 +45,8 @@ def launched(oscar: User, lab: Portal, far: Portal) -> Callable[..., Job]:
     return launch
 
 
-def told_to_end(worker: subprocess.Popen[bytes]) -> float:
-    """Tell a worker to end; returns how long it took."""
+def shut_down(worker: subprocess.Popen[bytes]) -> float:
+    """Send SIGTERM to a worker; return the seconds until it ended."""
     began = time.monotonic()
     worker.send_signal(signal.SIGTERM)
     worker.wait(30)
@@ -53,7 +54,7 @@ def told_to_end(worker: subprocess.Popen[bytes]) -> float:
 
 
 @pytest.mark.parametrize(("files", "size"), [(1, 80 * MEGABYTE), (12, SIZE), (2400, SIZE)])
-def test_the_next_worker_goes_on_from_there(
+def test_the_next_worker_resumes_a_job_that_was_handed_back_and_sends_only_the_rest(
     files: int,
     size: int,
     worker: StartWorker,
@@ -66,7 +67,7 @@ def test_the_next_worker_goes_on_from_there(
     first = worker(**LONG)
     job = launched(files, size)
     wait_for_bytes(job, size * 2 // 3)
-    assert told_to_end(first) < IN_TIME
+    assert shut_down(first) < IN_TIME
     job.refresh_from_db()
     assert (job.status, job.worker, job.lease_until) == (Status.QUEUED, "", None)
     assert codes(job)[-1] == "HANDED_BACK"
@@ -86,17 +87,17 @@ def test_the_next_worker_goes_on_from_there(
     assert again < size - had + under_way + MEGABYTE
 
 
-def test_it_is_in_time_on_a_line_that_is_slow_and_full(
+def test_a_worker_hands_its_job_back_in_time_on_a_slow_and_full_line(
     worker: StartWorker, launched: Callable[..., Job], far: Portal, line: Relay
 ) -> None:
-    """What is still on its way to the far host must not keep the next worker from the rest."""
+    """Data still on its way to the far host must not keep the next worker from the rest."""
     line.rate = 4 * MEGABYTE
     first = worker(**LONG)
     job = launched(2400)
     wait_for_bytes(job, SIZE // 2)
     line.rate = MEGABYTE // 10
     time.sleep(2)
-    assert told_to_end(first) < IN_TIME
+    assert shut_down(first) < IN_TIME
     line.rate = 0
     worker(**LONG)
     wait_for_status(job, Status.DONE)
@@ -104,41 +105,42 @@ def test_it_is_in_time_on_a_line_that_is_slow_and_full(
     assert "WORKER_LOST" not in codes(job)
 
 
-def test_it_is_in_time_while_it_waits_for_a_host_that_says_nothing(
-    worker: StartWorker, launched: Callable[..., Job], line: Relay
+def test_an_idle_worker_ends_in_time_after_sigterm(worker: StartWorker) -> None:
+    assert shut_down(worker(**LONG)) < IN_TIME
+
+
+@pytest.mark.parametrize(
+    ("kind", "interval", "stalled"),
+    [("", 60, True), ("LateWorker", 1, False), ("ElsewhereWorker", 60, False)],
+    ids=["while the host does not answer", "during a check of the job", "to another thread"],
+)
+def test_a_worker_hands_its_job_back_in_time_whenever_sigterm_comes(
+    kind: str,
+    interval: int,
+    stalled: bool,
+    worker: StartWorker,
+    launched: Callable[..., Job],
+    line: Relay,
 ) -> None:
-    line.stalled = True
-    first = worker(**LONG)
-    job = launched(1)
-    wait_for_status(job, Status.RUNNING)
-    assert told_to_end(first) < IN_TIME
-    job.refresh_from_db()
-    assert (job.status, codes(job)[-1]) == (Status.QUEUED, "HANDED_BACK")
-
-
-def test_an_idle_worker_ends_at_once(worker: StartWorker) -> None:
-    assert told_to_end(worker(**LONG)) < IN_TIME
-
-
-@pytest.mark.parametrize(("kind", "interval"), [("LateWorker", 1), ("ElsewhereWorker", 60)])
-def test_it_is_in_time_whenever_the_signal_comes(
-    kind: str, interval: int, worker: StartWorker, launched: Callable[..., Job], line: Relay
-) -> None:
-    """Also amid a look after the job, or to another thread than the one that waits."""
-    line.rate = MEGABYTE
+    """Also to another thread than the one that waits."""
+    line.rate, line.stalled = MEGABYTE, stalled
     often = {**LONG, "KETTER_REAPER_SECONDS": interval}
-    first = worker("--worker-class", f"tests.jobs.late_workers.{kind}", **often)
+    chosen = ["--worker-class", f"tests.jobs.late_workers.{kind}"] if kind else []
+    first = worker(*chosen, **often)
     job = launched(1)
-    wait_for_bytes(job, MEGABYTE)
-    assert told_to_end(first) < IN_TIME
+    if stalled:
+        wait_for_status(job, Status.RUNNING)
+    else:
+        wait_for_bytes(job, MEGABYTE)
+    assert shut_down(first) < IN_TIME
     job.refresh_from_db()
     assert (job.status, codes(job)[-1]) == (Status.QUEUED, "HANDED_BACK")
 
 
-def test_it_is_in_time_if_the_signal_comes_amid_a_fork(
+def test_a_worker_hands_its_job_back_if_sigterm_comes_while_it_forks(
     worker: StartWorker, launched: Callable[..., Job], line: Relay
 ) -> None:
-    """There the worker does not know yet whom to tell."""
+    """The worker does not know its work-horse yet then."""
     line.rate = MEGABYTE
     only = worker("--worker-class", "tests.jobs.late_workers.ForkingWorker", **LONG)
     job = launched(1)

@@ -1,16 +1,14 @@
-"""Launching: what is refused, why, and what an idempotency key does."""
+"""Launching: refused requests and their reasons, and the effect of an idempotency key."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Barrier, Thread
 from typing import Any
 from unittest.mock import patch
 
 import django_rq
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from rq.serializers import JSONSerializer
 
 from jobs.errors import IdempotencyKeyReused, InvalidJob, JobIsGone, JobNotEnded
@@ -19,9 +17,12 @@ from jobs.services import job_cancel, job_create, job_relaunch
 from jobs.states import Status
 from portals.models import Portal
 from tests.factories import PortalFactory
+from tests.rig.jobs_threads import in_threads
 
 
-def test_it_records_a_job_with_its_first_event(oscar: User, order: dict[str, Any]) -> None:
+def test_a_launch_records_a_queued_job_with_its_first_event(
+    oscar: User, order: dict[str, Any]
+) -> None:
     job = job_create(by=oscar, **order)
     assert (job.status, job.attempt, job.requested_by) == (Status.QUEUED, 0, oscar)
     assert job.queued_at is not None
@@ -50,7 +51,7 @@ BAD_FIELDS = [
 
 
 @pytest.mark.parametrize(("change", "field", "code"), BAD_FIELDS)
-def test_it_refuses_what_cannot_be_done_and_names_the_field(
+def test_a_launch_with_a_bad_value_is_refused_and_the_error_names_the_field(
     change: dict[str, Any], field: str, code: str, oscar: User, order: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidJob) as refused:
@@ -60,7 +61,9 @@ def test_it_refuses_what_cannot_be_done_and_names_the_field(
     assert not Job.objects.exists()
 
 
-def test_it_refuses_a_disabled_portal(oscar: User, order: dict[str, Any], lab: Portal) -> None:
+def test_a_launch_from_a_disabled_portal_is_refused(
+    oscar: User, order: dict[str, Any], lab: Portal
+) -> None:
     Portal.objects.filter(pk=lab.pk).update(state="disabled")
     lab.refresh_from_db()
     with pytest.raises(InvalidJob, match="lab is disabled") as refused:
@@ -72,7 +75,9 @@ def test_it_refuses_a_disabled_portal(oscar: User, order: dict[str, Any], lab: P
     ("source", "target"),
     [("a", "a"), ("a", "./a/"), ("a", "a/b"), ("a/b", "a"), ("", "a"), ("a", ""), ("a//b", "a/b")],
 )
-def test_it_refuses_places_that_overlap(source: str, target: str, oscar: User, lab: Portal) -> None:
+def test_a_launch_with_overlapping_source_and_target_is_refused(
+    source: str, target: str, oscar: User, lab: Portal
+) -> None:
     with pytest.raises(InvalidJob) as refused:
         job_create(
             by=oscar,
@@ -84,34 +89,40 @@ def test_it_refuses_places_that_overlap(source: str, target: str, oscar: User, l
     assert refused.value.code == "TARGET_OVERLAPS_SOURCE"
 
 
-def test_it_sees_an_overlap_through_two_portals_of_one_machine(oscar: User, lab: Portal) -> None:
+def test_a_launch_is_refused_if_two_portals_of_one_machine_overlap(
+    oscar: User, lab: Portal
+) -> None:
     inner = PortalFactory.create(name="inner", root_path=f"{lab.root_path}/day1/sub")
     with pytest.raises(InvalidJob) as refused:
         job_create(by=oscar, source_portal=lab, source_path="day1", target_portal=inner)
     assert refused.value.code == "TARGET_OVERLAPS_SOURCE"
 
 
-def test_it_allows_neighbours_and_equal_paths_on_other_hosts(oscar: User, lab: Portal) -> None:
+def test_a_launch_to_a_neighbour_or_an_equal_path_on_another_host_is_allowed(
+    oscar: User, lab: Portal
+) -> None:
     far = PortalFactory.create(name="far", kind="ssh", host="srv", root_path=lab.root_path)
     job_create(by=oscar, source_portal=lab, source_path="a", target_portal=lab, target_path="ab")
     job_create(by=oscar, source_portal=lab, source_path="a", target_portal=far, target_path="a")
     assert Job.objects.count() == 2
 
 
-def test_it_shortens_paths_but_keeps_the_slash_that_says_folder(
+def test_a_launch_normalises_paths_but_keeps_the_slash_that_marks_a_folder(
     oscar: User, order: dict[str, Any]
 ) -> None:
     job = job_create(by=oscar, **{**order, "source_path": "./a//b", "target_path": "x/./y/"})
     assert (job.source_path, job.target_path) == ("a/b", "x/y/")
 
 
-def test_it_answers_a_repeated_key_with_the_same_job(oscar: User, order: dict[str, Any]) -> None:
+def test_a_launch_with_a_repeated_idempotency_key_returns_the_same_job(
+    oscar: User, order: dict[str, Any]
+) -> None:
     first = job_create(by=oscar, idempotency_key="k1", **order)
     assert job_create(by=oscar, idempotency_key="k1", **order) == first
     assert first.events.count() == 1
 
 
-def test_it_refuses_a_key_that_was_used_for_another_transfer(
+def test_a_launch_with_the_idempotency_key_of_another_transfer_is_refused(
     oscar: User, order: dict[str, Any]
 ) -> None:
     job_create(by=oscar, idempotency_key="k1", **order)
@@ -120,7 +131,7 @@ def test_it_refuses_a_key_that_was_used_for_another_transfer(
     assert Job.objects.count() == 1
 
 
-def test_it_keeps_the_keys_of_two_users_apart(
+def test_the_same_idempotency_key_of_two_users_makes_two_jobs(
     oscar: User, alice: User, order: dict[str, Any]
 ) -> None:
     mine = job_create(by=oscar, idempotency_key="k1", **order)
@@ -128,40 +139,33 @@ def test_it_keeps_the_keys_of_two_users_apart(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_makes_one_job_of_one_key_sent_by_many_at_once(
+def test_four_simultaneous_launches_with_one_idempotency_key_make_one_job(
     oscar: User, order: dict[str, Any], clean_redis: object
 ) -> None:
-    together, made = Barrier(4), []
-
-    def launch() -> None:
-        together.wait()
-        made.append(job_create(by=oscar, idempotency_key="k1", **order).pk)
-        connection.close()
-
-    threads = [Thread(target=launch) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    made = in_threads(4, lambda: job_create(by=oscar, idempotency_key="k1", **order).pk)
     assert len(made) == 4
     assert len(set(made)) == 1 == Job.objects.count()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_rings_once_the_row_is_committed_and_sends_the_id_alone(
+def test_a_committed_launch_sends_a_wake_up_with_only_the_id_of_the_job(
     oscar: User, order: dict[str, Any], clean_redis: object
 ) -> None:
     job = job_create(by=oscar, **order)
-    (ring,) = django_rq.get_queue().jobs
-    assert (ring.func_name, ring.args, ring.kwargs) == ("jobs.tasks.run_job", [str(job.pk)], {})
-    assert ring.id.startswith(job.pk.hex)
-    assert ring.timeout == -1
-    assert b"__reduce__" not in ring.data
-    assert ring.serializer is JSONSerializer
+    (wake_up,) = django_rq.get_queue().jobs
+    assert (wake_up.func_name, wake_up.args, wake_up.kwargs) == (
+        "jobs.tasks.run_job",
+        [str(job.pk)],
+        {},
+    )
+    assert wake_up.id.startswith(job.pk.hex)
+    assert wake_up.timeout == -1
+    assert b"__reduce__" not in wake_up.data
+    assert wake_up.serializer is JSONSerializer
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_records_the_job_even_when_nobody_can_be_rung_for(
+def test_a_launch_records_the_job_even_when_redis_takes_no_wake_up(
     oscar: User, order: dict[str, Any], settings: Any, tmp_path: Path
 ) -> None:
     gone = {**settings.RQ_QUEUES["default"], "URL": f"unix://{tmp_path}/no-redis.sock"}
@@ -170,25 +174,34 @@ def test_it_records_the_job_even_when_nobody_can_be_rung_for(
     assert Job.objects.get(pk=job.pk).status == Status.QUEUED
 
 
-def test_it_relaunches_an_ended_job_as_a_new_one(oscar: User, order: dict[str, Any]) -> None:
-    old = job_create(by=oscar, **{**order, "mode": "move", "exclude": ["*.tmp"], "streams": 3})
+def test_a_relaunch_of_an_ended_job_makes_a_new_job_with_the_same_options_and_limits(
+    oscar: User, order: dict[str, Any]
+) -> None:
+    asked = {
+        "mode": "move",
+        "exclude": ["*.tmp"],
+        "streams": 3,
+        "priority": 5,
+        "bandwidth_limit": 1000,
+        "max_tries": 3,
+    }
+    old = job_create(by=oscar, **order, **asked)
     job_cancel(old, by=oscar)
     new = job_relaunch(old, by=oscar)
     assert new.pk != old.pk
     assert new.relaunched_from == old
-    assert (new.status, new.mode, new.exclude, new.streams) == ("queued", "move", ["*.tmp"], 3)
+    assert new.status == Status.QUEUED
+    assert {name: getattr(new, name) for name in asked} == asked
     assert Job.objects.get(pk=old.pk).status == Status.CANCELLED
 
 
-def test_it_does_not_relaunch_a_job_that_was_pruned_meanwhile(
-    oscar: User, order: dict[str, Any]
-) -> None:
+def test_a_relaunch_of_a_pruned_job_is_refused(oscar: User, order: dict[str, Any]) -> None:
     old = job_cancel(job_create(by=oscar, **order), by=oscar)
     Job.objects.filter(pk=old.pk).delete()
     with pytest.raises(JobIsGone):
         job_relaunch(old, by=oscar)
 
 
-def test_it_does_not_relaunch_a_live_job(oscar: User, order: dict[str, Any]) -> None:
+def test_a_relaunch_of_a_live_job_is_refused(oscar: User, order: dict[str, Any]) -> None:
     with pytest.raises(JobNotEnded):
         job_relaunch(job_create(by=oscar, **order), by=oscar)

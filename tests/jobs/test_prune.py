@@ -1,4 +1,4 @@
-"""`manage.py prune`: what ended long ago goes whole, and what is kept stays whole."""
+"""`manage.py prune`: removes old jobs whole, and keeps the others whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from threading import Barrier, Thread
 from uuid import UUID
 
 import pytest
@@ -16,12 +15,13 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from jobs import retention
+from jobs.events import lock
 from jobs.models import Job, JobEvent, JobParcel
 from jobs.retention import Pruned, jobs_prune
 from jobs.states import FINAL, LIVE, Status
-from jobs.trail import lock
 from tests.factories import JobFactory, PortalFactory, UserFactory
-from tests.jobs.conftest import event_add
+from tests.rig.jobs_events import event_add
+from tests.rig.jobs_threads import in_threads
 
 DAYS_90 = timedelta(days=90)
 
@@ -69,19 +69,7 @@ def chain(ended: EndedJob) -> Callable[..., list[Job]]:
 
 def prune_elsewhere(times: int = 1) -> list[Pruned]:
     """Prune on other connections, all at once, while what this one has locked stays locked."""
-    together, found = Barrier(times), list[Pruned]()
-
-    def run() -> None:
-        together.wait()
-        found.append(jobs_prune(older_than=DAYS_90))
-        connection.close()
-
-    threads = [Thread(target=run) for _ in range(times)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+    return in_threads(times, lambda: jobs_prune(older_than=DAYS_90))
 
 
 def counts(pruned: Pruned) -> tuple[int, int, int, int]:
@@ -107,7 +95,7 @@ def prune(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("status", sorted(FINAL))
-def test_it_removes_an_old_ended_job_with_all_that_is_its_own(
+def test_prune_removes_an_old_ended_job_with_its_events_and_parcels(
     status: Status, ended: EndedJob
 ) -> None:
     ended(status)
@@ -116,7 +104,7 @@ def test_it_removes_an_old_ended_job_with_all_that_is_its_own(
 
 
 @pytest.mark.parametrize("status", sorted(LIVE))
-def test_it_never_removes_a_live_job(status: Status, job_in: Callable[..., Job]) -> None:
+def test_prune_never_removes_a_live_job(status: Status, job_in: Callable[..., Job]) -> None:
     ages_ago = Now() - timedelta(days=9999)
     times = ("created_at", "queued_at", "next_run_at", "finished_at")
     job = job_in(status, **dict.fromkeys(times, ages_ago))
@@ -126,7 +114,7 @@ def test_it_never_removes_a_live_job(status: Status, job_in: Callable[..., Job])
     assert rows() == (1, 1, 0)
 
 
-def test_it_keeps_young_jobs_and_those_of_unknown_age(
+def test_prune_keeps_young_jobs_and_ended_jobs_with_no_end_on_record(
     ended: EndedJob, job_in: Callable[..., Job]
 ) -> None:
     young, unknown = ended(days=89.99), job_in(Status.DONE)
@@ -137,7 +125,9 @@ def test_it_keeps_young_jobs_and_those_of_unknown_age(
     assert young.events.count() == 2
 
 
-def test_it_goes_by_the_databases_clock(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prune_measures_the_age_of_jobs_by_the_clock_of_the_database(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("django.utils.timezone.now", lambda: None)
     before = jobs_prune(older_than=DAYS_90).before
     with connection.cursor() as cursor:
@@ -151,7 +141,7 @@ def test_it_goes_by_the_databases_clock(db: None, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("batch", [1, 2, 500])
 @pytest.mark.parametrize("length", [1, 2, 5])
-def test_a_chain_goes_when_all_of_it_is_old(
+def test_prune_removes_a_chain_of_relaunches_when_all_its_jobs_are_old(
     length: int, batch: int, chain: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", batch)
@@ -161,7 +151,7 @@ def test_a_chain_goes_when_all_of_it_is_old(
 
 
 @pytest.mark.parametrize("batch", [1, 500])
-def test_a_chain_stays_as_long_as_its_latest_job(
+def test_prune_keeps_a_chain_of_relaunches_while_its_latest_job_is_young(
     batch: int,
     chain: Callable[..., list[Job]],
     ended: EndedJob,
@@ -178,7 +168,7 @@ def test_a_chain_stays_as_long_as_its_latest_job(
 
 
 @pytest.mark.parametrize("status", sorted(Status))
-def test_a_job_stays_for_a_relaunch_that_has_no_end_on_record(
+def test_prune_keeps_a_job_whose_relaunch_has_no_end_on_record(
     status: Status, ended: EndedJob, job_in: Callable[..., Job]
 ) -> None:
     old = ended()
@@ -188,7 +178,7 @@ def test_a_job_stays_for_a_relaunch_that_has_no_end_on_record(
     assert kept() == {old.pk, again.pk}
 
 
-def test_a_job_goes_once_its_last_relaunch_has_gone(
+def test_prune_removes_a_job_once_all_its_relaunches_are_removed(
     ended: EndedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 1)
@@ -203,7 +193,7 @@ def test_a_job_goes_once_its_last_relaunch_has_gone(
 
 
 @pytest.mark.parametrize("jobs", [0, 2, 3, 4, 6, 7])
-def test_it_removes_all_however_many_batches_it_takes(
+def test_prune_removes_all_old_jobs_however_many_batches_it_takes(
     jobs: int, ended: EndedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 3)
@@ -215,7 +205,7 @@ def test_it_removes_all_however_many_batches_it_takes(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_removes_the_oldest_first_and_keeps_to_what_it_did_when_it_breaks(
+def test_an_interrupted_prune_has_removed_the_oldest_jobs_and_keeps_the_others_whole(
     ended: EndedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 2)
@@ -236,9 +226,7 @@ def test_it_removes_the_oldest_first_and_keeps_to_what_it_did_when_it_breaks(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_asks_the_database_as_often_however_many_jobs_a_batch_has(
-    ended: EndedJob,
-) -> None:
+def test_prune_takes_as_many_queries_for_1_job_as_for_40(ended: EndedJob) -> None:
     def queries(count: int) -> int:
         for _ in range(count):
             ended()
@@ -253,7 +241,7 @@ def test_it_asks_the_database_as_often_however_many_jobs_a_batch_has(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_passes_over_a_job_that_somebody_holds_and_says_so(
+def test_prune_skips_and_logs_a_job_that_another_transaction_locks(
     ended: EndedJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     busy, _other = ended(), ended()
@@ -265,7 +253,7 @@ def test_it_passes_over_a_job_that_somebody_holds_and_says_so(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_passes_over_a_job_whose_relaunch_is_being_committed(ended: EndedJob) -> None:
+def test_prune_skips_a_job_whose_relaunch_is_being_committed(ended: EndedJob) -> None:
     old = ended()
     with transaction.atomic():
         again = ended(days=0, relaunched_from=old)
@@ -276,7 +264,7 @@ def test_it_passes_over_a_job_whose_relaunch_is_being_committed(ended: EndedJob)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_keeps_a_job_that_was_relaunched_after_it_was_found(
+def test_prune_keeps_a_job_that_is_relaunched_after_it_was_found(
     ended: EndedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 1)
@@ -295,7 +283,7 @@ def test_it_keeps_a_job_that_was_relaunched_after_it_was_found(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_that_prune_at_once_remove_each_job_once(
+def test_two_prunes_at_once_remove_each_job_once(
     ended: EndedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 3)
@@ -321,7 +309,7 @@ def foreign_table(transactional_db: None) -> Iterator[Callable[[Job], None]]:
         cursor.execute("DROP TABLE invoice")
 
 
-def test_it_leaves_a_job_that_something_else_needs_and_removes_the_others(
+def test_prune_keeps_a_job_that_a_foreign_table_refers_to_and_removes_the_others(
     foreign_table: Callable[[Job], None],
     chain: Callable[..., list[Job]],
     caplog: pytest.LogCaptureFixture,
@@ -339,7 +327,7 @@ def test_it_leaves_a_job_that_something_else_needs_and_removes_the_others(
 # --- The command -------------------------------------------------------------
 
 
-def test_a_dry_run_says_what_would_go_and_changes_nothing(
+def test_a_dry_run_of_prune_prints_the_counts_and_removes_nothing(
     ended: EndedJob, chain: Callable[..., list[Job]]
 ) -> None:
     ended(days=1)
@@ -352,7 +340,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(
     assert said.endswith(" UTC: jobs 2, events 4, parcels 2.\n")
 
 
-def test_it_prints_one_line_and_leaves_a_trace_in_the_log(
+def test_the_prune_command_prints_one_line_and_logs_one(
     ended: EndedJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended()
@@ -368,14 +356,14 @@ def test_it_prints_one_line_and_leaves_a_trace_in_the_log(
 @pytest.mark.parametrize(
     ("age", "hours"), [("1h", 1), ("12h", 12), ("90d", 90 * 24), ("2w", 14 * 24)]
 )
-def test_it_takes_hours_days_and_weeks(age: str, hours: int, ended: EndedJob) -> None:
+def test_the_prune_command_takes_hours_days_or_weeks(age: str, hours: int, ended: EndedJob) -> None:
     ended(days=(hours + 0.1) / 24)
     young = ended(days=(hours - 0.1) / 24)
     prune("--older-than", age)
     assert kept() == {young.pk}
 
 
-def test_it_reaches_as_far_back_as_can_be_asked_for(db: None) -> None:
+def test_the_prune_command_takes_the_largest_age_that_can_be_given(db: None) -> None:
     assert "jobs 0," in prune("--older-than", "99999w")
 
 
@@ -384,13 +372,13 @@ def test_it_reaches_as_far_back_as_can_be_asked_for(db: None) -> None:
     ["", "90", "d", "0d", "-1d", "+1d", "1.5d", "1m", "1y", "90 d", "90d ", "90d\n", "1D", "1w2d",
      "100000d", "٣d", "all"],
 )  # fmt: skip
-def test_it_refuses_any_other_age(age: str, ended: EndedJob) -> None:
+def test_the_prune_command_refuses_a_malformed_age(age: str, ended: EndedJob) -> None:
     ended(days=9999)
     with pytest.raises(CommandError, match="--older-than takes a number from 1 to 99999"):
         prune(f"--older-than={age}")
     assert rows() == (1, 2, 1)
 
 
-def test_it_asks_for_an_age(db: None) -> None:
+def test_the_prune_command_requires_an_age(db: None) -> None:
     with pytest.raises(CommandError, match="--older-than"):
         prune()

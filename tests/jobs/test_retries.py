@@ -14,11 +14,11 @@ from django.db.models.functions import Now
 
 import engine
 from engine import errors
-from jobs import hints
-from jobs import observer as observing
-from jobs.attempts import job_claim, job_wait, job_wake_one, retry_seconds
+from jobs import remedies
 from jobs.models import Job
-from jobs.observer import JobObserver
+from jobs.queueing.attempts import job_claim, job_queue_due, job_wait, retry_seconds
+from jobs.running import shutdown
+from jobs.running.observer import JobObserver
 from jobs.services import job_create, job_resume
 from jobs.states import Status
 from jobs.tasks import run_job
@@ -29,7 +29,8 @@ from portals.services import (
     portal_pin_host_key,
     portal_update,
 )
-from tests.jobs.helpers import MEGABYTE, codes, ours, tree
+from tests.jobs.helpers import MEGABYTE, ours, tree
+from tests.rig.events import codes
 from tests.rig.relay import Relay, Way
 from tests.rig.sshd import Sshd, make_key
 
@@ -52,7 +53,7 @@ NEEDS_PERSON = sorted(
 # --- How long, how often ------------------------------------------------------
 
 
-def test_the_wait_doubles_up_to_the_most_and_is_never_the_same(settings: Any) -> None:
+def test_the_wait_before_a_retry_doubles_up_to_a_limit_and_is_random(settings: Any) -> None:
     settings.KETTER_RETRY_SECONDS, settings.KETTER_RETRY_MAX_SECONDS = 5, 600
     for tries in (1, 2, 3, 7, 8, 9, 50, 1000, 10**9):
         longest = min(600, 5 * 2 ** min(tries - 1, 32))
@@ -71,11 +72,11 @@ def fail(job: Job, *, advanced: bool = False) -> Job:
 def try_again(job: Job) -> Job:
     """Have the time of a job's next try come, and the try begin."""
     Job.objects.filter(pk=job.pk).update(next_run_at=Now())
-    assert job_wake_one() == job
+    assert job_queue_due() == job
     return job_claim(worker="w")
 
 
-def test_the_next_try_is_on_the_row_and_in_the_trail(job_in: JobIn) -> None:
+def test_a_failed_attempt_records_the_next_try_in_the_job_and_in_an_event(job_in: JobIn) -> None:
     job = fail(job_in(Status.RUNNING, tries=2))
     job.refresh_from_db()
     assert (job.status, job.tries, job.error_code) == (Status.RETRY_WAIT, 3, "CONNECTION_LOST")
@@ -86,7 +87,7 @@ def test_the_next_try_is_on_the_row_and_in_the_trail(job_in: JobIn) -> None:
     assert wait == pytest.approx(event.data["wait_seconds"], abs=1)
 
 
-def test_after_the_last_try_it_needs_a_person(job_in: JobIn, oscar: User) -> None:
+def test_a_job_needs_attention_after_its_last_try(job_in: JobIn, oscar: User) -> None:
     job = job_in(Status.RUNNING, max_tries=3)
     for tries in (1, 2):
         job = fail(job)
@@ -101,13 +102,13 @@ def test_after_the_last_try_it_needs_a_person(job_in: JobIn, oscar: User) -> Non
     assert (job.status, job.tries) == (Status.QUEUED, 0)
 
 
-def test_one_try_is_all_where_that_was_asked_for(job_in: JobIn) -> None:
+def test_a_job_with_max_tries_1_needs_attention_after_one_failure(job_in: JobIn) -> None:
     for advanced in (True, False):
         job = fail(job_in(Status.RUNNING, max_tries=1), advanced=advanced)
         assert job.status == Status.NEEDS_ATTENTION
 
 
-def test_a_job_that_got_on_begins_to_count_anew(job_in: JobIn) -> None:
+def test_a_failed_attempt_that_made_progress_resets_tries_and_losses(job_in: JobIn) -> None:
     job = fail(job_in(Status.RUNNING, tries=49, losses=5), advanced=True)
     assert (job.status, job.tries, job.losses) == (Status.RETRY_WAIT, 1, 0)
 
@@ -123,7 +124,7 @@ def test_a_job_that_got_on_begins_to_count_anew(job_in: JobIn) -> None:
         (7, 8, 9, True),
     ],
 )
-def test_only_what_stays_counts_as_getting_on(
+def test_an_attempt_counts_as_progress_only_if_the_data_of_the_last_one_has_stayed(
     before: int | None, held: int, done: int, advanced: bool, job_in: JobIn
 ) -> None:
     plan = None if before is None else {"bytes_resumed": before}
@@ -139,21 +140,21 @@ def test_only_what_stays_counts_as_getting_on(
 # --- A person -----------------------------------------------------------------
 
 
-def test_there_are_errors_that_need_a_person() -> None:
+def test_credential_host_key_space_and_decryption_errors_need_a_person() -> None:
     assert {"AUTH_FAILED", "HOST_KEY_CHANGED", "NO_SPACE", "CANNOT_DECRYPT"} <= set(NEEDS_PERSON)
 
 
 @pytest.mark.parametrize("code", sorted({*NEEDS_PERSON} - {"PORTAL_ERROR"}))
-def test_every_such_error_says_the_one_thing_to_do(code: str) -> None:
-    hint = hints.hint_for(code)
-    assert hint != hints.hint_for("NEVER_HEARD_OF")
-    assert hint.endswith("resume the job.")
+def test_every_error_that_needs_a_person_has_a_remedy_of_its_own(code: str) -> None:
+    remedy = remedies.remedy_for(code)
+    assert remedy != remedies.remedy_for("NEVER_HEARD_OF")
+    assert remedy.endswith("resume the job.")
 
 
 @pytest.mark.parametrize(
     "kind", [kind for base in (errors.EngineError, PortalError) for kind in every(base)]
 )
-def test_every_error_leads_where_it_says(
+def test_every_error_moves_the_job_to_the_status_of_its_retry_class(
     kind: type[Any], job_in: JobIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if issubclass(kind, errors.Cancelled | errors.Replaced):
@@ -163,7 +164,7 @@ def test_every_error_leads_where_it_says(
         raise kind("It went wrong.")
 
     monkeypatch.setattr(engine, "run", run)
-    monkeypatch.setattr(observing, "_told_to_end", False)
+    monkeypatch.setattr(shutdown, "_requested", False)
     job = job_in(Status.QUEUED)
     run_job("")
     job.refresh_from_db()
@@ -177,7 +178,7 @@ def test_every_error_leads_where_it_says(
     assert job.error_message.startswith("It went wrong.")
     assert (job.next_run_at is not None) == (job.status == Status.RETRY_WAIT)
     if job.status == Status.NEEDS_ATTENTION:
-        assert job.error_message.endswith(hints.hint_for(kind.code))
+        assert job.error_message.endswith(remedies.remedy_for(kind.code))
 
 
 # --- After the fix it goes on from where it stopped -----------------------------
@@ -227,7 +228,7 @@ def begun(
 
 
 def assert_goes_on(job: Job, oscar: User, far: Portal, source: Path, line: Relay) -> None:
-    """Resume a job after the fix: it ends done, and sends only what is missing."""
+    """Resume a job after the fix: it ends done, and sends only the missing data."""
     before = line.passed[Way.UP]
     job_resume(job, by=oscar)
     run_job("")
@@ -246,12 +247,12 @@ def assert_waits_for_a_person(job: Job, code: str, words: str) -> None:
     assert (job.status, job.error_code, job.next_run_at) == (Status.NEEDS_ATTENTION, code, None)
     assert words in job.error_message
     assert job.events.last().level == "error"
-    assert job_wake_one() is None
+    assert job_queue_due() is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["key", "user name"])
-def test_with_the_right_credential_it_goes_on(
+def test_a_job_resumes_where_it_stopped_after_credential_or_user_name_is_corrected(
     what: str,
     begun: Callable[[], Job],
     oscar: User,
@@ -273,7 +274,7 @@ def test_with_the_right_credential_it_goes_on(
     assert_goes_on(job, oscar, far, source, line)
 
 
-def test_a_user_name_that_was_wrong_from_the_start_can_be_corrected(
+def test_a_job_ends_done_after_a_user_name_wrong_from_the_start_is_corrected(
     oscar: User, lab: Portal, far: Portal, source: Path, line: Relay
 ) -> None:
     right, line.rate = far.username, 0
@@ -289,7 +290,7 @@ def test_a_user_name_that_was_wrong_from_the_start_can_be_corrected(
 
 
 @pytest.mark.slow
-def test_with_the_key_pinned_again_it_goes_on(
+def test_a_job_resumes_where_it_stopped_after_the_host_key_is_pinned_again(
     begun: Callable[[], Job], oscar: User, far: Portal, source: Path, line: Relay, tmp_path: Path
 ) -> None:
     job, right = begun(), far.host_key
@@ -304,7 +305,7 @@ def test_with_the_key_pinned_again_it_goes_on(
 
 
 @pytest.mark.slow
-def test_with_the_portal_enabled_and_its_secret_readable_it_goes_on(
+def test_a_job_resumes_where_it_stopped_after_portal_and_secret_are_usable_again(
     begun: Callable[[], Job], oscar: User, sshd: Sshd, far: Portal, source: Path, line: Relay
 ) -> None:
     job = begun()
@@ -320,7 +321,7 @@ def test_with_the_portal_enabled_and_its_secret_readable_it_goes_on(
 
 
 @pytest.mark.slow
-def test_a_job_goes_on_where_it_began_though_its_portal_was_moved(
+def test_a_job_resumes_at_its_original_target_after_its_portal_was_moved(
     begun: Callable[[], Job], oscar: User, far: Portal, source: Path, line: Relay, tmp_path: Path
 ) -> None:
     job, there = begun(), Path(far.root_path)

@@ -19,21 +19,22 @@ from portals.models import Portal
 from tests.jobs.helpers import (
     MEGABYTE,
     SHORT,
-    codes,
+    build_many,
     ours,
     tree,
     wait_for,
     wait_for_bytes,
     wait_for_status,
 )
+from tests.rig.events import codes
 from tests.rig.relay import Relay
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 StartWorker = Callable[..., subprocess.Popen[bytes]]
-#: What holds a job up in a phase, until it is let go on; a transfer is held up by the line.
+#: The agent's command that holds a job up in a phase; the line holds a transfer up.
 HOLDS = {
-    Phase.PREFLIGHT: "look=30",
+    Phase.PREFLIGHT: "inspect=30",
     Phase.SCAN: "scan=30",
     Phase.TRANSFER: "",
     Phase.VERIFY: "read_back=30",
@@ -47,9 +48,9 @@ CASES = [
 
 
 def in_time() -> float:
-    """What is promised, in seconds: two, and more only where a core has more than two to serve.
+    """The promised limit in seconds: two, and more only if a core serves more than two processes.
 
-    With nearly four each it took one second at most; what is held up is so for far longer.
+    With nearly four each it took one second at most; a test holds a phase up for far longer.
     """
     return 2.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 2)
 
@@ -57,18 +58,12 @@ def in_time() -> float:
 @pytest.fixture
 def source(lab: Portal) -> Path:
     """A tree with many small files and a larger one, at the source portal."""
-    folder = Path(lab.root_path) / "day1"
-    for number in range(300):
-        path = folder / f"d{number % 7}" / f"f{number}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(number))
-    (folder / "large.bin").write_bytes(os.urandom(6 * MEGABYTE))
-    return folder
+    return build_many(Path(lab.root_path) / "day1", 6 * MEGABYTE)
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """What is held up goes on once there is this file, and so does what is left of it."""
+    """A phase that is held up goes on once this file exists; the end of the test makes it."""
     gate = tmp_path / "gate"
     yield gate
     gate.touch()
@@ -109,7 +104,7 @@ def caught(
 
 
 @pytest.mark.parametrize(("mode", "phase"), CASES)
-def test_a_pause_is_in_time_and_the_tree_is_whole_after_it(
+def test_a_pause_takes_effect_in_time_in_every_phase_and_the_resumed_job_ends_done(
     mode: str,
     phase: Phase,
     caught: Callable[..., Job],
@@ -134,7 +129,7 @@ def test_a_pause_is_in_time_and_the_tree_is_whole_after_it(
 
 
 @pytest.mark.parametrize(("mode", "phase"), CASES)
-def test_a_cancellation_is_in_time_and_leaves_nothing(
+def test_a_cancellation_takes_effect_in_time_in_every_phase_and_leaves_no_partial_data(
     mode: str, phase: Phase, caught: Callable[..., Job], oscar: User, source: Path, far: Portal
 ) -> None:
     sent, root = tree(source), Path(far.root_path)
@@ -150,7 +145,7 @@ def test_a_cancellation_is_in_time_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("act", [job_pause, job_cancel])
-def test_a_stop_amid_the_last_cleaning_up_keeps_what_was_moved(
+def test_a_pause_or_cancellation_during_cleanup_keeps_the_moved_archive(
     act: Callable[..., Job],
     caught: Callable[..., Job],
     oscar: User,
@@ -172,7 +167,7 @@ def test_a_stop_amid_the_last_cleaning_up_keeps_what_was_moved(
     assert tree(source) == {}
 
 
-def test_a_cancellation_does_not_wait_for_what_a_slow_line_holds(
+def test_a_cancellation_does_not_wait_for_data_buffered_on_a_slow_line(
     worker: StartWorker, source: Path, oscar: User, lab: Portal, far: Portal, line: Relay
 ) -> None:
     line.rate = MEGABYTE
@@ -188,7 +183,7 @@ def test_a_cancellation_does_not_wait_for_what_a_slow_line_holds(
     assert "WORKER_LOST" not in codes(job)
 
 
-def test_a_pause_is_in_time_while_the_host_says_nothing(
+def test_a_pause_takes_effect_in_time_while_the_host_does_not_answer(
     worker: StartWorker, source: Path, oscar: User, lab: Portal, far: Portal, line: Relay
 ) -> None:
     worker(**SHORT)
@@ -206,7 +201,7 @@ def test_a_pause_is_in_time_while_the_host_says_nothing(
 
 
 @pytest.mark.parametrize("act", [job_pause, job_cancel])
-def test_a_stop_amid_the_renames_shows_whole_files_only(
+def test_a_pause_or_cancellation_during_the_renames_leaves_only_whole_files(
     act: Callable[..., Job],
     caught: Callable[..., Job],
     oscar: User,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,108 +13,40 @@ import django_rq
 import pytest
 from django.contrib.auth.models import User
 
-from jobs import reaper
 from jobs.models import Job
-from jobs.queue import ring
+from jobs.queueing import reaper
+from jobs.queueing.notify import notify
 from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from portals.models import Portal
+from tests.jobs.helpers import (
+    MEGABYTE,
+    SHORT,
+    build_many,
+    horse_of,
+    is_alive,
+    ours,
+    tree,
+    wait_for,
+    wait_for_bytes,
+    wait_for_end,
+)
+from tests.rig.events import codes
 from tests.rig.relay import Relay
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 StartWorker = Callable[..., subprocess.Popen[bytes]]
-#: Short, so that a test need not wait long for what happens when a worker is lost.
-SHORT = {"KETTER_LEASE_SECONDS": 3, "KETTER_REAPER_SECONDS": 1}
-MEGABYTE = 1_000_000
 
 
 @pytest.fixture
 def source(lab: Portal) -> Path:
     """A tree with many small files and a larger one, at the source portal."""
-    folder = Path(lab.root_path) / "day1"
-    for number in range(300):
-        path = folder / f"d{number % 7}" / f"f{number}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(number))
-    (folder / "large.bin").write_bytes(os.urandom(12 * MEGABYTE))
-    return folder
-
-
-def tree(root: Path) -> dict[str, bytes | None]:
-    """All there is below a folder: content of files, None for folders."""
-    return {
-        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
-        for path in root.rglob("*")
-    }
-
-
-def wait_for(true: Callable[[], object], seconds: float = 30) -> None:
-    """Wait until something is true."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def wait_for_end(job: Job, seconds: float = 40) -> Job:
-    """Wait until a job has ended."""
-
-    def ended() -> bool:
-        job.refresh_from_db()
-        return not job.is_live
-
-    wait_for(ended, seconds)
-    return job
-
-
-def wait_for_bytes(job: Job) -> None:
-    """Wait until a transfer is under way."""
-
-    def moving() -> bool:
-        job.refresh_from_db()
-        return job.status == Status.RUNNING and job.bytes_done > 0
-
-    wait_for(moving)
-
-
-def codes(job: Job) -> list[str]:
-    """The codes of a job's events, in order."""
-    return list(job.events.order_by("seq").values_list("code", flat=True))
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """Every process with its parent and its state; from `ps` only where there is no /proc."""
-    if not Path("/proc/self/stat").exists():
-        listing = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, check=True, text=True
-        )
-        rows = [row.split() for row in listing.stdout.splitlines()]
-        return {int(pid): (int(parent), state) for pid, parent, state in rows}
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # It ended while we looked.
-        found[int(stat.parent.name)] = (int(parent), state)
-    return found
-
-
-def horse_of(worker: subprocess.Popen[bytes]) -> int:
-    """The process in which a busy worker runs its job."""
-    (horse,) = [pid for pid, (parent, _) in processes().items() if parent == worker.pid]
-    return horse
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs (one that nobody has collected yet does not)."""
-    _, state = processes().get(pid, (0, "Z"))
-    return not state.startswith("Z")
+    return build_many(Path(lab.root_path) / "day1", 12 * MEGABYTE)
 
 
 @pytest.mark.parametrize("mode", ["copy", "move"])
-def test_it_carries_a_tree_and_ends_done(
+def test_a_worker_copies_or_moves_a_tree_and_the_job_ends_done(
     mode: str, worker: StartWorker, source: Path, oscar: User, order: dict[str, Any], srvtrf: Portal
 ) -> None:
     sent = tree(source)
@@ -126,10 +57,10 @@ def test_it_carries_a_tree_and_ends_done(
     assert tree(source) == (sent if mode == "copy" else {})
     assert codes(job)[0] == "CREATED"
     assert codes(job)[-1] == "DONE"
-    assert not [name for name in tree(Path(srvtrf.root_path)) if "ketter" in name]
+    assert ours(Path(srvtrf.root_path)) == []
 
 
-def test_another_worker_finishes_what_a_killed_one_began(
+def test_a_second_worker_finishes_the_job_of_a_killed_worker(
     worker: StartWorker,
     source: Path,
     oscar: User,
@@ -157,7 +88,7 @@ def test_another_worker_finishes_what_a_killed_one_began(
     assert lost in event.message
 
 
-def test_a_worker_whose_process_died_has_the_job_again_at_once(
+def test_a_worker_whose_work_horse_was_killed_runs_the_job_again_at_once(
     worker: StartWorker, source: Path, oscar: User, lab: Portal, far: Portal, line: Relay
 ) -> None:
     only = worker(KETTER_LEASE_SECONDS=300, KETTER_REAPER_SECONDS=1)
@@ -172,7 +103,7 @@ def test_a_worker_whose_process_died_has_the_job_again_at_once(
     assert tree(Path(far.root_path) / "in") == tree(source)
 
 
-def test_an_orphan_hands_its_job_back_and_ends(
+def test_a_work_horse_whose_worker_was_killed_hands_its_job_back_and_ends(
     worker: StartWorker, source: Path, oscar: User, lab: Portal, far: Portal, line: Relay
 ) -> None:
     first = worker(KETTER_LEASE_SECONDS=300, KETTER_REAPER_SECONDS=1)
@@ -192,7 +123,7 @@ def test_an_orphan_hands_its_job_back_and_ends(
     assert tree(Path(far.root_path) / "in") == tree(source)
 
 
-def test_it_stops_a_running_job_when_asked_and_reaps_meanwhile(
+def test_a_busy_worker_takes_back_lost_jobs_and_stops_its_own_when_cancelled(
     worker: StartWorker,
     source: Path,
     oscar: User,
@@ -221,12 +152,12 @@ def test_it_stops_a_running_job_when_asked_and_reaps_meanwhile(
     assert busy.poll() is None
 
 
-def test_it_runs_once_what_is_delivered_three_times(
+def test_two_workers_run_a_job_once_when_its_wake_up_arrives_three_times(
     worker: StartWorker, source: Path, oscar: User, order: dict[str, Any]
 ) -> None:
     job = job_create(by=oscar, **order)
-    ring(job.pk)
-    ring(job.pk)
+    notify(job.pk)
+    notify(job.pk)
     worker(**SHORT)
     worker(**SHORT)
     job = wait_for_end(job)
@@ -235,7 +166,7 @@ def test_it_runs_once_what_is_delivered_three_times(
     assert codes(job).count("STARTED") == 1
 
 
-def test_an_idle_worker_rings_again_for_a_job_that_redis_forgot(
+def test_an_idle_worker_sends_a_wake_up_for_a_job_that_redis_forgot(
     worker: StartWorker, source: Path, oscar: User, order: dict[str, Any]
 ) -> None:
     worker(**SHORT)
@@ -253,7 +184,7 @@ def test_an_idle_worker_rings_again_for_a_job_that_redis_forgot(
         ({"source_path": "way-out"}, "PATH_OUTSIDE_ROOT"),
     ],
 )
-def test_bad_input_ends_failed_with_the_event_that_says_why(
+def test_a_job_with_a_bad_source_path_fails_and_its_last_event_says_why(
     change: dict[str, str],
     code: str,
     worker: StartWorker,

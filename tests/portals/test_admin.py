@@ -11,7 +11,7 @@ from portals.crypto import decrypt
 from portals.models import Credential, Portal
 from portals.services import credential_create, portal_create
 from tests.factories import JobFactory, PortalFactory
-from tests.portals.conftest import FINGERPRINT, HOST_KEY, SECRET
+from tests.portals.helpers import FINGERPRINT, HOST_KEY, SECRET
 
 PORTALS = "/admin/portals/portal/"
 CREDENTIALS = "/admin/portals/credential/"
@@ -44,7 +44,9 @@ def page(answer) -> str:
     return answer.content.decode()
 
 
-def test_it_registers_and_changes_a_portal(as_alice: Client) -> None:
+def test_the_portal_form_creates_a_portal_and_drops_the_host_key_of_a_changed_host(
+    as_alice: Client,
+) -> None:
     assert as_alice.post(f"{PORTALS}add/", {**FORM, "host_key": HOST_KEY}).status_code == 302
     portal = Portal.objects.get()
     assert (portal.root_path, portal.host_key) == ("/srv", HOST_KEY)
@@ -61,7 +63,9 @@ def test_it_registers_and_changes_a_portal(as_alice: Client) -> None:
     assert "srvtrf" in page(as_alice.get(PORTALS))
 
 
-def test_it_drops_what_belongs_to_ssh_from_a_local_portal(as_alice: Client) -> None:
+def test_the_portal_form_clears_the_ssh_fields_when_the_kind_becomes_local(
+    as_alice: Client,
+) -> None:
     portal = portal_create(name="srvtrf", kind="ssh", host="h", root_path="/", host_key=HOST_KEY)
     form = {**FORM, "kind": "local", "host": "-nonsense", "host_key": HOST_KEY}
     url = f"{PORTALS}{portal.pk}/change/"
@@ -80,12 +84,14 @@ def test_it_drops_what_belongs_to_ssh_from_a_local_portal(as_alice: Client) -> N
         ({"host_key": "nonsense"}, "A host key is one line"),
     ],
 )
-def test_it_says_what_is_wrong_with_a_portal(as_alice: Client, change: dict, sentence: str) -> None:
+def test_the_portal_form_explains_an_invalid_value_and_saves_nothing(
+    as_alice: Client, change: dict, sentence: str
+) -> None:
     assert sentence in page(as_alice.post(f"{PORTALS}add/", {**FORM, **change}))
     assert not Portal.objects.exists()
 
 
-def test_it_does_not_delete_a_portal_that_jobs_name(as_alice: Client) -> None:
+def test_the_portal_admin_refuses_to_delete_a_portal_that_a_job_uses(as_alice: Client) -> None:
     job = JobFactory.create()
     url = f"{PORTALS}{job.source_portal_id}/delete/"
     assert "would require deleting the following protected" in page(as_alice.get(url))
@@ -93,7 +99,7 @@ def test_it_does_not_delete_a_portal_that_jobs_name(as_alice: Client) -> None:
     assert Portal.objects.filter(pk=job.source_portal_id).exists()
 
 
-def test_it_takes_a_password_in_and_never_shows_it(as_alice: Client) -> None:
+def test_the_credential_form_stores_a_password_that_no_admin_page_shows(as_alice: Client) -> None:
     form = {"name": "pass", "kind": "password", "password": f" {SECRET} ", "key_path": ""}
     assert as_alice.post(f"{CREDENTIALS}add/", form).status_code == 302
     credential = Credential.objects.get()
@@ -114,7 +120,9 @@ def test_it_takes_a_password_in_and_never_shows_it(as_alice: Client) -> None:
     assert decrypt(credential.secret) == "another"
 
 
-def test_it_takes_a_pasted_private_key(as_alice: Client, private_key: str) -> None:
+def test_the_credential_form_stores_a_private_key_pasted_with_windows_line_ends(
+    as_alice: Client, private_key: str
+) -> None:
     pasted = private_key.replace("\n", "\r\n")
     form = {"name": "key", "kind": "private_key", "private_key": pasted, "key_path": ""}
     assert as_alice.post(f"{CREDENTIALS}add/", form).status_code == 302
@@ -126,11 +134,11 @@ def test_it_takes_a_pasted_private_key(as_alice: Client, private_key: str) -> No
     [
         ({"kind": "password", "password": ""}, "Enter the password."),
         ({"kind": "private_key", "private_key": SECRET}, "This is not a private key"),
-        ({"kind": "key_file", "key_path": ""}, "Enter the path of the key file."),
+        ({"kind": "key_file", "key_path": ""}, "Enter the absolute path of the key file."),
         ({"kind": "password", "password": SECRET, "name": "two words"}, "valid “slug”"),
     ],
 )
-def test_it_refuses_a_credential_without_repeating_the_secret(
+def test_the_credential_form_refuses_invalid_input_without_repeating_the_secret(
     as_alice: Client, form: dict, sentence: str
 ) -> None:
     text = page(as_alice.post(f"{CREDENTIALS}add/", {"name": "c", "key_path": "", **form}))
@@ -139,7 +147,7 @@ def test_it_refuses_a_credential_without_repeating_the_secret(
     assert not Credential.objects.exists()
 
 
-def test_it_keeps_the_kind_of_a_credential(as_alice: Client) -> None:
+def test_the_credential_form_does_not_change_the_kind_of_a_credential(as_alice: Client) -> None:
     credential = credential_create(name="c", kind="agent")
     form = {"name": "c", "kind": "password", "password": SECRET, "key_path": ""}
     as_alice.post(f"{CREDENTIALS}{credential.pk}/change/", form)
@@ -147,7 +155,9 @@ def test_it_keeps_the_kind_of_a_credential(as_alice: Client) -> None:
     assert (credential.kind, credential.secret) == ("agent", "")
 
 
-def test_it_shows_viewers_everything_but_secrets_and_buttons(vera, client: Client) -> None:
+def test_viewers_see_portals_and_credentials_but_no_secrets_and_no_connection_page(
+    vera, client: Client
+) -> None:
     client.force_login(vera)
     portal = PortalFactory.create()
     credential = credential_create(name="pass", kind="password", secret=SECRET)
@@ -164,7 +174,7 @@ def test_it_shows_viewers_everything_but_secrets_and_buttons(vera, client: Clien
     assert client.post(f"{PORTALS}add/", FORM).status_code == 403
 
 
-def test_it_lets_operators_test_but_not_pin(oscar, client: Client) -> None:
+def test_operators_can_test_a_connection_but_cannot_pin_a_host_key(oscar, client: Client) -> None:
     client.force_login(oscar)
     portal = portal_create(name="srvtrf", kind="ssh", host="srvtrf", root_path="/")
     connection = f"{PORTALS}{portal.pk}/connection/"
@@ -175,7 +185,9 @@ def test_it_lets_operators_test_but_not_pin(oscar, client: Client) -> None:
     assert portal.host_key == ""
 
 
-def test_it_pins_only_what_somebody_says_to_have_compared(as_alice: Client) -> None:
+def test_the_connection_page_pins_a_host_key_only_if_its_fingerprint_was_compared(
+    as_alice: Client,
+) -> None:
     portal = portal_create(name="srvtrf", kind="ssh", host="srvtrf", root_path="/")
     url = f"{PORTALS}{portal.pk}/connection/"
     text = page(as_alice.post(url, {"verb": "pin", "host_key": HOST_KEY}))
@@ -192,11 +204,11 @@ def test_it_pins_only_what_somebody_says_to_have_compared(as_alice: Client) -> N
     assert FINGERPRINT in LogEntry.objects.get().change_message
 
 
-def test_it_has_no_connection_page_for_a_portal_that_is_not_there(as_alice: Client) -> None:
+def test_the_connection_page_of_an_unknown_portal_answers_404(as_alice: Client) -> None:
     assert as_alice.get(f"{PORTALS}999/connection/").status_code == 404
 
 
-def test_it_needs_the_view_permission_for_the_connection_page(oscar, client: Client) -> None:
+def test_the_connection_page_answers_404_without_the_view_permission(oscar, client: Client) -> None:
     oscar.groups.clear()
     oscar.user_permissions.add(Permission.objects.get(codename="test_portal"))
     client.force_login(oscar)

@@ -10,7 +10,7 @@ from portals.crypto import decrypt
 from portals.models import Credential, Portal
 from portals.services import credential_create, portal_create
 from tests.factories import JobFactory, PortalFactory
-from tests.portals.conftest import FINGERPRINT, HOST_KEY, SECRET
+from tests.portals.helpers import FINGERPRINT, HOST_KEY, SECRET
 
 SSH: dict[str, Any] = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_path": "/srv/"}
 
@@ -26,7 +26,7 @@ def envelope(answer, code: str, status: int) -> str:
     return body["message"]
 
 
-def test_it_registers_changes_and_removes_a_portal(alice, api) -> None:
+def test_the_api_creates_changes_and_deletes_a_portal(alice, api) -> None:
     client = api(alice)
     credential_create(name="pass", kind="password", secret=SECRET)
     made = client.post("/api/portals/", {**SSH, "credential": "pass", "host_key": HOST_KEY})
@@ -42,7 +42,7 @@ def test_it_registers_changes_and_removes_a_portal(alice, api) -> None:
     assert not Portal.objects.exists()
 
 
-def test_it_keeps_findings_out_of_reach(alice, api) -> None:
+def test_the_api_ignores_a_patch_of_the_health_fields(alice, api) -> None:
     portal = PortalFactory.create()
     client = api(alice)
     client.patch(f"/api/portals/{portal.pk}/", {"health": "ok", "health_message": "Fine."})
@@ -50,7 +50,7 @@ def test_it_keeps_findings_out_of_reach(alice, api) -> None:
     assert (portal.health, portal.health_message) == ("unknown", "")
 
 
-def test_it_cuts_lists_down(alice, api) -> None:
+def test_the_portal_list_filters_searches_and_orders(alice, api) -> None:
     PortalFactory.create(name="lab", health="ok")
     portal_create(**SSH)
     client = api(alice)
@@ -84,14 +84,16 @@ def test_it_cuts_lists_down(alice, api) -> None:
         ({"name": "taken"}, "name"),
     ],
 )
-def test_it_names_the_wrong_field(alice, api, change: dict, field: str) -> None:
+def test_the_api_names_the_invalid_field_of_a_new_portal(
+    alice, api, change: dict, field: str
+) -> None:
     PortalFactory.create(name="taken")
     answer = api(alice).post("/api/portals/", {**SSH, **change})
     assert envelope(answer, "INVALID", 400).startswith(f"{field}: ")
     assert field in answer.json()["extra"]["fields"]
 
 
-def test_it_does_not_delete_what_is_needed(alice, api) -> None:
+def test_the_api_refuses_to_delete_a_portal_or_a_credential_in_use(alice, api) -> None:
     job = JobFactory.create()
     client = api(alice)
     answer = client.delete(f"/api/portals/{job.source_portal_id}/")
@@ -99,10 +101,10 @@ def test_it_does_not_delete_what_is_needed(alice, api) -> None:
     credential = credential_create(name="pass", kind="password", secret=SECRET)
     portal_create(**SSH, credential=credential)
     answer = client.delete(f"/api/credentials/{credential.pk}/")
-    assert "used by portals" in envelope(answer, "CREDENTIAL_IN_USE", 409)
+    assert "Portals use the credential “pass”" in envelope(answer, "CREDENTIAL_IN_USE", 409)
 
 
-def test_it_takes_secrets_in_and_never_gives_them_out(alice, api) -> None:
+def test_the_api_stores_secrets_and_no_answer_contains_them(alice, api) -> None:
     client = api(alice)
     body = {"name": "pass", "kind": "password", "secret": f" {SECRET} "}
     made = client.post("/api/credentials/", body)
@@ -131,7 +133,7 @@ def test_it_takes_secrets_in_and_never_gives_them_out(alice, api) -> None:
         ({"kind": "key_file", "key_path": "relative"}, "key_path"),
     ],
 )
-def test_it_refuses_credentials_without_repeating_the_secret(
+def test_the_api_refuses_an_invalid_credential_without_repeating_its_secret(
     alice, api, body: dict, field: str
 ) -> None:
     answer = api(alice).post("/api/credentials/", {"name": "c", **body})
@@ -139,13 +141,15 @@ def test_it_refuses_credentials_without_repeating_the_secret(
     assert SECRET not in answer.content.decode()
 
 
-def test_it_keeps_the_kind_of_a_credential(alice, api) -> None:
+def test_the_api_refuses_to_change_the_kind_of_a_credential(alice, api) -> None:
     row = credential_create(name="c", kind="agent")
     answer = api(alice).patch(f"/api/credentials/{row.pk}/", {"kind": "password", "secret": "x"})
     assert "make a new credential" in envelope(answer, "INVALID", 400)
 
 
-def test_it_pins_a_key_and_tells_the_fingerprint(alice, api) -> None:
+def test_the_pin_host_key_endpoint_stores_the_key_and_answers_with_its_fingerprint(
+    alice, api
+) -> None:
     portal = portal_create(**SSH)
     url = f"/api/portals/{portal.pk}/pin_host_key/"
     answer = api(alice).post(url, {"host_key": f"{HOST_KEY} root@srvtrf"})
@@ -165,13 +169,14 @@ def test_it_pins_a_key_and_tells_the_fingerprint(alice, api) -> None:
         ("delete", "portals/{portal}/", set()),
         ("post", "portals/{portal}/test/", {"oscar"}),
         ("post", "portals/{portal}/pin_host_key/", set()),
+        ("post", "portals/{portal}/confirm_root/", set()),
         ("get", "credentials/", {"vera", "oscar"}),
         ("post", "credentials/", set()),
         ("patch", "credentials/{credential}/", set()),
         ("delete", "credentials/{credential}/", set()),
     ],
 )
-def test_it_lets_each_group_do_its_own(
+def test_viewers_and_operators_can_call_only_the_endpoints_their_group_permits(
     vera, oscar, api, tmp_path, method: str, path: str, may: set[str]
 ) -> None:
     ids = {
@@ -188,7 +193,7 @@ def test_it_lets_each_group_do_its_own(
     assert getattr(api(), method)(url, {}).status_code == 401
 
 
-def test_it_asks_the_database_the_same_few_questions_however_long_the_list(
+def test_the_portal_and_credential_lists_need_two_queries_at_any_length(
     alice, api, django_assert_num_queries
 ) -> None:
     for number in range(20):

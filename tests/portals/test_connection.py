@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -23,13 +25,39 @@ from portals.services import (
     portal_test,
     portal_update,
 )
-from tests.portals.conftest import HOST_KEY, SECRET
+from tests.portals.helpers import HOST_KEY, SECRET
 from tests.rig.sshd import Sshd, free_port
 
 Maker = Callable[..., Portal]
+#: Takes the changes of a portal; returns them with real credentials and a port for their names.
+Made = Callable[[dict[str, Any]], dict[str, Any]]
+
+KEY_FILE, STRANGER, WRONG_PASSWORD = "key file", "stranger", "wrong password"
+DEAD = "a port where nothing listens"
+REFUSED = r"127\.0\.0\.1 refused the user name or the credential"
 
 
-def test_it_finds_a_folder_on_this_machine(db, tmp_path: Path) -> None:
+@pytest.fixture
+def made(db: None, sshd: Sshd, private_key: str) -> Made:
+    """Put a real credential and a free port into the changes of a portal, where they name one."""
+
+    def make(changes: dict[str, Any]) -> dict[str, Any]:
+        kinds: dict[str, dict[str, str]] = {
+            KEY_FILE: {"kind": "key_file", "key_path": str(sshd.identity_file)},
+            STRANGER: {"kind": "private_key", "secret": private_key},
+            WRONG_PASSWORD: {"kind": "password", "secret": SECRET},
+        }
+        changes = dict(changes)
+        if "credential" in changes:
+            changes["credential"] = credential_create(name="c", **kinds[changes["credential"]])
+        if "port" in changes:
+            changes["port"] = free_port()
+        return changes
+
+    return make
+
+
+def test_a_connection_test_finds_the_root_of_a_local_portal(db, tmp_path: Path) -> None:
     portal = portal_create(name="lab", kind="local", root_path=str(tmp_path))
     finding = portal_test(portal)
     assert (finding.health, finding.code, finding.offer) == ("ok", "OK", None)
@@ -41,7 +69,9 @@ def test_it_finds_a_folder_on_this_machine(db, tmp_path: Path) -> None:
     assert portal.checked_at is not None
 
 
-def test_it_finds_a_folder_behind_ssh(ssh_portal: Maker, tmp_path: Path) -> None:
+def test_a_connection_test_finds_the_root_of_an_ssh_portal(
+    ssh_portal: Maker, tmp_path: Path
+) -> None:
     portal = ssh_portal()
     finding = portal_test(portal)
     assert (finding.health, finding.code) == ("ok", "OK")
@@ -49,13 +79,16 @@ def test_it_finds_a_folder_behind_ssh(ssh_portal: Maker, tmp_path: Path) -> None
     assert portal.capabilities["writable"] is True
 
 
-def test_it_finds_a_key_file_of_the_worker(ssh_portal: Maker, sshd: Sshd) -> None:
-    key_path = str(sshd.identity_file)
-    credential = credential_create(name="file", kind="key_file", key_path=key_path)
-    assert portal_test(ssh_portal(credential=credential)).code == "OK"
+@pytest.mark.parametrize("changes", [{"credential": KEY_FILE}, {"state": "disabled"}])
+def test_a_connection_test_succeeds_with_a_key_file_and_for_a_disabled_portal(
+    ssh_portal: Maker, made: Made, changes: dict[str, Any]
+) -> None:
+    assert portal_test(ssh_portal(**made(changes))).code == "OK"
 
 
-def test_it_says_that_the_root_is_missing_or_no_folder(ssh_portal: Maker, tmp_path: Path) -> None:
+def test_a_connection_test_fails_when_the_root_is_missing_or_is_not_a_folder(
+    ssh_portal: Maker, tmp_path: Path
+) -> None:
     portal = ssh_portal(root_path=str(tmp_path / "gone"))
     finding = portal_test(portal)
     assert (finding.health, finding.code) == ("failing", "ROOT_MISSING")
@@ -65,7 +98,9 @@ def test_it_says_that_the_root_is_missing_or_no_folder(ssh_portal: Maker, tmp_pa
     assert (finding.health, finding.code) == ("failing", "ROOT_NOT_A_FOLDER")
 
 
-def test_it_offers_an_unknown_host_key_and_trusts_nothing(ssh_portal: Maker, sshd: Sshd) -> None:
+def test_a_connection_test_offers_an_unknown_host_key_without_trusting_it(
+    ssh_portal: Maker, sshd: Sshd
+) -> None:
     portal = ssh_portal(host_key="")
     finding = portal_test(portal)
     assert (finding.health, finding.code) == ("failing", "HOST_KEY_UNKNOWN")
@@ -80,7 +115,9 @@ def test_it_offers_an_unknown_host_key_and_trusts_nothing(ssh_portal: Maker, ssh
     assert portal_test(portal).code == "OK"
 
 
-def test_it_sees_that_the_host_key_changed(ssh_portal: Maker, sshd: Sshd) -> None:
+def test_a_connection_test_reports_a_changed_host_key_and_keeps_the_pinned_one(
+    ssh_portal: Maker, sshd: Sshd
+) -> None:
     portal = ssh_portal(host_key=HOST_KEY)
     finding = portal_test(portal)
     assert (finding.health, finding.code) == ("host_key_changed", "HOST_KEY_CHANGED")
@@ -91,40 +128,35 @@ def test_it_sees_that_the_host_key_changed(ssh_portal: Maker, sshd: Sshd) -> Non
     assert (portal.health, portal.host_key) == ("host_key_changed", HOST_KEY)
 
 
-def test_it_says_that_the_credential_was_refused(ssh_portal: Maker, private_key: str) -> None:
-    stranger = credential_create(name="stranger", kind="private_key", secret=private_key)
-    finding = portal_test(ssh_portal(credential=stranger))
-    assert (finding.health, finding.code) == ("failing", "AUTH_FAILED")
-    assert finding.message == "127.0.0.1 refused the user name or the credential"
-
-
-def test_it_says_that_the_password_was_refused(ssh_portal: Maker) -> None:
-    wrong = credential_create(name="wrong", kind="password", secret=SECRET)
-    finding = portal_test(ssh_portal(credential=wrong))
-    assert (finding.health, finding.code) == ("failing", "AUTH_FAILED")
+@pytest.mark.parametrize(
+    ("changes", "code", "sentence"),
+    [
+        ({"credential": STRANGER}, "AUTH_FAILED", rf"\A{REFUSED}\Z"),
+        ({"credential": WRONG_PASSWORD}, "AUTH_FAILED", REFUSED),
+        ({"port": DEAD, "host_key": HOST_KEY}, "CONNECTION_REFUSED", "no SSH server"),
+        ({"port": DEAD, "host_key": ""}, "CONNECTION_REFUSED", "no SSH server"),
+        ({"host": "no-such-host.invalid"}, "HOST_UNREACHABLE", r"no-such-host\.invalid"),
+    ],
+)
+def test_a_connection_test_reports_why_it_failed_and_repeats_no_secret(
+    ssh_portal: Maker, made: Made, changes: dict[str, Any], code: str, sentence: str
+) -> None:
+    finding = portal_test(ssh_portal(**made(changes)))
+    assert (finding.health, finding.code) == ("failing", code)
+    assert re.search(sentence, finding.message)
     assert SECRET not in finding.message
 
 
-@pytest.mark.parametrize("pin", [HOST_KEY, ""])
-def test_it_says_that_nothing_listens_there(ssh_portal: Maker, pin: str) -> None:
-    finding = portal_test(ssh_portal(port=free_port(), host_key=pin))
-    assert (finding.health, finding.code) == ("failing", "CONNECTION_REFUSED")
-    assert "no SSH server" in finding.message
-
-
-def test_it_says_that_the_host_has_no_name(ssh_portal: Maker) -> None:
-    finding = portal_test(ssh_portal(host="no-such-host.invalid"))
-    assert (finding.health, finding.code) == ("failing", "HOST_UNREACHABLE")
-
-
-def test_it_says_that_the_secret_cannot_be_opened(ssh_portal: Maker, settings) -> None:
+def test_a_connection_test_reports_a_secret_that_cannot_be_decrypted(
+    ssh_portal: Maker, settings
+) -> None:
     portal = ssh_portal()
     settings.FIELD_KEYS = [Fernet.generate_key().decode()]
     finding = portal_test(portal)
     assert (finding.health, finding.code) == ("failing", "CANNOT_DECRYPT")
 
 
-def test_it_forgets_what_it_saw_when_the_portal_fails(ssh_portal: Maker) -> None:
+def test_a_failed_connection_test_clears_the_capabilities_of_the_portal(ssh_portal: Maker) -> None:
     portal = ssh_portal()
     portal_test(portal)
     Portal.objects.filter(pk=portal.pk).update(port=free_port())
@@ -132,11 +164,7 @@ def test_it_forgets_what_it_saw_when_the_portal_fails(ssh_portal: Maker) -> None
     assert (portal.health, portal.capabilities) == ("failing", {})
 
 
-def test_it_tests_a_disabled_portal_too(ssh_portal: Maker) -> None:
-    assert portal_test(ssh_portal(state="disabled")).code == "OK"
-
-
-def test_it_does_not_store_a_finding_about_a_portal_that_changed_meanwhile(
+def test_a_connection_test_stores_nothing_when_the_portal_changes_during_the_test(
     ssh_portal: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     portal = ssh_portal()
@@ -154,7 +182,7 @@ def test_it_does_not_store_a_finding_about_a_portal_that_changed_meanwhile(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_holds_no_transaction_open_while_it_connects(
+def test_a_connection_test_has_no_open_transaction_while_it_connects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -173,7 +201,7 @@ def test_it_holds_no_transaction_open_while_it_connects(
     assert seen == [False]
 
 
-def test_it_tells_automation_what_it_found(
+def test_the_portal_test_endpoint_answers_with_each_finding_and_the_offered_key(
     oscar, api, ssh_portal: Maker, sshd: Sshd, private_key: str
 ) -> None:
     portal = ssh_portal(host_key="")
@@ -200,13 +228,13 @@ def test_it_tells_automation_what_it_found(
     assert api(oscar).post(url).json()["code"] == "CONNECTION_REFUSED"
 
 
-def test_it_leads_an_admin_from_an_unknown_key_to_a_good_connection(
+def test_an_admin_can_pin_the_offered_host_key_and_then_the_connection_works(
     alice, client: Client, ssh_portal: Maker, sshd: Sshd, tmp_path: Path
 ) -> None:
     client.force_login(alice)
     portal = ssh_portal(host_key="")
     url = f"/admin/portals/portal/{portal.pk}/connection/"
-    assert "was not tested" in client.get(url).content.decode()
+    assert "has not been tested" in client.get(url).content.decode()
     text = client.post(url, {"verb": "test"}).content.decode()
     assert "HOST_KEY_UNKNOWN" in text
     assert "The host shows this key" in text
@@ -219,7 +247,9 @@ def test_it_leads_an_admin_from_an_unknown_key_to_a_good_connection(
     assert "The host shows this key" not in text
 
 
-def test_it_warns_an_admin_about_a_changed_key(alice, client: Client, ssh_portal: Maker) -> None:
+def test_the_connection_page_warns_about_a_changed_host_key(
+    alice, client: Client, ssh_portal: Maker
+) -> None:
     client.force_login(alice)
     url = f"/admin/portals/portal/{ssh_portal(host_key=HOST_KEY).pk}/connection/"
     text = client.post(url, {"verb": "test"}).content.decode()
@@ -230,21 +260,16 @@ def test_it_warns_an_admin_about_a_changed_key(alice, client: Client, ssh_portal
 @pytest.mark.parametrize(
     ("changes", "code", "sentence"),
     [
-        ({"credential": "stranger"}, "AUTH_FAILED", "refused the user name or the credential"),
-        ({"port": "dead"}, "CONNECTION_REFUSED", "no SSH server"),
+        ({"credential": STRANGER}, "AUTH_FAILED", "refused the user name or the credential"),
+        ({"port": DEAD}, "CONNECTION_REFUSED", "no SSH server"),
         ({"root_path": "/no/such/folder"}, "ROOT_MISSING", "/no/such/folder does not exist"),
     ],
 )
-def test_it_shows_an_admin_what_failed(
-    alice, client: Client, ssh_portal: Maker, private_key: str, changes: dict, code, sentence
+def test_the_connection_page_shows_why_a_test_failed(
+    alice, client: Client, ssh_portal: Maker, made: Made, changes: dict[str, Any], code, sentence
 ) -> None:
     client.force_login(alice)
-    if "credential" in changes:
-        stranger = credential_create(name="stranger", kind="private_key", secret=private_key)
-        changes = {"credential": stranger}
-    if "port" in changes:
-        changes = {"port": free_port()}
-    url = f"/admin/portals/portal/{ssh_portal(**changes).pk}/connection/"
+    url = f"/admin/portals/portal/{ssh_portal(**made(changes)).pk}/connection/"
     text = client.post(url, {"verb": "test"}).content.decode()
     assert code in text
     assert sentence in text

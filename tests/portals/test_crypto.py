@@ -11,19 +11,19 @@ from portals import crypto
 from portals.errors import CannotDecrypt
 from portals.models import Credential
 from portals.services import credential_create, credentials_rotate, credentials_undecryptable
-from tests.portals.conftest import SECRET
+from tests.portals.helpers import SECRET
 
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 
 
-def test_it_opens_what_it_closed_and_the_token_shows_nothing(settings) -> None:
+def test_encrypt_hides_the_secret_and_decrypt_restores_it(settings) -> None:
     settings.FIELD_KEYS = [OLD]
     token = crypto.encrypt(SECRET)
     assert SECRET not in token
     assert crypto.decrypt(token) == SECRET
 
 
-def test_it_opens_with_any_key_and_closes_with_the_first(settings) -> None:
+def test_decrypt_accepts_any_listed_key_and_refuses_a_token_of_a_removed_key(settings) -> None:
     settings.FIELD_KEYS = [OLD]
     token = crypto.encrypt(SECRET)
     settings.FIELD_KEYS = [NEW, OLD]
@@ -34,25 +34,27 @@ def test_it_opens_with_any_key_and_closes_with_the_first(settings) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "gAAAAA", "plain text"])
-def test_it_refuses_what_is_no_token(token: str) -> None:
+def test_decrypt_refuses_text_that_is_not_a_token(token: str) -> None:
     with pytest.raises(CannotDecrypt):
         crypto.decrypt(token)
 
 
 @pytest.mark.parametrize("keys", [[], [""], ["too-short"], [OLD, "ä"]])
-def test_it_names_the_variable_when_a_key_is_none(settings, keys: list[str]) -> None:
+def test_encrypt_names_ketter_field_keys_when_a_key_is_missing_or_invalid(
+    settings, keys: list[str]
+) -> None:
     settings.FIELD_KEYS = keys
     with pytest.raises(ImproperlyConfigured, match="KETTER_FIELD_KEYS"):
         crypto.encrypt(SECRET)
 
 
-def test_it_does_not_store_plain_text_and_does_not_repeat_it(db) -> None:
+def test_a_credential_refuses_an_unencrypted_secret_without_repeating_it(db) -> None:
     with pytest.raises(ValueError, match=r"portals\.crypto\.encrypt") as caught:
         Credential.objects.create(name="a", kind="password", secret=SECRET)
     assert SECRET not in str(caught.value)
 
 
-def test_it_rotates_every_secret_to_the_first_key(db, settings, capsys) -> None:
+def test_rotate_credentials_encrypts_every_secret_with_the_first_key(db, settings, capsys) -> None:
     settings.FIELD_KEYS = [OLD]
     credential = credential_create(name="a", kind="password", secret=SECRET)
     credential_create(name="b", kind="agent")
@@ -64,7 +66,9 @@ def test_it_rotates_every_secret_to_the_first_key(db, settings, capsys) -> None:
     assert crypto.decrypt(credential.secret) == SECRET
 
 
-def test_it_rotates_nothing_when_one_secret_is_lost(db, settings) -> None:
+def test_rotate_credentials_changes_nothing_when_one_secret_cannot_be_decrypted(
+    db, settings
+) -> None:
     settings.FIELD_KEYS = [OLD]
     lost = credential_create(name="lost", kind="password", secret=SECRET)
     settings.FIELD_KEYS = [NEW]

@@ -12,10 +12,11 @@ from portals.endpoints import endpoint_for, endpoint_to_test, ssh_address
 from portals.errors import CannotDecrypt, HostKeyNotPinned, PortalDisabled
 from portals.models import Portal
 from portals.services import credential_create, portal_create, portal_update
-from tests.portals.conftest import HOST_KEY, SECRET
+from tests.portals.helpers import HOST_KEY, SECRET
 
 
-def ssh_portal(**changes: Any) -> Portal:
+def portal_without_host(**changes: Any) -> Portal:
+    """Make a portal behind SSH on a host that does not exist; nothing connects to it."""
     fields: dict[str, Any] = {
         "name": "srvtrf",
         "kind": "ssh",
@@ -28,19 +29,19 @@ def ssh_portal(**changes: Any) -> Portal:
     return portal_create(**{**fields, **changes})
 
 
-def test_it_makes_a_local_endpoint(db) -> None:
+def test_endpoint_for_a_local_portal_has_the_root_and_no_ssh_address(db) -> None:
     local = portal_create(name="lab", kind="local", root_path="/srv")
     assert endpoint_for(local, "in/") == Endpoint(root="/srv", path="in/", ssh=None)
 
 
-def test_it_hands_each_kind_of_credential_over_in_its_own_way(db, private_key: str) -> None:
+def test_endpoint_for_passes_each_kind_of_credential_in_its_own_field(db, private_key: str) -> None:
     kinds = {
         "password": ({"secret": SECRET}, {"password": SECRET}),
         "private_key": ({"secret": private_key}, {"private_key": private_key}),
         "key_file": ({"key_path": "/k"}, {"identity_file": "/k"}),
         "agent": ({}, {}),
     }
-    portal = ssh_portal()
+    portal = portal_without_host()
     for kind, (given, expected) in kinds.items():
         portal_update(portal, credential=credential_create(name=kind, kind=kind, **given))
         ssh = endpoint_for(portal, "").ssh
@@ -51,30 +52,44 @@ def test_it_hands_each_kind_of_credential_over_in_its_own_way(db, private_key: s
         assert ssh.host_key == HOST_KEY
 
 
-def test_it_refuses_a_portal_without_a_pinned_key(db) -> None:
+@pytest.mark.parametrize("named", [[], ["KRB5CCNAME"]])
+def test_only_a_credential_of_the_ssh_agent_passes_its_socket(
+    db, settings, private_key: str, named: list[str]
+) -> None:
+    settings.KETTER_SSH_ENV = named
+    agent = credential_create(name="agent", kind="agent")
+    stored = credential_create(name="stored", kind="private_key", secret=private_key)
+    expected = ((None, ()), (stored, ()), (agent, ("SSH_AUTH_SOCK",)))
+    for number, (credential, more) in enumerate(expected):
+        ssh = endpoint_for(portal_without_host(name=f"to-{number}", credential=credential), "").ssh
+        assert ssh is not None
+        assert ssh.passes == (*named, *more)
+
+
+def test_endpoint_for_refuses_an_ssh_portal_without_a_pinned_host_key(db) -> None:
     with pytest.raises(HostKeyNotPinned, match="“srvtrf” is not pinned") as caught:
-        endpoint_for(ssh_portal(host_key=""), "")
+        endpoint_for(portal_without_host(host_key=""), "")
     assert caught.value.code == "HOST_KEY_UNKNOWN"
 
 
-def test_it_refuses_a_disabled_portal_for_jobs_but_not_for_a_test(db) -> None:
-    portal = ssh_portal(state="disabled")
+def test_a_disabled_portal_has_an_endpoint_for_a_test_but_not_for_jobs(db) -> None:
+    portal = portal_without_host(state="disabled")
     with pytest.raises(PortalDisabled, match="“srvtrf” is disabled"):
         endpoint_for(portal, "")
     assert endpoint_to_test(portal).root == "/srv"
 
 
-def test_it_names_the_credential_that_no_key_opens(db, settings) -> None:
+def test_endpoint_for_names_the_credential_that_no_key_decrypts(db, settings) -> None:
     credential = credential_create(name="vault", kind="password", secret=SECRET)
     settings.FIELD_KEYS = [Fernet.generate_key().decode()]
     with pytest.raises(CannotDecrypt, match=r"“vault”.*KETTER_FIELD_KEYS"):
-        endpoint_for(ssh_portal(credential=credential), "")
+        endpoint_for(portal_without_host(credential=credential), "")
 
 
-def test_it_shows_no_secret_in_a_repr_and_none_in_a_bare_address(db, private_key: str) -> None:
+def test_the_endpoint_repr_and_the_bare_ssh_address_contain_no_secret(db, private_key: str) -> None:
     for kind, secret in {"password": SECRET, "private_key": private_key}.items():
         credential = credential_create(name=kind, kind=kind, secret=secret)
-        portal = ssh_portal(name=kind, credential=credential)
+        portal = portal_without_host(name=kind, credential=credential)
         assert secret not in repr(endpoint_for(portal, ""))
         bare = ssh_address(portal)
         assert (bare.password, bare.private_key, bare.identity_file) == ("", "", "")

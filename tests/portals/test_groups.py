@@ -19,12 +19,12 @@ def codenames(group: str) -> set[str]:
     return set(rows.values_list("codename", flat=True))
 
 
-def test_it_has_made_both_groups(db) -> None:
+def test_migrate_creates_viewers_and_operators_with_their_permissions(db) -> None:
     assert codenames("viewers") == VIEW
     assert codenames("operators") == VIEW | {"test_portal"}
 
 
-def test_it_makes_them_on_a_database_without_any_permission(db) -> None:
+def test_portals_granted_creates_the_groups_when_no_permission_exists_yet(db) -> None:
     """As in the first migrate, where Django makes the permissions after our receiver ran."""
     Group.objects.all().delete()
     Permission.objects.all().delete()
@@ -32,7 +32,7 @@ def test_it_makes_them_on_a_database_without_any_permission(db) -> None:
     assert codenames("operators") == VIEW | {"test_portal"}
 
 
-def test_it_can_be_repeated_and_leaves_what_was_added_by_hand(db) -> None:
+def test_a_second_migrate_keeps_a_permission_added_by_hand(db) -> None:
     extra = Permission.objects.get(codename="add_portal")
     Group.objects.get(name="viewers").permissions.add(extra)
     call_command("migrate", verbosity=0)
@@ -40,11 +40,11 @@ def test_it_can_be_repeated_and_leaves_what_was_added_by_hand(db) -> None:
     assert Group.objects.filter(name="viewers").count() == 1
 
 
-def test_it_waits_while_only_a_part_of_the_apps_is_migrated(db) -> None:
+def test_group_grant_creates_no_group_while_apps_are_not_migrated_yet(db) -> None:
     group_grant("early", ["portals.view_portal"], apps=Apps())
     assert not Group.objects.filter(name="early").exists()
 
 
-def test_it_does_not_pass_over_a_permission_that_is_none(db) -> None:
+def test_group_grant_refuses_an_unknown_permission(db) -> None:
     with pytest.raises(LookupError, match=r"portals\.fly"):
         group_grant("viewers", ["portals.fly"])

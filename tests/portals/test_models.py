@@ -11,7 +11,7 @@ from django.db import IntegrityError
 from portals.crypto import encrypt
 from portals.models import Credential, Portal
 from portals.services import credential_create, portal_create
-from tests.portals.conftest import HOST_KEY
+from tests.portals.helpers import HOST_KEY
 
 LOCAL: dict[str, Any] = {"name": "lab", "kind": "local", "root_path": "/srv"}
 SSH: dict[str, Any] = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_path": "/srv"}
@@ -23,6 +23,7 @@ SSH: dict[str, Any] = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_
         ("portal_host_iff_ssh", {**LOCAL, "host": "h"}),
         ("portal_host_iff_ssh", {**SSH, "host": ""}),
         ("portal_host_iff_ssh", {**LOCAL, "kind": "ftp"}),
+        ("portal_credential_only_ssh", {**LOCAL, "credential": "agent"}),
         ("portal_root_absolute", {**LOCAL, "root_path": "srv"}),
         ("portal_root_normalised", {**LOCAL, "root_path": "/srv/"}),
         ("portal_root_normalised", {**LOCAL, "root_path": "/srv/.."}),
@@ -40,8 +41,12 @@ SSH: dict[str, Any] = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_
         ("portals_name_09d74109_uniq|portals_name_key", {**LOCAL, "name": "taken"}),
     ],
 )
-def test_it_has_constraints_for_portals(db, constraint: str, fields: dict[str, Any]) -> None:
+def test_the_database_refuses_an_invalid_portal(
+    db, constraint: str, fields: dict[str, Any]
+) -> None:
     Portal.objects.create(name="taken", kind="local", root_path="/")
+    if "credential" in fields:
+        fields = {**fields, "credential": credential_create(name="agent", kind="agent")}
     with pytest.raises(IntegrityError, match=constraint):
         Portal.objects.create(**fields)
 
@@ -54,7 +59,7 @@ def test_it_has_constraints_for_portals(db, constraint: str, fields: dict[str, A
         {**SSH, "host": "fe80::1%eth0", "username": "LAB\\oscar"},
     ],
 )
-def test_it_has_no_constraint_against_good_portals(db, fields: dict[str, Any]) -> None:
+def test_the_database_accepts_an_unusual_but_valid_portal(db, fields: dict[str, Any]) -> None:
     Portal.objects.create(**fields)
 
 
@@ -69,16 +74,12 @@ def test_it_has_no_constraint_against_good_portals(db, fields: dict[str, Any]) -
         ("credential_key_path_iff_key_file", {"kind": "agent", "key_path": "/k"}),
     ],
 )
-def test_it_has_constraints_for_credentials(db, constraint: str, fields: dict[str, str]) -> None:
+def test_the_database_refuses_an_invalid_credential(
+    db, constraint: str, fields: dict[str, str]
+) -> None:
     secret = encrypt(fields["secret"]) if "secret" in fields else ""
     with pytest.raises(IntegrityError, match=constraint):
         Credential.objects.create(name="c", **{**fields, "secret": secret})
-
-
-def test_it_refuses_a_credential_on_this_machine_in_the_database(db) -> None:
-    agent = credential_create(name="agent", kind="agent")
-    with pytest.raises(IntegrityError, match="portal_credential_only_ssh"):
-        Portal.objects.create(**LOCAL, credential=agent)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +101,16 @@ def test_it_refuses_a_credential_on_this_machine_in_the_database(db) -> None:
         ("state", {**SSH, "state": "gone"}),
     ],
 )
-def test_it_says_which_field_is_wrong(db, field: str, fields: dict[str, Any]) -> None:
+def test_portal_create_names_the_invalid_field_and_saves_nothing(
+    db, field: str, fields: dict[str, Any]
+) -> None:
     with pytest.raises(ValidationError) as caught:
         portal_create(**fields)
     assert field in caught.value.message_dict
     assert not Portal.objects.exists()
 
 
-def test_it_keeps_the_root_and_the_key_in_one_spelling(db) -> None:
+def test_portal_create_normalises_the_root_path_and_the_host_key(db) -> None:
     portal = portal_create(**{**SSH, "root_path": "//srv//media/", "host_key": f"{HOST_KEY} me"})
     portal.refresh_from_db()
     assert (portal.root_path, portal.host_key) == ("/srv/media", HOST_KEY)

@@ -13,7 +13,7 @@ from django.test import Client
 
 from portals.models import Credential, Portal
 from portals.services import credential_create, credential_set_secret, portal_test
-from tests.portals.conftest import SECRET
+from tests.portals.helpers import SECRET
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCa
     connection.force_debug_cursor = False
 
 
-def test_it_logs_no_secret_from_the_door_to_the_host(
+def test_no_log_finding_or_history_entry_contains_a_secret(
     alice,
     api,
     client: Client,
@@ -51,7 +51,7 @@ def test_it_logs_no_secret_from_the_door_to_the_host(
     assert SECRET not in "".join(LogEntry.objects.values_list("change_message", flat=True))
 
 
-def test_it_has_no_secret_in_a_row_however_it_is_written_out(db, private_key: str) -> None:
+def test_a_credential_contains_no_plain_secret_in_any_text_form(db, private_key: str) -> None:
     for kind, secret in {"password": SECRET, "private_key": private_key}.items():
         credential = credential_create(name=kind, kind=kind, secret=secret)
         dump = serializers.serialize("json", [credential])
@@ -59,7 +59,9 @@ def test_it_has_no_secret_in_a_row_however_it_is_written_out(db, private_key: st
             assert secret not in text
 
 
-def test_it_says_in_the_schema_that_a_secret_only_goes_in(alice, client: Client) -> None:
+def test_the_api_schema_marks_the_secret_of_a_credential_as_write_only(
+    alice, client: Client
+) -> None:
     client.force_login(alice)
     schema = client.get("/api/schema/?format=json").json()["components"]["schemas"]
     assert schema["Credential"]["properties"]["secret"]["writeOnly"] is True

@@ -22,7 +22,7 @@ from portals.services import (
     portal_update,
 )
 from tests.factories import JobFactory
-from tests.portals.conftest import HOST_KEY, SECRET, make_private_key
+from tests.portals.helpers import HOST_KEY, SECRET, make_private_key
 
 
 @pytest.fixture
@@ -48,63 +48,63 @@ def portal(credential: Credential) -> Portal:
     return portal
 
 
-@pytest.mark.parametrize("change", [{"host": "other"}, {"port": 2222}])
-def test_it_drops_the_pin_and_the_finding_with_the_address(portal: Portal, change: dict) -> None:
+@pytest.mark.parametrize(
+    ("change", "pinned"),
+    [
+        ({"host": "other"}, ""),
+        ({"port": 2222}, ""),
+        ({"host": "other", "host_key": HOST_KEY}, HOST_KEY),  # It comes with the new address.
+        ({"username": "oscar"}, HOST_KEY),
+        ({"root_path": "/a"}, HOST_KEY),
+        ({"credential": None}, HOST_KEY),
+    ],
+)
+def test_a_new_address_clears_health_and_pinned_key_a_new_login_or_root_the_health_only(
+    portal: Portal, change: dict, pinned: str
+) -> None:
     portal_update(portal, **change)
+    assert (portal.host_key, portal.health) == (pinned, PortalHealth.UNKNOWN)
     portal.refresh_from_db()
-    assert portal.host_key == ""
+    assert portal.host_key == pinned
     assert (portal.health, portal.health_message) == (PortalHealth.UNKNOWN, "")
     assert (portal.capabilities, portal.checked_at) == ({}, None)
 
 
-def test_it_keeps_a_pin_that_comes_with_the_new_address(portal: Portal) -> None:
-    portal_update(portal, host="other", host_key=HOST_KEY)
-    assert portal.host_key == HOST_KEY
-
-
-@pytest.mark.parametrize(
-    "change", [{"username": "oscar"}, {"root_path": "/a"}, {"credential": None}]
-)
-def test_it_keeps_the_pin_but_drops_the_finding_with_the_way_in(
-    portal: Portal, change: dict
+def test_a_portal_update_that_does_not_affect_the_connection_keeps_the_health(
+    portal: Portal,
 ) -> None:
-    portal_update(portal, **change)
-    assert (portal.host_key, portal.health) == (HOST_KEY, PortalHealth.UNKNOWN)
-
-
-def test_it_keeps_the_finding_where_nothing_of_the_way_in_changed(portal: Portal) -> None:
     portal_update(portal, name="renamed", max_streams=8, state="disabled", root_path="/srv/")
     portal.refresh_from_db()
     assert (portal.name, portal.health, portal.host_key) == ("renamed", "ok", HOST_KEY)
 
 
-def test_it_does_not_undo_what_somebody_else_changed(portal: Portal) -> None:
+def test_portal_update_of_a_stale_object_does_not_undo_another_change(portal: Portal) -> None:
     stale = Portal.objects.get(pk=portal.pk)
     portal_update(portal, max_streams=9)
     portal_update(stale, name="renamed")
     assert Portal.objects.get(pk=portal.pk).max_streams == 9
 
 
-def test_it_becomes_local_only_without_what_belongs_to_ssh(portal: Portal) -> None:
+def test_an_ssh_portal_becomes_local_only_when_its_ssh_fields_are_emptied(portal: Portal) -> None:
     with pytest.raises(ValidationError, match="leave it empty"):
         portal_update(portal, kind="local")
     portal_update(portal, kind="local", host="", username="", credential=None)
     assert (portal.kind, portal.host_key) == ("local", "")
 
 
-def test_it_pins_one_key_line(portal: Portal) -> None:
+def test_portal_pin_host_key_stores_the_key_without_its_comment(portal: Portal) -> None:
     portal_pin_host_key(portal, line=f"{HOST_KEY} comment")
     portal.refresh_from_db()
     assert portal.host_key == HOST_KEY
 
 
-def test_it_pins_no_key_to_this_machine(db) -> None:
+def test_portal_pin_host_key_refuses_a_local_portal(db) -> None:
     local = portal_create(name="lab", kind="local", root_path="/srv")
     with pytest.raises(ValidationError, match="no host key"):
         portal_pin_host_key(local, line=HOST_KEY)
 
 
-def test_it_does_not_delete_a_portal_that_jobs_name(db) -> None:
+def test_portal_delete_refuses_a_portal_that_a_job_uses(db) -> None:
     job = JobFactory.create()
     with pytest.raises(PortalInUse, match="disable it instead"):
         portal_delete(job.source_portal)
@@ -112,17 +112,17 @@ def test_it_does_not_delete_a_portal_that_jobs_name(db) -> None:
     assert not Portal.objects.filter(name="free").exists()
 
 
-def test_it_does_not_delete_a_credential_that_portals_use(
+def test_credential_delete_refuses_a_credential_that_a_portal_uses(
     portal: Portal, credential: Credential
 ) -> None:
-    with pytest.raises(CredentialInUse, match="used by portals"):
+    with pytest.raises(CredentialInUse, match="Portals use the credential"):
         credential_delete(credential)
     portal_update(portal, credential=None)
     credential_delete(credential)
     assert not Credential.objects.exists()
 
 
-def test_it_stores_secrets_encrypted(db, private_key: str) -> None:
+def test_credential_create_encrypts_passwords_and_private_keys(db, private_key: str) -> None:
     password = credential_create(name="p", kind="password", secret=f" {SECRET} ")
     key = credential_create(name="k", kind="private_key", secret=private_key)
     assert SECRET not in password.secret
@@ -143,7 +143,9 @@ def test_it_stores_secrets_encrypted(db, private_key: str) -> None:
         ("kind", {"kind": "magic", "secret": SECRET}),
     ],
 )
-def test_it_refuses_credentials_that_do_not_fit_their_kind(db, field: str, given: dict) -> None:
+def test_credential_create_refuses_values_that_do_not_fit_the_kind(
+    db, field: str, given: dict
+) -> None:
     with pytest.raises(ValidationError) as caught:
         credential_create(name="c", **given)
     assert field in caught.value.message_dict
@@ -151,14 +153,16 @@ def test_it_refuses_credentials_that_do_not_fit_their_kind(db, field: str, given
     assert not Credential.objects.exists()
 
 
-def test_it_refuses_a_locked_key_without_repeating_it(db, tmp_path: Path) -> None:
+def test_credential_create_refuses_a_key_with_a_passphrase_without_repeating_it(
+    db, tmp_path: Path
+) -> None:
     locked = make_private_key(tmp_path / "locked", passphrase="open sesame")
     with pytest.raises(ValidationError, match="protected by a passphrase") as caught:
         credential_create(name="c", kind="private_key", secret=locked)
     assert locked.splitlines()[1] not in str(caught.value)
 
 
-def test_it_replaces_a_secret_and_has_its_portals_tested_anew(
+def test_credential_set_secret_replaces_the_secret_and_clears_the_health_of_its_portals(
     portal: Portal, credential: Credential
 ) -> None:
     credential_set_secret(credential, secret="another")
@@ -168,7 +172,9 @@ def test_it_replaces_a_secret_and_has_its_portals_tested_anew(
     assert portal.health == PortalHealth.UNKNOWN
 
 
-def test_it_keeps_the_secret_when_none_is_given(portal: Portal, credential: Credential) -> None:
+def test_credential_update_keeps_the_secret_when_none_is_given(
+    portal: Portal, credential: Credential
+) -> None:
     before = credential.secret
     credential_update(credential, name="renamed", key_path="", secret="")
     portal.refresh_from_db()
@@ -177,13 +183,13 @@ def test_it_keeps_the_secret_when_none_is_given(portal: Portal, credential: Cred
     assert portal.health == PortalHealth.OK
 
 
-def test_it_sets_no_secret_where_the_kind_holds_none(db) -> None:
+def test_credential_set_secret_refuses_a_kind_that_stores_no_secret(db) -> None:
     agent = credential_create(name="a", kind="agent")
-    with pytest.raises(ValidationError, match="holds no secret"):
+    with pytest.raises(ValidationError, match="stores no secret"):
         credential_set_secret(agent, secret=SECRET)
 
 
-def test_it_points_a_key_file_elsewhere(db) -> None:
+def test_credential_update_changes_the_path_of_a_key_file(db) -> None:
     credential = credential_create(name="k", kind="key_file", key_path="/k/one")
     credential_update(credential, key_path="/k/two")
     credential.refresh_from_db()

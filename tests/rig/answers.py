@@ -3,62 +3,70 @@
 from __future__ import annotations
 
 import io
+import threading
 from types import SimpleNamespace
-from typing import Any
+from typing import BinaryIO, get_args
 
 from engine import errors
-from engine import hub as hubs
-from engine.hub import Hub, Message
-from engine.links import Link
+from engine.connect import inbox as inbox_module
+from engine.connect.agent_process import AgentProcess
+from engine.connect.inbox import Inbox
+from engine.protocol.messages import Message
 from engine.types import Endpoint
 from tests.rig.hostile import ending
 
-#: All keys that the worker waits for, in whatever phase.
-KEYS = ("hello", "done", "entries", "failures", "held", "parts", "progress")
+#: All messages that the worker waits for, in whatever phase.
+KINDS = get_args(Message)
 
 
-class Parrot(Link):
-    """A link whose agent has said these bytes and is gone."""
+class Parrot(AgentProcess):
+    """An agent that has said these bytes and is gone."""
 
-    def __init__(self, hub: Hub, said: bytes) -> None:
+    def __init__(self, inbox: Inbox, said: bytes) -> None:
         self._said = said
         #: What its reading thread died of.
         self.died_of: Exception | None = None
-        super().__init__(hub, Endpoint("/"))
+        super().__init__(inbox, Endpoint("/"))
 
-    def _start(self, stdin: int, stdout: int | None) -> Any:
-        return SimpleNamespace(
-            stderr=io.BufferedReader(io.BytesIO(self._said)),
-            returncode=0,
-            pid=0,
-            wait=lambda timeout=None: 0,
+    @property
+    def stream(self) -> BinaryIO:
+        """What it says."""
+        return io.BufferedReader(io.BytesIO(self._said))
+
+    def _start(self, stdout: int | None) -> None:
+        self.child.process = SimpleNamespace(  # type: ignore[assignment]
+            returncode=0, pid=0, wait=lambda timeout=None: 0
         )
+        run = self.listener.run
 
-    def _read(self) -> None:
-        try:
-            super()._read()
-        except Exception as bug:  # noqa: BLE001 - told to whoever listens, not to the log
-            self.died_of = bug
-            self._hub.put(self, None)
+        def noted() -> None:
+            try:
+                run()
+            except Exception as bug:  # noqa: BLE001 - told to whoever listens, not to the log
+                self.died_of = bug
+                self._inbox.put(self, None)
+
+        self.listener.thread = threading.Thread(target=noted, daemon=True)
+        self.listener.start(self.stream)
 
 
 def listen(said: bytes, most: int = 1000) -> list[Message]:
     """The messages that the worker takes from such an agent, to the error that ends them."""
-    hub = Hub(lambda: None)
-    patience, hubs.CAUSE_SECONDS = hubs.CAUSE_SECONDS, 0.0
+    inbox = Inbox(lambda: None)
+    patience, inbox_module.CAUSE_SECONDS = inbox_module.CAUSE_SECONDS, 0.0
     taken: list[Message] = []
     try:
-        link = Parrot(hub, said)
+        link = Parrot(inbox, said)
         while len(taken) < most:
             try:
-                taken.append(hub.wait_for(link, *KEYS))
+                taken.append(inbox.wait_for(link, *KINDS))
             except errors.EngineError:
                 break
         if link.died_of is not None:
             raise link.died_of
     finally:
-        hubs.CAUSE_SECONDS = patience
-        hub.close()
+        inbox_module.CAUSE_SECONDS = patience
+        inbox.close()
     return taken
 
 

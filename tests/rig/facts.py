@@ -6,6 +6,7 @@ a transfer can be asked for as well, and reaches paths longer than PATH_MAX.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -233,3 +234,12 @@ def _probe(folder: Path) -> Iterator[Path]:
         path.unlink()
         # Who asks must not be seen in the folder.
         os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def keeps_attributes(fd: int) -> bool:
+    """True if a file system keeps user attributes, as far as reading one shows."""
+    try:
+        os.getxattr(fd, b"user.ketter")
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return True

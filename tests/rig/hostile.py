@@ -18,19 +18,19 @@ from traceback import extract_tb
 from typing import Any
 from unittest import mock
 
-from engine.agent import target as agent_target
 from engine.agent import wire
-from engine.agent.desk import Desk
-from engine.agent.inlet import Inlet
-from engine.agent.journal import Journal
+from engine.agent.context import Context
 from engine.agent.main import Agent
-from engine.agent.publish import count_files
-from engine.agent.receiver import Ways
-from engine.agent.resume import Survey
-from engine.agent.staging import Staging
-from engine.agent.target import Target
+from engine.agent.reader import FrameReader
+from engine.agent.source.zip_writer import ZipWriter
+from engine.agent.target import commands as agent_target
+from engine.agent.target.commands import Target
+from engine.agent.target.journal import Journal
+from engine.agent.target.publish.publisher import count_files
+from engine.agent.target.resume import Survey
+from engine.agent.target.staged_files import WriteOptions
+from engine.agent.target.staging.folder import Staging
 from engine.agent.wire import AgentError, EndOfStream, Entry, Seal, explain, pack_entries
-from engine.agent.zipstream import ZipWriter
 
 TOKEN = "00" * 16
 NAME = ".ketter-t.part"
@@ -57,8 +57,8 @@ def frame(kind: bytes, body: bytes) -> bytes:
 
 
 def data(*pieces: bytes) -> bytes:
-    """Payload, a frame for each piece."""
-    return b"".join(frame(wire.DATA, piece) for piece in pieces)
+    """Payload, a frame for each piece that has bytes."""
+    return b"".join(frame(wire.DATA, piece) for piece in pieces if piece)
 
 
 def head(entries: Iterable[Entry] | bytes, kind: str = "file", **more: Any) -> bytes:
@@ -196,12 +196,12 @@ class Place:
         self._trap(root / "target")
         self.said: list[tuple[dict[str, Any], bytes]] = []
         self.agent = Agent(TOKEN)
-        self._desk: Desk = self.agent._desk
-        self._desk.say = lambda body, blob=b"": self.said.append((body, blob))  # type: ignore[method-assign]
-        self._desk.open("/", str(root / "target").lstrip("/"), make=False)
-        self.target = Target(self._desk)
-        self.target._ways = Ways(xattrs=xattrs)
-        self.staging = Staging(self._desk.tree.fd, "t", 1, "this machine")
+        self._context: Context = self.agent._context
+        self._context.send = lambda body, blob=b"": self.said.append((body, blob))  # type: ignore[method-assign]
+        self._context.open("/", str(root / "target").lstrip("/"), make=False)
+        self.target = Target(self._context)
+        self.target._options = WriteOptions(xattrs=xattrs)
+        self.staging = Staging(self._context.tree.fd, "t", 1, "this machine")
         self.staging.prepare([])
         self.target._staging = self.staging
         self.target._expected = _Anything()
@@ -237,10 +237,10 @@ class Place:
             line.write(stream)
             line.flush()
             os.lseek(line.fileno(), 0, os.SEEK_SET)
-            inlet = self.agent._inlet = Inlet(line.fileno())
+            inlet = self.agent._reader = FrameReader(line.fileno())
             return ending(lambda: self._loop(inlet))
 
-    def _loop(self, inlet: Inlet) -> None:
+    def _loop(self, inlet: FrameReader) -> None:
         """What `Agent.run` does once it has introduced itself."""
         while True:
             kind, body = inlet.frame()
@@ -277,9 +277,8 @@ class Place:
             staging.journal.close()
         if self.target._archive:
             os.close(self.target._archive._fd)
-        os.close(staging._own_lock)
-        os.close(staging._fd)
-        self._desk.tree.close()
+        staging._let_go()
+        self._context.tree.close()
 
 
 def _beside(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:

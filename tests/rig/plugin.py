@@ -6,12 +6,17 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.rig import two_hosts as rig
 from tests.rig.folders import in_memory
 from tests.rig.sshd import Sshd
+
+if TYPE_CHECKING:
+    from tests.rig.lying import Lie
+    from tests.rig.planted_code import Plant
 
 #: Where pytest makes the folder of all `tmp_path`s, unless it is told with --basetemp.
 ROOT = "PYTEST_DEBUG_TEMPROOT"
@@ -51,3 +56,24 @@ def two_hosts() -> Iterator[rig.TwoHosts]:
         pytest.skip(reason)
     with rig.TwoHosts() as hosts:
         yield hosts
+
+
+# Imported late: a plugin is loaded before coverage counts which lines of the engine run.
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
+    """Run some Python in every agent before anything else: a host that behaves oddly."""
+    from tests.rig.planted_code import planting
+
+    with planting(monkeypatch) as plant_in_agents:
+        yield plant_in_agents
+
+
+@pytest.fixture
+def lie(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lie]:
+    """Put some Python at the end of modules of the agents: a host that lies."""
+    from tests.rig.lying import lying
+
+    with lying(monkeypatch) as with_text:
+        yield with_text

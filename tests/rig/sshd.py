@@ -117,10 +117,26 @@ class Sshd:
         self._force_command = str(script)
         self._restart()
 
+    @property
+    def pid(self) -> int:
+        """The listener's; -1 while there is none."""
+        return self._process.pid if self._process else -1
+
+    def greet_with(self, noise: bytes) -> Path:
+        """Likewise, with any bytes; a file of that name is there once a login has printed them."""
+        noisy, done = self.folder / "noise", self.folder / "greeted"
+        noisy.write_bytes(noise)
+        self.greet("")
+        script = self.folder / "chatty_login"
+        quoted = [shlex.quote(str(path)) for path in (noisy, done)]
+        greeting = f"cat {quoted[0]}; : > {quoted[1]}"
+        script.write_text(script.read_text().replace("printf '%s' ''", greeting, 1))
+        self._restart()
+        return done
+
     def sessions(self) -> list[int]:
         """Pids of everything that runs because somebody logged in here."""
-        listener = self._process.pid if self._process else -1
-        return sorted(set(descendants(listener)) | set(marked(self._mark)))
+        return sorted(set(descendants(self.pid)) | set(marked(self._mark)))
 
     def _restart(self) -> None:
         self._end()

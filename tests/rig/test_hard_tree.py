@@ -24,8 +24,7 @@ from tests.rig.hard_tree import (
     walk,
     xattr_support,
 )
-
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.rig.project import PROJECT
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def copy(*command: str | Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
-def test_the_same_seed_builds_the_same_tree(place: Path) -> None:
+def test_the_same_seed_builds_the_same_hard_tree(place: Path) -> None:
     build_hard(place / "a")
     first = describe(place / "a", xattrs=True)
     remove_hard(place / "a")
@@ -85,7 +84,7 @@ def test_the_same_seed_builds_the_same_tree(place: Path) -> None:
         assert_same(first, place / "a")
 
 
-def test_it_is_as_hard_as_it_says(place: Path) -> None:
+def test_the_hard_tree_contains_every_difficulty_that_it_promises(place: Path) -> None:
     build_hard(place / "a")
     found = describe(place / "a", xattrs=True)
     names = {path.rpartition(b"/")[2] for path in found}
@@ -108,7 +107,7 @@ def test_it_is_as_hard_as_it_says(place: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("large")
-def test_it_is_large_and_many_where_asked(place: Path) -> None:
+def test_the_hard_tree_has_a_huge_file_and_a_crowded_folder_where_asked(place: Path) -> None:
     build_hard(place / "a", large=True, many=True)
 
     assert len(os.listdir(place / "a" / "many")) > 65_535
@@ -117,19 +116,18 @@ def test_it_is_large_and_many_where_asked(place: Path) -> None:
     assert huge.st_blocks * 512 < 1 << 20
 
 
-def test_what_cp_makes_is_the_same(twins: tuple[Path, Path]) -> None:
-    assert_same(*twins)
+@pytest.mark.parametrize("command", ["cp -a a b", "rsync -aHAX a/ b/"])
+def test_the_comparison_finds_no_difference_in_a_copy_by_another_tool(
+    shallow: Path, command: str
+) -> None:
+    tool, options, source, target = command.split()
+
+    copy(tool, options, f"{shallow.parent}/{source}", f"{shallow.parent}/{target}")
+
+    assert_same(shallow, shallow.with_name("b"))
 
 
-def test_what_rsync_makes_is_the_same(shallow: Path) -> None:
-    twin = shallow.with_name("b")
-
-    copy("rsync", "-aHAX", f"{shallow}/", f"{twin}/")
-
-    assert_same(shallow, twin)
-
-
-def test_paths_beyond_every_tool_are_compared_too(place: Path) -> None:
+def test_the_comparison_finds_a_difference_in_a_path_of_over_4096_bytes(place: Path) -> None:
     for name in "ab":
         build_hard(place / name)
         with unnoticed(place / name / "links"):
@@ -145,7 +143,7 @@ def test_paths_beyond_every_tool_are_compared_too(place: Path) -> None:
     assert len(differences(place / "a", place / "b")) == 1
 
 
-def test_no_difference_is_ignored_but_those_named(twins: tuple[Path, Path]) -> None:
+def test_the_comparison_ignores_only_the_facts_that_are_named(twins: tuple[Path, Path]) -> None:
     first, second = twins
     os.utime(second / "mixed" / "tool.sh", ns=(5, 5))
     (second / "mixed" / "zero.bin").chmod(0o644)
@@ -159,7 +157,9 @@ def test_no_difference_is_ignored_but_those_named(twins: tuple[Path, Path]) -> N
         assert_same(first, second, ignore=["colour"])
 
 
-def test_a_filled_hole_is_told_but_is_no_difference(twins: tuple[Path, Path]) -> None:
+def test_the_comparison_mentions_a_filled_hole_only_beside_a_difference(
+    twins: tuple[Path, Path],
+) -> None:
     first, second = twins
     filled = second / "holes" / "all of it"
     times = filled.stat()
@@ -278,7 +278,7 @@ MUTATIONS: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("what", MUTATIONS)
-def test_nothing_is_overlooked(twins: tuple[Path, Path], what: str) -> None:
+def test_the_comparison_finds_each_kind_of_change(twins: tuple[Path, Path], what: str) -> None:
     first, second = twins
     path, mutate, told = MUTATIONS[what]
     if "device" in what and not (first / path).exists():
@@ -298,7 +298,7 @@ def test_nothing_is_overlooked(twins: tuple[Path, Path], what: str) -> None:
         assert_same(first, second)
 
 
-def test_an_ordinary_user_can_build_and_remove_it(place: Path) -> None:
+def test_an_ordinary_user_can_build_and_remove_the_hard_tree(place: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.rig import hard_tree as hard; "
         "here = Path(sys.argv[1]); hard.build_hard(here); print(len(hard.describe(here))); "

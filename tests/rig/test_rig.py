@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.rig.project import PROJECT
 from tests.rig.relay import Relay, Way
 from tests.rig.sshd import Sshd
 from tests.rig.trees import assert_equal_trees, build_mixed, build_small, snapshot
-from tests.rig.two_hosts import REPO, TwoHosts, missing
+from tests.rig.two_hosts import TwoHosts, missing
 from tests.servers import processes_beside
 
 Answer = subprocess.CompletedProcess[str]
@@ -32,35 +33,35 @@ def ssh(server: Sshd, command: str) -> Answer:
     )
 
 
-def test_it_lets_its_own_key_in(sshd: Sshd) -> None:
+def test_the_rig_sshd_accepts_its_own_key(sshd: Sshd) -> None:
     answer = ssh(sshd, "id -un; echo $HOME")
     assert answer.stdout.split() == [sshd.username, str(sshd.home)], answer.stderr
 
 
-def test_it_refuses_a_key_that_was_taken_out(fresh_sshd: Sshd) -> None:
+def test_the_rig_sshd_refuses_a_key_that_was_removed(fresh_sshd: Sshd) -> None:
     fresh_sshd.refuse_client_key()
     assert "Permission denied" in ssh(fresh_sshd, "true").stderr
 
 
-def test_it_shows_another_host_key(fresh_sshd: Sshd) -> None:
+def test_the_rig_sshd_shows_another_host_key_after_a_rotation(fresh_sshd: Sshd) -> None:
     pinned = fresh_sshd.host_key
     fresh_sshd.rotate_host_key()
     assert fresh_sshd.host_key != pinned
     assert "HOST IDENTIFICATION HAS CHANGED" in ssh(fresh_sshd, "true").stderr
 
 
-def test_it_hides_python_and_keeps_the_shell(fresh_sshd: Sshd) -> None:
+def test_the_rig_sshd_can_hide_python_and_keep_the_shell(fresh_sshd: Sshd) -> None:
     fresh_sshd.hide_python()
     assert ssh(fresh_sshd, "python3 -V").returncode == 127
     assert ssh(fresh_sshd, "echo here | cat").stdout == "here\n"
 
 
-def test_it_greets_before_the_command(fresh_sshd: Sshd) -> None:
+def test_the_rig_sshd_prints_its_greeting_before_the_output_of_a_command(fresh_sshd: Sshd) -> None:
     fresh_sshd.greet("Welcome to 'the lab'\n")
     assert ssh(fresh_sshd, "echo here").stdout == "Welcome to 'the lab'\nhere\n"
 
 
-def test_it_ends_sessions_with_the_server() -> None:
+def test_the_rig_sshd_ends_its_sessions_when_it_stops() -> None:
     with Sshd() as server:
         command = ["ssh", "-F", str(server.ssh_config), server.host, "sleep 600 & sleep 600"]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as client:
@@ -73,18 +74,20 @@ def test_it_ends_sessions_with_the_server() -> None:
         assert not server.folder.exists()
 
 
-def test_it_gives_each_host_its_own_srv(two_hosts: TwoHosts) -> None:
+def test_the_two_hosts_have_separate_srv_folders(two_hosts: TwoHosts) -> None:
     (two_hosts.lab_root / "where").write_text("lab")
     (two_hosts.srvtrf_root / "where").write_text("srvtrf")
     assert two_hosts.run_in_lab(["cat", "/srv/where"]).stdout == "lab"
     assert two_hosts.on_srvtrf(["cat", "/srv/where"]) == "srvtrf"
-    assert two_hosts.run_in_lab(["pwd"]).stdout.strip() == str(REPO)
+    assert two_hosts.run_in_lab(["pwd"]).stdout.strip() == str(PROJECT)
     # Hidden there, or not there at all where the clone lies in the folder for temporary files.
-    assert two_hosts.on_srvtrf(["sh", "-c", f"ls '{REPO}' 2>/dev/null || true"]) == ""
+    assert two_hosts.on_srvtrf(["sh", "-c", f"ls '{PROJECT}' 2>/dev/null || true"]) == ""
 
 
 @pytest.mark.parametrize("way", ["publickey", "password"])
-def test_it_lets_ketter_in_from_lab(two_hosts: TwoHosts, tmp_path: Path, way: str) -> None:
+def test_srvtrf_accepts_a_login_from_lab_by_key_and_by_password(
+    two_hosts: TwoHosts, tmp_path: Path, way: str
+) -> None:
     known = tmp_path / "known_hosts"
     known.write_text(f"{two_hosts.host} {two_hosts.host_key}\n")
     ask = tmp_path / "ask"
@@ -110,7 +113,9 @@ def test_it_lets_ketter_in_from_lab(two_hosts: TwoHosts, tmp_path: Path, way: st
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing() or "it can")
-def test_it_leaves_nothing_of_the_two_hosts(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_two_hosts_leave_no_mount_process_or_folder_behind(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     base = tmp_path_factory.getbasetemp()
     # With -n others mount small disks meanwhile, each below its own folder in the run's.
     others = str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
@@ -161,7 +166,7 @@ def connect(relay: Relay) -> socket.socket:
     return socket.create_connection((relay.host, relay.port), timeout=5)
 
 
-def test_it_delays_each_direction(echo: Relay) -> None:
+def test_the_relay_delays_each_direction(echo: Relay) -> None:
     echo.delay = 0.15
     with connect(echo) as client:
         begun = time.monotonic()
@@ -170,7 +175,7 @@ def test_it_delays_each_direction(echo: Relay) -> None:
     assert 0.3 <= time.monotonic() - begun < 1
 
 
-def test_it_throttles(echo: Relay) -> None:
+def test_the_relay_limits_the_rate(echo: Relay) -> None:
     echo.rate = 400_000
     with connect(echo) as client:
         begun = time.monotonic()
@@ -180,7 +185,7 @@ def test_it_throttles(echo: Relay) -> None:
     assert 0.2 <= time.monotonic() - begun < 2
 
 
-def test_it_stalls_and_goes_on(echo: Relay) -> None:
+def test_the_relay_passes_everything_on_after_a_stall(echo: Relay) -> None:
     with connect(echo) as client:
         echo.stalled = True
         client.sendall(b"ping")
@@ -192,7 +197,7 @@ def test_it_stalls_and_goes_on(echo: Relay) -> None:
         assert client.recv(4) == b"ping"
 
 
-def test_it_holds_what_stands_and_lets_new_connections_pass(echo: Relay) -> None:
+def test_the_relay_can_block_old_connections_and_let_new_ones_pass(echo: Relay) -> None:
     with connect(echo) as client:
         client.sendall(b"ping")
         assert client.recv(4) == b"ping"
@@ -210,7 +215,7 @@ def test_it_holds_what_stands_and_lets_new_connections_pass(echo: Relay) -> None
             assert client.recv(4) == b"late"
 
 
-def test_it_drops_with_a_reset(echo: Relay) -> None:
+def test_the_relay_drops_a_connection_with_a_reset(echo: Relay) -> None:
     with connect(echo) as client:
         client.sendall(b"ping")
         assert client.recv(4) == b"ping"
@@ -219,7 +224,7 @@ def test_it_drops_with_a_reset(echo: Relay) -> None:
             client.recv(4)
 
 
-def test_it_closes_one_half(echo: Relay) -> None:
+def test_the_relay_can_close_one_direction_of_a_connection(echo: Relay) -> None:
     with connect(echo) as client:
         client.sendall(b"ping")
         assert client.recv(4) == b"ping"
@@ -228,7 +233,7 @@ def test_it_closes_one_half(echo: Relay) -> None:
         client.sendall(b"still open")
 
 
-def test_it_flips_one_byte(echo: Relay) -> None:
+def test_the_relay_inverts_one_byte_of_a_connection(echo: Relay) -> None:
     echo.flip(Way.UP, 5)
     with connect(echo) as client:
         for part in (b"abcd", b"efgh"):
@@ -238,7 +243,7 @@ def test_it_flips_one_byte(echo: Relay) -> None:
         assert b"".join(iter(lambda: client.recv(64), b"")) == b"abcde" + bytes([102 ^ 255]) + b"gh"
 
 
-def test_it_resets_when_nobody_listens() -> None:
+def test_the_relay_resets_a_client_when_no_server_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         closed = taken.getsockname()[1]
     relay = Relay("127.0.0.1", closed)
@@ -247,7 +252,7 @@ def test_it_resets_when_nobody_listens() -> None:
         client.recv(1)
 
 
-def test_it_builds_the_same_tree_for_the_same_seed(tmp_path: Path) -> None:
+def test_the_same_seed_builds_the_same_small_tree(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         build_small(tmp_path / name, files=30, seed=seed)
     files = [
@@ -260,7 +265,7 @@ def test_it_builds_the_same_tree_for_the_same_seed(tmp_path: Path) -> None:
         assert_equal_trees(files[0], files[2])
 
 
-def test_it_names_every_kind_of_difference(tmp_path: Path) -> None:
+def test_the_comparison_of_trees_names_every_kind_of_difference(tmp_path: Path) -> None:
     build_mixed(tmp_path, large_bytes=1000)
     before = snapshot(tmp_path)
     (tmp_path / "zero.bin").chmod(0o644)

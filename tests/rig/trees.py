@@ -86,6 +86,13 @@ def _set_mtime(path: Path, mtime_ns: int) -> None:
     os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
+def put(path: Path, content: str = "content", mtime_ns: int = 5) -> None:
+    """Write a small file, and the folders above it, with that time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    _set_mtime(path, mtime_ns)
+
+
 def spoil(path: Path) -> None:
     """Change a byte of a file, and let nothing else show it."""
     times = path.stat()
@@ -103,6 +110,14 @@ def snapshot(root: Path) -> dict[bytes, Entry]:
             path = os.path.join(folder, name)
             found[os.path.relpath(path, base)] = entry_of(path)
     return found
+
+
+def tree(root: Path) -> dict[str, bytes | None]:
+    """All there is below a folder: content of files, None for folders."""
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
+        for path in root.rglob("*")
+    }
 
 
 def entry_of(path: bytes) -> Entry:

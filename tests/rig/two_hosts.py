@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.rig.project import PROJECT
 from tests.rig.sshd import (
     SYSTEM_PATH,
     RigError,
@@ -34,7 +35,6 @@ from tests.rig.sshd import (
     server_lines,
 )
 
-REPO = Path(__file__).resolve().parents[2]
 LAB_ADDRESS = "10.77.0.1"
 SRVTRF_ADDRESS = "10.77.0.2"
 #: On LAB's network, but nobody has it: packets to it vanish.
@@ -71,7 +71,7 @@ def missing() -> str:
     needed = ("ip", "unshare", "nsenter", "mount", "hostname")
     if lacking := [name for name in needed if shutil.which(name) is None]:
         return f"the two-host rig needs {', '.join(lacking)}"
-    if REPO.is_relative_to("/srv"):
+    if PROJECT.is_relative_to("/srv"):
         return "the two-host rig replaces /srv, and this repository lies below it"
     allowed = subprocess.run(
         ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "true"],
@@ -146,7 +146,7 @@ class TwoHosts:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def in_lab(self, command: Sequence[str], cwd: Path = REPO) -> list[str]:
+    def in_lab(self, command: Sequence[str], cwd: Path = PROJECT) -> list[str]:
         """The command as it must be spelled to run on LAB, as the very process one starts."""
         return ["nsenter", *self._lab, "--", "env", "-C", str(cwd), *command]
 
@@ -219,7 +219,7 @@ class TwoHosts:
             env={
                 "PATH": os.environ["PATH"],
                 "BASE": str(self.folder),
-                "REPO": str(REPO),
+                "REPO": str(PROJECT),
                 "TEMP": tempfile.gettempdir(),
             },
         )

@@ -13,7 +13,9 @@ from ketter_site.admin import navigation
 
 
 @pytest.mark.parametrize("model", [User, Group, AuthToken])
-def test_it_shows_foreign_models_in_its_own_skin(alice, client: Client, model) -> None:
+def test_the_admin_shows_users_groups_and_tokens_in_the_theme_of_ketter(
+    alice, client: Client, model
+) -> None:
     assert isinstance(admin.site.get_model_admin(model), ModelAdmin)
     client.force_login(alice)
     url = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
@@ -21,7 +23,7 @@ def test_it_shows_foreign_models_in_its_own_skin(alice, client: Client, model) -
     assert client.get(f"{url}add/").status_code == 200
 
 
-def test_it_shows_a_new_token_once(alice, client: Client) -> None:
+def test_the_admin_shows_a_new_token_only_once(alice, client: Client) -> None:
     client.force_login(alice)
     form = {"user": alice.pk, "expiry_0": "", "expiry_1": ""}
     url = "/admin/knox/authtoken/"
@@ -33,7 +35,7 @@ def test_it_shows_a_new_token_once(alice, client: Client) -> None:
     assert token not in client.get(url).content.decode()
 
 
-def test_the_side_bar_shows_each_what_they_may_open(alice, vera, rf) -> None:
+def test_the_side_bar_shows_each_user_only_the_pages_they_may_open(alice, vera, rf) -> None:
     def titles(user: User) -> list[list[str]]:
         request = rf.get("/admin/")
         request.user = user

@@ -37,7 +37,7 @@ class Conflict(Exception):
         (Conflict("Already running."), 409, "CONFLICT", "Already running."),
     ],
 )
-def test_it_answers_every_expected_error_in_one_form(error, status, code, message):
+def test_the_api_answers_every_expected_error_in_the_same_format(error, status, code, message):
     answer = exception_handler(error, {})
     assert answer is not None
     assert answer.status_code == status
@@ -46,31 +46,38 @@ def test_it_answers_every_expected_error_in_one_form(error, status, code, messag
     assert answer.data["message"].startswith(message)
 
 
-def test_it_passes_on_what_an_error_brings_along():
+def test_an_error_answer_contains_the_extra_data_of_the_error():
     assert exception_handler(Conflict("x"), {}).data["extra"] == {"job": 7}
     error = ValidationError({"name": ["Taken."]})
     assert exception_handler(error, {}).data["extra"] == {"fields": {"name": ["Taken."]}}
 
 
-def test_it_leaves_a_bug_a_bug():
+def test_the_exception_handler_does_not_handle_bugs():
     assert exception_handler(KeyError("x"), {}) is None
 
 
 @pytest.mark.parametrize(
-    ("request_to", "status", "code"),
+    ("request_to", "signed_in", "status", "code"),
     [
-        ({"path": "/api/nothing/"}, 404, "NOT_FOUND"),
-        ({"path": "/api/jobs/", "headers": {"host": "foreign.example"}}, 400, "BAD_REQUEST"),
+        ({"path": "/api/nothing/"}, False, 404, "NOT_FOUND"),
+        ({"path": "/api/jobs/", "headers": {"host": "foreign.example"}}, False, 400, "BAD_REQUEST"),
+        ({"path": "/api/jobs/"}, False, 401, "NOT_AUTHENTICATED"),
+        ({"path": "/api/portals/?page=99"}, True, 404, "NOT_FOUND"),
     ],
+    ids=["unknown path", "foreign host", "no user signed in", "page beyond the last"],
 )
-def test_it_answers_in_the_same_form_where_no_view_is_asked(client, request_to, status, code):
-    answer = client.get(**request_to)
+def test_the_api_uses_the_error_format_wherever_it_refuses_a_request(
+    api, alice, request_to, signed_in, status, code
+):
+    answer = api(alice if signed_in else None).get(**request_to)
     assert answer.status_code == status
     assert set(answer.json()) == {"code", "message", "extra"}
     assert answer.json()["code"] == code
 
 
-def test_it_tells_of_a_bug_in_the_same_form(client, alice, monkeypatch):
+def test_a_bug_in_an_api_view_is_answered_in_the_error_format_without_details(
+    client, alice, monkeypatch
+):
     monkeypatch.setattr("portals.api.views.PortalViewSet.get_queryset", lambda view: 1 / 0)
     client.force_login(alice)
     client.raise_request_exception = False
@@ -80,31 +87,19 @@ def test_it_tells_of_a_bug_in_the_same_form(client, alice, monkeypatch):
     assert "division" not in answer.content.decode()
 
 
-def test_it_leaves_the_pages_of_people_alone(client):
+def test_a_missing_page_outside_the_api_is_answered_with_html(client):
     answer = client.get("/nothing/")
     assert answer.status_code == 404
     assert answer.headers["Content-Type"].startswith("text/html")
 
 
-def test_it_refuses_strangers_in_the_same_form(api, db):
-    answer = api().get("/api/jobs/")
-    assert answer.status_code == 401
-    assert answer.json()["code"] == "NOT_AUTHENTICATED"
-
-
-def test_it_cuts_lists_into_pages(api, alice):
+def test_the_api_splits_long_lists_into_pages(api, alice):
     for number in range(3):
         PortalFactory(name=f"portal-{number}")
     page = api(alice).get("/api/portals/?page_size=2").json()
     assert page["count"] == 3
     assert len(page["results"]) == 2
     assert page["next"]
-
-
-def test_it_says_in_the_same_form_that_a_page_does_not_exist(api, alice):
-    answer = api(alice).get("/api/portals/?page=99")
-    assert answer.status_code == 404
-    assert answer.json()["code"] == "NOT_FOUND"
 
 
 @pytest.mark.parametrize("address", ["/api/jobs", "/api/portals"])

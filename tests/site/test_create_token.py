@@ -16,14 +16,14 @@ def create_token(*arguments: str) -> str:
     return out.getvalue().strip()
 
 
-def test_it_prints_a_token_that_opens_the_api(alice):
+def test_create_token_prints_a_token_that_opens_the_api(alice):
     token = create_token("alice")
     client = APIClient()
     client.credentials(HTTP_AUTHORIZATION=f"Token {token}")
     assert client.get("/api/jobs/").status_code == 200
 
 
-def test_it_keeps_no_token_that_could_be_read_back(alice):
+def test_create_token_stores_no_readable_token_and_sets_no_expiry(alice):
     from knox.models import AuthToken
 
     token = create_token("alice")
@@ -32,7 +32,7 @@ def test_it_keeps_no_token_that_could_be_read_back(alice):
     assert row.expiry is None
 
 
-def test_it_can_make_a_token_that_ends(alice):
+def test_create_token_with_expires_makes_a_token_that_expires(alice):
     from knox.models import AuthToken
 
     create_token("alice", "--expires", "2")
@@ -43,10 +43,10 @@ def test_it_can_make_a_token_that_ends(alice):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nobody-here"], "There is no user nobody-here."),
-        (["alice", "--expires", "0"], "--expires takes a number of days from 1."),
+        (["nobody-here"], "There is no user nobody-here; make it in the admin."),
+        (["alice", "--expires", "0"], "--expires is 0; it takes a number of days, 1 or more."),
     ],
 )
-def test_it_says_what_is_wrong(alice, arguments, sentence):
+def test_create_token_explains_an_unknown_user_and_an_invalid_expiry(alice, arguments, sentence):
     with pytest.raises(CommandError, match=sentence):
         create_token(*arguments)

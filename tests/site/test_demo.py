@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests.rig.project import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def demo() -> ModuleType:
     return module
 
 
-def test_it_transfers_a_folder_and_leaves_no_process(installation):
+def test_the_demo_transfers_a_folder_and_stops_its_processes(installation):
     done = subprocess.run(
         [sys.executable, "deploy/demo.py", "--exit", "--files", "120", "--large-mib", "3"],
         cwd=PROJECT,
@@ -77,7 +77,7 @@ def add_a_hidden_file(target):
     (target / ".more").touch()
 
 
-def test_it_sees_that_two_trees_are_equal(demo, trees):
+def test_the_comparison_of_the_demo_accepts_two_equal_trees(demo, trees):
     assert demo.compare(*trees) > 60
 
 
@@ -85,7 +85,26 @@ def test_it_sees_that_two_trees_are_equal(demo, trees):
     "damage",
     [flip_a_byte, change_a_mode, change_a_time, lose_an_empty_folder, add_a_hidden_file],
 )
-def test_it_sees_every_difference(demo, trees, damage):
+def test_the_comparison_of_the_demo_fails_at_every_kind_of_difference(demo, trees, damage):
     damage(trees[1])
     with pytest.raises(demo.DemoFailed):
         demo.compare(*trees)
+
+
+class JobThatEnds:
+    """An API whose job has ended between the list and the order to cancel it, or not."""
+
+    def __init__(self, failure: Exception, is_live: bool) -> None:
+        self.failure = failure
+        self.is_live = is_live
+
+    def call(self, method: str, path: str) -> dict[str, bool]:
+        if method == "POST":
+            raise self.failure
+        return {"is_live": self.is_live}
+
+
+def test_the_demo_accepts_that_an_old_job_ended_before_it_was_cancelled(demo):
+    demo.cancel(JobThatEnds(demo.DemoFailed("JOB_HAS_ENDED"), is_live=False), "1")
+    with pytest.raises(demo.DemoFailed):
+        demo.cancel(JobThatEnds(demo.DemoFailed("no right"), is_live=True), "1")

@@ -8,14 +8,14 @@ from django.test import Client
 from ketter_site import __version__, health
 
 
-def test_it_says_that_it_is_online_without_asking_any_server(client):
+def test_the_status_page_answers_online_without_asking_any_server(client):
     answer = client.get("/status/")
     assert answer.status_code == 200
     assert answer.json() == {"status": "Ketter online", "version": __version__}
 
 
 @pytest.mark.django_db
-def test_it_is_not_healthy_without_a_worker(client, clean_redis):
+def test_the_health_page_answers_503_without_a_worker(client, clean_redis):
     answer = client.get("/health")
     assert answer.status_code == 503
     assert answer.json() == {
@@ -31,7 +31,7 @@ def test_it_is_not_healthy_without_a_worker(client, clean_redis):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_is_healthy_with_a_worker(client, worker):
+def test_the_health_page_is_ok_with_a_worker(client, worker):
     worker()
     answer = client.get("/health")
     assert answer.status_code == 200
@@ -40,7 +40,7 @@ def test_it_is_healthy_with_a_worker(client, worker):
 
 
 @pytest.mark.django_db
-def test_it_counts_pending_migrations(client, clean_redis, django_db_blocker):
+def test_the_health_page_reports_pending_migrations(client, clean_redis, django_db_blocker):
     from django.db.migrations.recorder import MigrationRecorder
 
     MigrationRecorder.Migration.objects.filter(app="jobs").delete()
@@ -48,7 +48,9 @@ def test_it_counts_pending_migrations(client, clean_redis, django_db_blocker):
 
 
 @pytest.mark.django_db
-def test_it_shows_nothing_of_a_foreign_error_but_its_kind(client, clean_redis, monkeypatch):
+def test_the_health_page_shows_only_the_kind_of_an_unexpected_error(
+    client, clean_redis, monkeypatch
+):
     def broken():
         raise ConnectionError("redis://:hunter2@example:6379 refused")
 
@@ -59,5 +61,5 @@ def test_it_shows_nothing_of_a_foreign_error_but_its_kind(client, clean_redis, m
 
 
 @pytest.mark.parametrize("path", ["/status/", "/health"])
-def test_it_only_answers_questions(path):
+def test_the_status_and_health_pages_refuse_post_requests(path):
     assert Client(enforce_csrf_checks=True).post(path).status_code == 405

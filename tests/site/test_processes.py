@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from ketter_site import processes
-from ketter_site.processes import Ledger
+from ketter_site.processes import Ledger, StartFailed
 from ketter_site.supervisor import ENDING, Child, StopRequested, Supervisor, raise_on_signals
+from tests.rig.waiting import wait_until
 
 WAITING = "import time; print('ready', flush=True); time.sleep(60)"
 BUSY = """
@@ -44,20 +45,17 @@ def spawn(tmp_path, code: str) -> processes.Process:
     """A child that has printed its first line."""
     log = tmp_path / "log"
     process = processes.spawn([sys.executable, "-c", code], log=log)
-    deadline = time.monotonic() + 10
-    while "ready" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: "ready" in log.read_text(), seconds=10)
     return process
 
 
-def test_it_kills_a_child_that_does_not_listen(tmp_path):
+def test_end_kills_a_child_that_ignores_sigterm(tmp_path):
     process = spawn(tmp_path, STUBBORN)
     processes.end(process, signal.SIGTERM, seconds=0.2)
     assert process.returncode == -signal.SIGKILL
 
 
-def test_it_ends_what_an_earlier_run_left_behind(tmp_path):
+def test_the_ledger_ends_processes_that_an_earlier_run_left_running(tmp_path):
     process = spawn(tmp_path, WAITING)
     Ledger(tmp_path / "children.json").add(process.pid)
     assert Ledger(tmp_path / "children.json").end_leftovers() == [process.pid]
@@ -65,7 +63,7 @@ def test_it_ends_what_an_earlier_run_left_behind(tmp_path):
     assert Ledger(tmp_path / "children.json").end_leftovers() == []
 
 
-def test_it_can_be_read_whenever_the_supervisor_dies(tmp_path):
+def test_the_ledger_file_is_complete_at_every_moment_while_it_is_written(tmp_path):
     """Half a list would keep the next supervisor from starting at all."""
     ledger = Ledger(tmp_path / "children.json")
     ledger.add(os.getpid())
@@ -84,13 +82,13 @@ def test_it_can_be_read_whenever_the_supervisor_dies(tmp_path):
     assert looks > 20
 
 
-def test_it_starts_over_where_the_list_is_damaged(tmp_path):
+def test_the_ledger_deletes_a_damaged_file_and_ends_no_process(tmp_path):
     (tmp_path / "children.json").write_text('{"12')
     assert Ledger(tmp_path / "children.json").end_leftovers() == []
     assert not (tmp_path / "children.json").exists()
 
 
-def test_it_spares_a_process_that_only_got_the_same_number(tmp_path):
+def test_the_ledger_spares_a_process_that_reuses_a_recorded_pid(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     (tmp_path / "children.json").write_text(json.dumps({str(process.pid): "1"}))
     assert Ledger(tmp_path / "children.json").end_leftovers() == []
@@ -99,7 +97,7 @@ def test_it_spares_a_process_that_only_got_the_same_number(tmp_path):
     process.wait()
 
 
-def test_it_keeps_one_old_log(tmp_path, monkeypatch):
+def test_spawn_keeps_one_old_log_when_the_log_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "LOG_MAX_BYTES", 3)
     for text in ("first", "second"):
         processes.spawn([sys.executable, "-c", f"print('{text}')"], log=tmp_path / "log").wait()
@@ -107,7 +105,7 @@ def test_it_keeps_one_old_log(tmp_path, monkeypatch):
     assert (tmp_path / "log").read_text() == "second\n"
 
 
-def test_a_second_signal_does_not_break_into_the_end(tmp_path, handlers):
+def test_a_second_signal_does_not_interrupt_the_shutdown(tmp_path, handlers):
     """A terminal that closes sends its signal twice, and a wrapper passes on what all have got."""
     supervisor = Supervisor(Ledger(tmp_path / "children.json"), lambda _: None)
     supervisor.add(Child("waits", lambda: spawn(tmp_path, WAITING)))
@@ -121,14 +119,16 @@ def test_a_second_signal_does_not_break_into_the_end(tmp_path, handlers):
     assert process.poll() is not None
 
 
-def test_a_child_has_the_time_that_a_worker_may_take_to_give_its_job_back(tmp_path, handlers):
+def test_supervisor_stop_gives_a_busy_worker_time_to_return_its_job(tmp_path, handlers):
     supervisor = Supervisor(Ledger(tmp_path / "children.json"), lambda _: None)
     supervisor.add(Child("busy", lambda: spawn(tmp_path, BUSY)))
     supervisor.stop()
     assert supervisor.children[0].process.returncode == 7
 
 
-def test_it_starts_a_crashed_child_again_later_each_time(tmp_path, monkeypatch, handlers):
+def test_the_supervisor_restarts_a_crashing_child_after_growing_delays(
+    tmp_path, monkeypatch, handlers
+):
     said: list[str] = []
     starts: list[float] = []
 
@@ -147,8 +147,73 @@ def test_it_starts_a_crashed_child_again_later_each_time(tmp_path, monkeypatch, 
         supervisor.watch()
     supervisor.stop()
     assert [line.split(", ")[1] for line in said] == [
-        "again in 0.5 s",
-        "again in 1 s",
-        "again in 2 s",
+        "starts again in 0.5 s",
+        "starts again in 1 s",
+        "starts again in 2 s",
     ]
     assert starts[2] - starts[1] > starts[1] - starts[0] > 0.4
+
+
+def supervisor_of(tmp_path, code: str, ready) -> tuple[Supervisor, Child, list[str]]:
+    """A supervisor of one child that runs some lines."""
+    said: list[str] = []
+    log = tmp_path / "log"
+    supervisor = Supervisor(Ledger(tmp_path / "children.json"), said.append)
+    child = Child(
+        "worker-1",
+        lambda: processes.spawn([sys.executable, "-c", code], log=log),
+        ready=ready,
+        log=log,
+    )
+    supervisor.add(child)
+    return supervisor, child, said
+
+
+DYING = "print('listens', flush=True); raise SystemExit('no such thing')"
+
+
+def test_the_supervisor_gives_up_a_child_that_was_never_ready_and_shows_its_log(tmp_path, handlers):
+    supervisor, _child, said = supervisor_of(tmp_path, DYING, lambda _: False)
+    with pytest.raises(StartFailed) as gave_up:
+        supervisor.watch()
+    supervisor.stop()
+    assert "worker-1 ended 3 times and was never ready: repair the error" in str(gave_up.value)
+    assert str(gave_up.value).endswith("no such thing")
+    assert len(said) == 2
+    assert (tmp_path / "log").read_text().count("listens") == 3
+
+
+def test_the_supervisor_gives_up_a_crashing_child_while_it_waits_for_another(tmp_path, handlers):
+    supervisor, _child, _said = supervisor_of(tmp_path, DYING, lambda _: False)
+    waits = Child("web", lambda: spawn(tmp_path, WAITING), ready=lambda _: False)
+    supervisor.add(waits)
+    with pytest.raises(StartFailed, match="worker-1 ended 3 times"):
+        supervisor.wait_until_ready(waits, seconds=30)
+    supervisor.stop()
+
+
+def test_the_supervisor_always_restarts_a_child_that_was_ready_before(
+    tmp_path, monkeypatch, handlers
+):
+    monkeypatch.setattr("ketter_site.supervisor.BACKOFF_MAX_SECONDS", 0.01)
+    ready = iter([True])
+    code = "import time; time.sleep(0.5)"
+    supervisor, child, said = supervisor_of(tmp_path, code, lambda _: next(ready, False))
+    supervisor.wait_until_ready(child, seconds=10)
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 5:
+            raise StopRequested
+
+    supervisor.say = say
+    with pytest.raises(StopRequested):
+        supervisor.watch()
+    supervisor.stop()
+
+
+def test_the_supervisor_names_a_living_child_that_does_not_become_ready(tmp_path, handlers):
+    supervisor, child, _said = supervisor_of(tmp_path, WAITING, lambda _: False)
+    with pytest.raises(StartFailed, match="worker-1 is not ready: repair the error"):
+        supervisor.wait_until_ready(child, seconds=1)
+    supervisor.stop()

@@ -1,4 +1,4 @@
-"""`manage.py dku`: is this installation healthy? Measured, proven, written down."""
+"""`manage.py dku`: measures this installation, proves it with transfers, writes a report."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from django.core.management.color import no_style
 from dku.diagnosis import checks, diagnose
 from dku.findings import Finding, Verdict
 from dku.report import Report, finding_text, header
+from engine import BadRequest
 from ketter_site import __version__
 from ketter_site.env import BASE_DIR
 
 TIMEOUT_SECONDS = 120.0
-#: What a shell expects of a program that Ctrl-C ended.
+#: The exit status that a shell expects of a program that Ctrl-C ended.
 INTERRUPTED = 130
 
 
 def positive(text: str) -> float:
-    """A number of seconds above zero."""
+    """A number of seconds above zero. Raises ValueError if the text is no such number."""
     seconds = float(text)
     if not 0 < seconds < float("inf"):
         raise ValueError(text)
@@ -39,7 +40,7 @@ class Command(BaseCommand):
         "Checks this installation and proves it with real transfers. "
         "Exit status: 0 pass, 1 warnings, 2 failures."
     )
-    # A broken installation is what this is for: nothing may stop it before it has looked.
+    # DKU examines broken installations: Django's own checks must not stop it first.
     requires_system_checks = ()
     requires_migrations_checks = False
 
@@ -73,7 +74,7 @@ class Command(BaseCommand):
             sys.exit(code)
 
     def measure(self, options: dict[str, Any]) -> Report:
-        """Run the checks; on a person's screen each finding shows as soon as it is made."""
+        """Run the checks; without --json, print each finding as soon as it is made."""
         started_at, started = datetime.now(UTC), time.perf_counter()
         show = not options["json"]
         if show:
@@ -99,7 +100,7 @@ class Command(BaseCommand):
         return str(colours[verdict](text))
 
     def write_report(self, report: Report, chosen: Path | None) -> bool:
-        """Write the report where it was asked for, else in docs/, else below VAR_DIR."""
+        """Write the report to `chosen`, else to docs/, else below VAR_DIR; False if none works."""
         usual = [
             BASE_DIR / "docs" / "dku_reports",
             Path(settings.VAR_DIR) / "dku_reports",
@@ -109,6 +110,9 @@ class Command(BaseCommand):
                 files = report.write(folder)
             except OSError as error:
                 self.stderr.write(f"No report in {folder}: {error.strerror}.")
+                continue
+            except BadRequest as error:
+                self.stderr.write(f"No report: {error}.")
                 continue
             # Not an error, so not in its colour; stdout may be a pipe that wants JSON only.
             self.stderr.write(f"Report: {' and '.join(map(str, files))}", style_func=str)

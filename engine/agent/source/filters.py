@@ -1,22 +1,27 @@
-"""What of a tree is taken: include and exclude rules with gitignore's patterns.
+"""The include and exclude rules that decide which entries are taken; patterns as in gitignore.
 
-The last rule that matches an entry, or a folder above it, decides. A pattern is
-cut at its slashes and tested name by name on the way down, so that a folder knows
-which rules can still match in it: most entries are held against few tests or none.
+The last rule that matches an entry, or a folder above it, decides. A pattern is cut at its
+slashes and tested name by name on the way down. So each folder knows which rules can still match
+in it: most entries are tested against few rules or none.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Collection, List, NamedTuple, Sequence, Tuple
-
+from engine.agent.typed import TYPE_CHECKING, NamedTuple
 from engine.agent.wire import AgentError, show
+
+if TYPE_CHECKING:
+    from typing import Callable, Collection, Sequence
+
+    Fits = Callable[[str], object]
+    _Waiting = tuple[int, "_Rule", Collection[int]]
 
 INCLUDE, EXCLUDE = "include", "exclude"
 
-#: No rule has matched; as an index it is the last of `Filter._taken`.
+#: The index if no rule matches: as such, the last of `Filter._taken`.
 NONE = -1
 
-#: POSIX classes as git knows them: ASCII only.
+#: POSIX classes as git defines them: ASCII only.
 _CLASSES = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
@@ -35,41 +40,39 @@ _CLASSES = {
 #: One item between brackets: a class, a character or a range; a backslash escapes.
 _ITEM = r"\[:(?P<kind>[^]]*):\]|(?P<low>\\.|[^\\])(?:-(?P<high>\\.|[^]\\]))?"
 
-Fits = Callable[[str], object]
-
 
 class Filter:
     """Include and exclude rules, in order.
 
-    Without rules all is taken. If the first rule is an include, only what an include
-    matches is taken. Paths are relative with `/`, never the top itself. Answers do not
-    depend on the order of the questions; they come fastest folder by folder.
+    Without rules everything is taken. If the first rule is an include, only the entries that an
+    include matches are taken. Paths are relative with `/`, never the top itself. The order of
+    calls does not change a result; the calls are fastest folder by folder.
     """
 
     def __init__(self, rules: Sequence[Sequence[str]]) -> None:
-        """Each rule is "include" or "exclude", and a pattern; BAD_REQUEST if one makes no sense."""
+        """Each rule is a verb and a pattern; raises BAD_REQUEST if one makes no sense."""
         self._rules = [_Rule(verb, pattern) for verb, pattern in rules]
         self._only = bool(self._rules) and self._rules[0].include
         self._taken = [rule.include for rule in self._rules] + [not self._only]
         waiting = [(index, rule, (0,)) for index, rule in enumerate(self._rules)]
-        self._way = [_Folder("", NONE, waiting[::-1])]
+        self._chain = [_Folder("", NONE, waiting[::-1])]
 
     @property
     def carries_folders(self) -> bool:
-        """Whether folders are carried for their own sake, also empty ones."""
+        """True if folders are carried for their own sake, even empty ones."""
         return not self._only
 
     def takes(self, path: str, folder: bool) -> bool:
-        """Whether an entry is part of the tree for its own sake."""
+        """True if an entry is carried for its own sake."""
         if not self._rules:
             return True
         above, _, name = path.rpartition("/")
         return self._taken[self._folder(above).decides(name, folder)]
 
     def enters(self, path: str) -> bool:
-        """Whether a folder has to be looked into, though it may not itself be carried.
+        """True if a folder must be scanned, though it may not itself be carried.
 
-        False only if nothing below it can be taken.
+        False only if no entry below it can be taken.
         """
         if not self._rules:
             return True
@@ -82,26 +85,26 @@ class Filter:
         )
 
     def _folder(self, path: str) -> _Folder:
-        here = self._way[-1]
+        here = self._chain[-1]
         if here.path == path:
             return here
-        # Folders are walked depth first: the way to the last one leads most of the way here.
+        # The scan goes depth first, so this folder has most of its chain in common with the last.
         while here.path and not f"{path}/".startswith(f"{here.path}/"):
-            self._way.pop()
-            here = self._way[-1]
+            self._chain.pop()
+            here = self._chain[-1]
         down = path[len(here.path) :].strip("/")
         for name in down.split("/") if down else ():
             here = here.enter(name)
-            self._way.append(here)
+            self._chain.append(here)
         return here
 
 
 class _Folder:
-    """What the rules have come to in one folder.
+    """The state of the rules in one folder.
 
-    `last` is the last rule that matched it or a folder above it, and so all in it.
-    `waiting` are the later rules that can match in it or below, the last one first,
-    each with the places in its pattern that have been reached.
+    `last` is the last rule that matched the folder or one above it, and so everything in it.
+    `waiting` are the later rules that can match in it or below, the last one first, each with the
+    places in its pattern that are reached.
     """
 
     __slots__ = ("last", "path", "tests", "waiting")
@@ -115,14 +118,14 @@ class _Folder:
         ]
 
     def decides(self, name: str, folder: bool) -> int:
-        """The last rule that matches an entry of it, or a folder above the entry; or NONE."""
+        """The index of the last rule that matches an entry, or a folder above it; or NONE."""
         for index, folders_only, fits in self.tests:
             if (folder or not folders_only) and fits(name):
                 return index
         return self.last
 
     def enter(self, name: str) -> _Folder:
-        """The folder of that name in it."""
+        """The state in the folder of that name in this one."""
         last = self.decides(name, True)
         waiting = []
         for index, rule, places in self.waiting:
@@ -140,7 +143,7 @@ class _Part(NamedTuple):
 
 
 class _Rule:
-    """A verb and a pattern, the pattern as one part for each name in it."""
+    """A verb and a pattern; the pattern has a part for each name in it."""
 
     __slots__ = ("folders_only", "include", "parts")
 
@@ -153,11 +156,11 @@ class _Rule:
         # A slash at the start or in the middle ties the pattern to the top of the tree.
         deep = "/" not in body
         names = (body[1:] if body.startswith("/") else body).split("/")
-        self.parts: List[_Part] = []
+        self.parts: list[_Part] = []
         for number, name in enumerate(names, 1):
             if name in ("", ".", ".."):
                 raise _refusal(pattern, 'has an empty name, "." or ".." in it, which no path has')
-            # At the end `**` is as good as `*`, since what matches a folder holds for all below.
+            # A last `**` means the same as `*`: a match of a folder holds for everything below.
             if number < len(names) and len(name) > 1 and not name.strip("*"):
                 deep = True
             else:
@@ -165,9 +168,9 @@ class _Rule:
                 deep = False
 
     def below(self, places: Collection[int], name: str) -> Collection[int]:
-        """The places reached in a folder of that name, where its parent had reached `places`.
+        """The places reached in a folder of that name, if its parent had reached `places`.
 
-        A place is the number of the part that the next name is held against.
+        A place is the number of the part that the next name is tested against.
         """
         reached = set()
         for place in places:
@@ -179,9 +182,6 @@ class _Rule:
         return reached
 
 
-_Waiting = Tuple[int, _Rule, Collection[int]]
-
-
 def _refusal(pattern: str, why: str) -> AgentError:
     return AgentError("BAD_REQUEST", f"the pattern {show(pattern)} {why}")
 
@@ -191,12 +191,12 @@ def _anything(_name: str) -> bool:
 
 
 def _test(glob: str, pattern: str) -> Fits:
-    """The test for one name, where `*`, `?`, brackets and backslashes have their meaning."""
+    """Make the test for one name, with the meanings of `*`, `?`, brackets and backslashes."""
     if not glob.strip("*"):
         return _anything
     if not set(glob) & set("*?[\\"):
         return glob.__eq__
-    import re  # Costs start-up time that most transfers need not pay.
+    import re  # Loading it takes time at the start, and most transfers do not need it.
 
     pieces, at = [""], 0
     while at < len(glob):
@@ -216,8 +216,8 @@ def _test(glob: str, pattern: str) -> Fits:
         else:
             pieces[-1] += re.escape(char)
     text = pieces[0]
-    # Where a piece between two stars first fits is as good as any later place. The
-    # lookahead keeps `re` from trying those too, which could take longer than a life.
+    # A piece between two stars may stand at the first place where it fits. The lookahead keeps
+    # `re` from trying later places, too, which could take longer than a life.
     for number, piece in enumerate(pieces[1:-1]):
         text += f"(?=(?P<g{number}>.*?{piece}))(?P=g{number})"
     if len(pieces) > 1:
@@ -225,8 +225,8 @@ def _test(glob: str, pattern: str) -> Fits:
     return re.compile(text, re.DOTALL).fullmatch
 
 
-def _bracket(glob: str, at: int, pattern: str) -> Tuple[str, int]:
-    """The brackets that open before `at` as a regular expression, and where they end."""
+def _bracket(glob: str, at: int, pattern: str) -> tuple[str, int]:
+    """Translate the brackets that open before `at` to a regular expression; also their end."""
     import re
 
     negated = glob[at : at + 1] in ("!", "^")
@@ -240,7 +240,7 @@ def _bracket(glob: str, at: int, pattern: str) -> Tuple[str, int]:
         kind, low, high = found.group("kind", "low", "high")
         if kind is not None:
             if kind not in _CLASSES:
-                raise _refusal(pattern, f"asks for [:{show(kind)}:], which is no class")
+                raise _refusal(pattern, f"names the class [:{show(kind)}:], which does not exist")
             items += _CLASSES[kind]
             continue
         items += re.escape(low[-1])

@@ -1,24 +1,29 @@
-"""Removing at the source what has been delivered, and nothing else."""
+"""Removing delivered entries at the source, and nothing else."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
-from typing import Iterator
 
 from engine.agent.tree import Tree, unchanged
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FOLDER, AgentError, Entry, explain, show
+from engine.agent.write_access import accessed, writable
+
+if TYPE_CHECKING:
+    from typing import Iterator
 
 
 def remove_entries(source: Tree, entries: list[Entry]) -> tuple[int, list[list[str]]]:
-    """Remove files and links that are still what was scanned; return the count and what stayed.
+    """Remove files and links that are unchanged since the scan; return their number.
 
-    What stayed comes as path, code, sentence. An entry that is gone already counts as removed.
+    Also returns the entries that stayed, as path, code, sentence. An entry that is gone already
+    counts as removed.
     """
-    source.forget()  # A folder that was moved away since is no longer ours to empty.
+    source.forget()  # A cached folder may have been moved away, with files that must stay.
     removed, kept = 0, []
     files = (entry for entry in entries if entry.kind != FOLDER)
     for above, together in groupby(files, lambda entry: entry.path.rpartition("/")[0]):
@@ -33,7 +38,7 @@ def remove_entries(source: Tree, entries: list[Entry]) -> tuple[int, list[list[s
 
 
 def _remove(source: Tree, entry: Entry) -> tuple[str, ...]:
-    """Remove one entry; code and sentence if it stays."""
+    """Remove one entry; return code and sentence if it stays, () if not."""
     try:
         folder, name = source.parent(entry.path)
         if not unchanged(entry, os.stat(name, dir_fd=folder, follow_symlinks=False)):
@@ -51,25 +56,28 @@ def _remove(source: Tree, entry: Entry) -> tuple[str, ...]:
 
 @contextmanager
 def _time_kept(source: Tree, path: str) -> Iterator[None]:
-    """Give a folder the time back that it had: stopped half-way, the next run delivers it again.
+    """Restore a folder's time: after a stop half-way, the next run delivers the folder again.
 
-    Not the tree's own top, which is not delivered again.
+    Does not restore the time of the tree's own top, which is not delivered again. Opens a folder
+    of this user that forbids changes meanwhile.
     """
     found = None
-    with suppress(OSError, AgentError):
-        found = os.fstat(source.folder(path)) if path else None
-    yield
+    with ExitStack() as opened:
+        with suppress(OSError, AgentError):
+            folder = source.folder(path)
+            found = os.fstat(folder) if path else None
+            opened.enter_context(writable(folder))
+        yield
     if found:
         with suppress(OSError, AgentError):
-            os.utime(source.folder(path), ns=(found.st_atime_ns, found.st_mtime_ns))
+            os.utime(source.folder(path), ns=(accessed(found), found.st_mtime_ns))
 
 
 def remove_folders(source: Tree, entries: list[Entry]) -> tuple[int, int, list[list[str]]]:
     """Remove those folders of a list that are empty now, the last first.
 
-    One that is in use, gone or of another kind by now stays as it is. Returns how
-    many went, how many were not empty, and those that could not be removed as
-    path, code, sentence.
+    A folder that is in use, gone, or something else by now stays. Returns the number of removed
+    folders, the number of full ones, and those that could not be removed as path, code, sentence.
     """
     source.forget()
     removed, full = 0, 0

@@ -1,4 +1,4 @@
-"""The sending end: reads entries, hashes what it reads, writes the payload to stdout."""
+"""Sending a parcel: the source's agent reads entries, hashes them and writes to stdout."""
 
 from __future__ import annotations
 
@@ -6,53 +6,57 @@ import hashlib
 import os
 import stat
 import zlib
-from typing import Any, Callable
 
-from engine.agent.outlet import CHUNK, Outlet
+from engine.agent.inodes import settle
+from engine.agent.source.writer import CHUNK, FrameWriter
+from engine.agent.source.zip_writer import ZipWriter
 from engine.agent.tree import OPEN_FILE, Tree, unchanged
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
     DIGEST,
     END_ENTRY,
     END_PARCEL,
     FILE,
     FOLDER,
+    HARD_LINK,
     HEAD,
     MARK,
     NO_DIGEST,
-    TWIN,
     AgentError,
     Entry,
     explain,
     show,
     unpack_entries,
 )
-from engine.agent.zipstream import ZipWriter
 
-#: In a zip parcel files up to this size (bytes) are read whole, so their CRC stands in the header.
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+#: A member of a zip parcel up to this size (bytes) is read whole, so its header has its CRC.
 WHOLE = 4 << 20
-#: In a large file the digest so far is told each time so many bytes have been sent: what a
-#: killed transfer loses of it, at most.
+#: Bytes between two marks in a large file, each with the digest so far: a killed transfer loses
+#: at most so many bytes of the file.
 MARK_BYTES = 16 << 20
 
 _EMPTY = hashlib.sha256().digest()
 
 
 class Sender:
-    """Sends parcels; remembers each entry's digest or what was wrong with it.
+    """Sends parcels; keeps each entry's digest, or its error.
 
-    `digests` are DIGEST bytes an entry, `errors` has code and sentence by index.
+    `digests` are DIGEST bytes for each entry; `errors` are code and sentence by index.
     """
 
-    def __init__(self, tree: Tree, outlet: Outlet) -> None:
+    def __init__(self, tree: Tree, writer: FrameWriter) -> None:
         self._tree = tree
-        self._out = outlet
-        self._flip = False
+        self._out = writer
+        self._corrupts = False
         self._zip: ZipWriter | None = None
         self._whole: Any = None
         self._buffer = memoryview(bytearray(CHUNK))
         self.digests = bytearray()
         self.errors: dict[str, list[str]] = {}
-        #: Whether a member of an archive was cut off: it had to be made up to its size.
+        #: True if a member of an archive was cut off, and filled up to its size.
         self.torn = False
 
     def send(
@@ -60,19 +64,18 @@ class Sender:
         head: dict[str, Any],
         blob: bytes,
         theirs: bytes = b"",
-        drill: str = "",
+        inject_fault: str = "",
         last: bool = False,
     ) -> None:
         """Send one parcel: its head, its payload, its end.
 
-        `head` is what the receiver is told of it: kind, number, and for large
-        files where to start (`starts`) or which `slices` to send. `blob` is the
-        list of entries, `theirs` the receiver's list where it has other names.
-        With kind "archive" all parcels make one archive, ended by the `last`.
+        `head` goes to the receiver: kind, number, and for large files where to start (`starts`)
+        or which `slices` come. `blob` is the list of entries, `theirs` the receiver's list if it
+        has other names. With kind "archive" all parcels make one archive, which the `last` ends.
         """
         kind, entries = head["kind"], unpack_entries(blob)
         self.digests, self.errors, self.torn = bytearray(), {}, False
-        self._flip = drill == "flip-byte"
+        self._corrupts = inject_fault == "flip-byte"
         self._out.frame(HEAD, head, theirs or blob)
         if kind == "range":
             self._slices(entries[0], head["slices"])
@@ -86,12 +89,12 @@ class Sender:
 
     def _archive(self, kind: str, entries: list[Entry], last: bool) -> None:
         if kind == "archive":
-            # Its parcels are one archive, and proven as one: by the digest of its bytes.
+            # All its parcels are one archive, and are proven as one: by the digest of its bytes.
             if self._zip is None:
                 self._whole = hashlib.sha256()
-                self._out.taste = self._whole.update
+                self._out.on_write = self._whole.update
             archive = self._zip = self._zip or ZipWriter(self._out.write)
-            self._out.spoil, self._flip = self._flip, False
+            self._out.corrupt_next_byte, self._corrupts = self._corrupts, False
         else:
             archive, last = ZipWriter(self._out.write), True
         for index, entry in enumerate(entries):
@@ -112,7 +115,7 @@ class Sender:
     def _member(self, entry: Entry, archive: ZipWriter) -> bytes:
         if entry.kind != FILE:
             content = self._content_of(entry)
-            archive.add(entry, zlib.crc32(content), self._drilled(content))
+            archive.add(entry, zlib.crc32(content), self._with_fault(content))
             return hashlib.sha256(content).digest()
         if entry.size > WHOLE:
             fd = self._open(entry)
@@ -120,13 +123,14 @@ class Sender:
                 return self._long_member(fd, entry, archive)
             finally:
                 os.close(fd)
+        settle(entry.ino, entry.mtime_ns)
         folder, name = self._tree.parent(entry.link or entry.path)
         fd = os.open(name, OPEN_FILE, dir_fd=folder)
         try:
             data = _read_whole(fd, entry)
         finally:
             os.close(fd)
-        archive.add(entry, zlib.crc32(data), self._drilled(data) if self._flip else data)
+        archive.add(entry, zlib.crc32(data), self._with_fault(data) if self._corrupts else data)
         return hashlib.sha256(data).digest()
 
     def _long_member(self, fd: int, entry: Entry, archive: ZipWriter) -> bytes:
@@ -137,11 +141,11 @@ class Sender:
                 data = self._read(fd, min(left, CHUNK), entry)
                 crc = zlib.crc32(data, crc)
                 digest.update(data)
-                archive.content(self._drilled(data))
+                archive.content(self._with_fault(data))
                 left -= len(data)
         finally:
             self.torn = self.torn or left > 0
-            while left:  # Made up, to keep the archive in step.
+            while left:  # Zeros, so that the member has the announced size.
                 data = memoryview(bytes(min(left, CHUNK)))
                 crc = zlib.crc32(data, crc)
                 archive.content(data)
@@ -170,7 +174,7 @@ class Sender:
     def _file(self, entry: Entry, start: int) -> bytes:
         if entry.kind != FILE:
             content = self._content_of(entry)
-            self._out.write(self._drilled(content))
+            self._out.write(self._with_fault(content))
             return hashlib.sha256(content).digest()
         fd = self._open(entry)
         try:
@@ -180,7 +184,7 @@ class Sender:
 
             def pass_on(data: memoryview) -> None:
                 nonlocal marked
-                self._out.write(self._drilled(data))
+                self._out.write(self._with_fault(data))
                 here = os.lseek(fd, 0, os.SEEK_CUR)
                 if here - marked >= MARK_BYTES and here < entry.size:
                     marked = here
@@ -194,14 +198,14 @@ class Sender:
 
     def _slices(self, entry: Entry, slices: list[list[int]]) -> None:
         def pass_on(data: memoryview) -> None:
-            self._out.write(self._drilled(data))
+            self._out.write(self._with_fault(data))
 
         try:
             fd = self._open(entry)
         except (OSError, AgentError) as error:
-            told = explain(error, entry.path) if isinstance(error, OSError) else error
+            cause = explain(error, entry.path) if isinstance(error, OSError) else error
             for index in range(len(slices)):
-                self._out.frame(END_ENTRY, {"error": self._fail(index, told)}, NO_DIGEST)
+                self._out.frame(END_ENTRY, {"error": self._fail(index, cause)}, NO_DIGEST)
             return
         try:
             for index, (offset, length) in enumerate(slices):
@@ -231,7 +235,7 @@ class Sender:
         end: int,
         pass_on: Callable[[memoryview], None],
     ) -> None:
-        """Hash and pass on the file's bytes from where it is read to `end`."""
+        """Hash a file's bytes from its position, place `start`, to `end`, and pass them on."""
         left = end - start
         while left:
             data = self._read(fd, min(left, CHUNK), entry)
@@ -248,22 +252,23 @@ class Sender:
         return self._buffer[:got]
 
     def _content_of(self, entry: Entry) -> bytes:
-        """The content of what is no file: a symlink's target, nothing for a folder."""
+        """The content of an entry that is not a file: a symlink's text, nothing for others."""
         follow = entry.kind == FOLDER and entry.link
         folder, name = self._tree.parent(entry.link if follow else entry.path)
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if entry.kind == FOLDER:
-            # Its time moves with what comes and goes in it.
+            # A folder's time changes with the names in it.
             if not stat.S_ISDIR(found.st_mode):
                 raise _changed(entry)
             return b""
-        if entry.kind == TWIN:
+        if entry.kind == HARD_LINK:
             return b""
         if not unchanged(entry, found):
             raise _changed(entry)
         return os.fsencode(os.readlink(name, dir_fd=folder))
 
     def _open(self, entry: Entry) -> int:
+        settle(entry.ino, entry.mtime_ns)
         folder, name = self._tree.parent(entry.link or entry.path)
         fd = os.open(name, OPEN_FILE, dir_fd=folder)
         if not unchanged(entry, os.fstat(fd)):
@@ -276,10 +281,10 @@ class Sender:
         self.errors[str(index)] = [error.code, str(error)]
         return self.errors[str(index)]
 
-    def _drilled(self, data: Any) -> Any:
-        if not self._flip or not len(data):
+    def _with_fault(self, data: Any) -> Any:
+        if not self._corrupts or not len(data):
             return data
-        self._flip = False
+        self._corrupts = False
         return bytes([data[0] ^ 1]) + bytes(data[1:])
 
 
@@ -288,13 +293,13 @@ def _changed(entry: Entry) -> AgentError:
 
 
 def _check_end(fd: int, entry: Entry) -> None:
-    """SOURCE_CHANGED unless the file ends here and is still the one that was scanned."""
+    """Raise SOURCE_CHANGED unless the file ends here and is unchanged since the scan."""
     if os.read(fd, 1) or not unchanged(entry, os.fstat(fd)):
         raise _changed(entry)
 
 
 def _read_whole(fd: int, entry: Entry) -> bytes:
-    """The file's bytes, exactly as many as were announced and nothing after them."""
+    """Read a file; raises SOURCE_CHANGED unless it has exactly the announced bytes."""
     data = os.read(fd, entry.size + 1)
     while len(data) < entry.size:
         more = os.read(fd, entry.size + 1 - len(data))

@@ -6,26 +6,23 @@ import os
 import stat
 import struct
 from collections import deque
-from typing import Any
 
-from engine.agent import delivered, publish
-from engine.agent.archive import ArchiveFile
-from engine.agent.desk import Desk
-from engine.agent.finish import Finisher, give
-from engine.agent.inlet import Inlet
-from engine.agent.journal import Journal
-from engine.agent.look import machine, neighbour
-from engine.agent.receiver import Receiver, Ways
-from engine.agent.stage import (
-    digest_file,
-    digests_of,
-    discard,
-    made_as,
-    make_durable,
-    refuse_shared,
-)
-from engine.agent.staging import Staging
+from engine.agent.context import Context
+from engine.agent.digests import digest_file, digests_of, make_durable
+from engine.agent.inspect import machine, sibling_pid
+from engine.agent.reader import FrameReader
+from engine.agent.target.archive_file import ArchiveFile
+from engine.agent.target.journal import Journal
+from engine.agent.target.ownership import not_ours
+from engine.agent.target.publish import delivered_archive, publisher
+from engine.agent.target.publish.folders import FolderFinisher, give
+from engine.agent.target.publish.opened_folders import OpenedFolders, make_readable
+from engine.agent.target.receiver import Receiver
+from engine.agent.target.staged_files import WriteOptions, discard, made_as, refuse_shared
+from engine.agent.target.staging import made_folders
+from engine.agent.target.staging.folder import Staging
 from engine.agent.tree import Tree
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
     FILE,
     FOLDER,
@@ -38,28 +35,123 @@ from engine.agent.wire import (
     unpack_entries,
 )
 
+if TYPE_CHECKING:
+    from typing import Any
 
-class Target:
-    """A tree that is written to; a method `do_<op>` per command."""
+#: Flags to open a staged file for a second writing.
+_STAGED = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+
+class PublishCommands:
+    """The commands that end a transfer: publish the staged tree, remove the staging folder."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._staging: Staging | None = None
-        self._ways = Ways()
+        self._options = WriteOptions()
+
+    def do_inside(self, size: int, blob: bytes) -> dict[str, Any]:
+        """Record what the archive holds: a list of `size` bytes, then digests."""
+        self._staged()[1].add({"inside": 1, "list": size}, blob)
+        return {}
+
+    def do_publish_archive(
+        self, name: str, digest: str, policy: str, keep: bool, blob: bytes
+    ) -> dict[str, Any]:
+        """Put the one archive into place, unless the same archive is there already.
+
+        With `keep` the staging folder stays until `clean`: its journal names the archive to later
+        attempts.
+        """
+        tree, journal = self._staged()
+        assert self._staging
+        both, raw = policy == "keep-both", bytes.fromhex(digest)
+        size = delivered_archive.size_of(tree, name)
+        delivered_archive.announce(journal, [name, size, both], raw)
+        with OpenedFolders(
+            self._context.tree, self._staging.fd
+        ) as opened, self._staging.publishing():
+            readback = self._options.readback
+            there = delivered_archive.find(
+                self._context.tree, name, size, raw, both, self._context.read, readback
+            )
+            if there:
+                discard(tree, Entry(name, FILE, 0, 0, 0, 0))
+            else:
+                publisher.Publisher(tree, self._context.tree, policy, opened).publish(1)
+        if not keep:
+            self._remove_staging(self._staging, undo=False)
+        make_durable(self._context.tree.fd)
+        return {"there": there}
+
+    def do_publish(self, policy: str, files: int, blob: bytes) -> dict[str, Any]:
+        """Put the staged tree into place if it holds the `files` that were proven, and clean up.
+
+        Makes everything durable first. Folders get their modes and times; so does the target
+        folder, if the packed list in `blob` has an entry for it.
+        """
+        tree, journal = self._staged()
+        assert self._staging
+        make_durable(tree.fd)
+        with OpenedFolders(self._context.tree, self._staging.fd) as opened:
+            with self._staging.publishing():
+                publisher.Publisher(tree, self._context.tree, policy, opened).publish(files)
+            finisher = FolderFinisher(self._context.tree, self._options, opened.modes)
+            finisher.finish(journal)
+        tops = [top._replace(path="") for top in unpack_entries(blob)]
+        for top in tops:
+            if top.mode & stat.S_IRWXU == stat.S_IRWXU:
+                # Already now: without the staging folder no later attempt would know of it.
+                FolderFinisher(self._context.tree, self._options, {}).give(top)
+        self._remove_staging(self._staging, undo=False)
+        for top in tops:
+            finisher.give(top)
+        make_durable(self._context.tree.fd)
+        problems = finisher.problems + opened.problems
+        count = finisher.problem_count + len(opened.problems)
+        return {"problems": problems, "problem_count": count}
+
+    def do_leave(self, blob: bytes) -> dict[str, Any]:
+        """Close all open files of the staging folder, so that another agent can remove it."""
+        if self._staging:
+            self._staging.leave()
+        return {}
+
+    def do_clean(
+        self, transfer_id: str, attempt: int, undo: bool, blob: bytes, spare_id: str = ""
+    ) -> dict[str, Any]:
+        """Remove the staging folder; with `undo` also the folders made for it, if empty."""
+        if self._staging:
+            self._remove_staging(self._staging, undo)
+            return {}
+        for name in filter(None, (spare_id, transfer_id)):
+            staging = Staging(self._context.tree.fd, name, attempt, machine(), spare_id)
+            if staging.is_used():
+                self._remove_staging(staging, undo)
+        return {}
+
+    def _remove_staging(self, staging: Staging, undo: bool) -> None:
+        made = staging.remove()
+        self._staging = None
+        if undo:
+            made_folders.remove(made, self._context.real)
+
+    def _staged(self) -> tuple[Tree, Journal]:
+        return _place_of(self._staging)
+
+
+class Target(PublishCommands):
+    """All commands of a target, a method `do_<op>` each; and `receive`, for a parcel."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self._archive: ArchiveFile | None = None
         self._parcel = 0
-        #: The heads of parcels that the worker has announced, where it announces them.
+        #: The heads of the parcels that the worker has announced; None if it announces none.
         self._expected: deque[dict[str, Any]] | None = None
 
     def _progress(self, done: int) -> None:
-        self._desk.progress(done, self._parcel)
-
-    def do_compare(self, keep_both: bool, by_content: bool, blob: bytes) -> dict[str, Any]:
-        """What the tree holds where the entries would go; see `publish.compare`."""
-        states, others = publish.compare(
-            self._desk.tree, unpack_entries(blob), keep_both, by_content
-        )
-        return {"states": states, "others": others}
+        self._context.progress(done, self._parcel)
 
     def do_stage(
         self,
@@ -67,114 +159,141 @@ class Target:
         path: str,
         transfer_id: str,
         attempt: int,
-        ways: list[bool],
+        options: dict[str, bool],
         blob: bytes,
         attach: bool = False,
         resume: bool = False,
         announced: bool = False,
         label: str = "",
-        beside: tuple[int, str] = (0, ""),
+        sibling: tuple[int, str] = (0, ""),
+        spare_id: str = "",
     ) -> dict[str, Any]:
-        """Make and open the target folder and prepare the staging folder in it.
+        """Make and open the target folder, and prepare the staging folder in it.
 
-        Or, with `attach`, join the agent that has prepared it, as the helper of
-        that `label` if it belongs to another worker. With `resume`
-        what is left of an earlier attempt is told first. `fresh` says that the
-        target folder was made for this transfer. If parcels are `announced`, by
-        `expect`, no others are taken. `beside` see `neighbour`.
+        With `attach`, use the staging folder that another agent has prepared; with a `label`, as
+        the agent of that helper. With `resume`, first report what an earlier attempt left. With
+        `announced`, refuse parcels that no `expect` announced. `options` are flags of WriteOptions.
+        `sibling` see `sibling_pid`; `spare_id` see `Staging`. The reply's `fresh` is true if the
+        target folder was made for this transfer.
         """
-        if self._desk.is_forsaken():
+        if self._context.controller_gone():
             raise EndOfStream
-        self._desk.watch(neighbour(*beside))
-        made = self._desk.open(root, path, make=not attach)
+        self._context.watch_sibling(sibling_pid(*sibling))
+        made, left = self._context.open(root, path, make=not attach), False
+        make_readable(self._context.tree)
         if announced:
             self._expected = deque()
-        self._ways = Ways(*ways)
-        staging = Staging(self._desk.tree.fd, transfer_id, attempt, machine())
-        left = False
+        self._options = WriteOptions(**options)
+        staging = Staging(self._context.tree.fd, transfer_id, attempt, machine(), spare_id)
         if attach:
             staging.attach(label)
         else:
             made, left = staging.prepare(made, resume)
         tree, journal = _place_of(staging)
-        self._ways = self._ways._replace(made_as=made_as(staging.fd))
-        # Only now: what comes behind a command that has failed must not be taken.
+        self._options = self._options._replace(made_as=made_as(staging.fd))
+        # Only now: this agent must take nothing that comes behind a `stage` that has failed.
         self._staging = staging
-        self._desk.is_over = staging.is_over
+        self._context.is_over = staging.is_over
         if left:
-            from engine.agent.resume import Survey
-
-            for told in delivered.recall(journal, tree, self._desk.tree, self._desk.read):
-                self._desk.say(*told)
-            Survey(tree, journal).take_up(self._desk.say)
+            self._report_left(staging.keeps_owners, tree, journal)
         journal.keep_durable(lambda: make_durable(tree.fd))
-        return {"fresh": self._desk.real in made, "left": left}
+        return {
+            "fresh": self._context.real in made,
+            "left": left,
+            "transfer_id": staging.transfer_id,
+            "keeps_owners": staging.keeps_owners,
+        }
+
+    def _report_left(self, keeps_owners: bool, tree: Tree, journal: Journal) -> None:
+        """Report to the worker what an earlier attempt left."""
+        from engine.agent.target.resume import Survey
+
+        try:
+            for message in delivered_archive.recall(
+                journal, tree, self._context.tree, self._context.read
+            ):
+                if not keeps_owners:
+                    # Another user may have written the list, and the archive: they are no proof
+                    # on which a file may be removed at the source.
+                    raise not_ours("journal", "in the staging folder names a delivered archive")
+                self._context.send(*message)
+            Survey(tree, journal).take_up(self._context.send)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise not_ours("journal", "in the staging folder is none of Ketter's") from error
 
     def do_names(self, blob: bytes) -> dict[str, Any]:
-        """What names the target can hold, found by trying in the staging folder."""
-        from engine.agent.names import probe
+        """Try in the staging folder which names the target can hold."""
+        from engine.agent.target.name_rules import probe
 
         return {"rules": list(probe(self._staged()[0].fd))}
 
     def do_check(self, blob: bytes) -> dict[str, Any]:
-        """The digests of staged entries as the medium has them."""
+        """Return the digests of staged entries as the medium holds them."""
         tree, _ = self._staged()
-        make_durable(tree.fd)  # Else they would be read from memory again.
-        return {"blob": digests_of(self._desk, tree, blob)[1]}
+        make_durable(tree.fd)  # Otherwise the page cache would answer for the medium.
+        return {"blob": digests_of(self._context, tree, blob)[1]}
 
     def do_expect(self, head: dict[str, Any], digest: str, blob: bytes) -> dict[str, Any]:
-        """Announce a parcel: it has this head and list."""
+        """Announce a parcel with this head, whose list has this digest."""
         if self._expected is not None:
             self._expected.append({**head, "list": digest})
         return {"expected": head["parcel"]}
 
     def _refuse_unexpected(self, head: dict[str, Any]) -> None:
+        """Raise AGENT_FAILED if a parcel is not the one that the worker announced."""
         if self._expected is not None:
-            said = {name: value for name, value in head.items() if name != "blob"}
+            found = {name: value for name, value in head.items() if name != "blob"}
             wanted = self._expected.popleft() if self._expected else {}
-            if wanted != {**said, "list": list_digest(head["blob"])}:
-                raise AgentError("AGENT_FAILED", "a parcel came that the worker did not announce")
+            if wanted != {**found, "list": list_digest(head["blob"])}:
+                number = head.get("parcel")
+                raise AgentError(
+                    "AGENT_FAILED", f"parcel {number!r:.20} came, which the worker did not announce"
+                )
 
-    def receive(self, inlet: Inlet, head: dict[str, Any]) -> None:
-        """Receive a parcel into the staging folder; say the digests of what was written."""
+    def receive(self, reader: FrameReader, head: dict[str, Any]) -> None:
+        """Receive a parcel into the staging folder; report the digests of what was written.
+
+        Raises EndOfStream if a parcel is refused: this agent cannot distinguish the rest of its
+        payload from commands, so it must end.
+        """
         tree, journal = self._staged()
-        receiver = Receiver(tree, self._desk.tree, journal, self._ways, self._progress)
+        receiver = Receiver(tree, self._context.tree, journal, self._options, self._progress)
         try:
             self._refuse_unexpected(head)
             self._parcel = head["parcel"]
             if head["kind"] == "archive":
                 if self._archive is None:
                     self._archive = ArchiveFile(tree, head["name"], self._progress)
-                self._archive.receive(inlet, head)
+                self._archive.receive(reader, head)
             else:
-                receiver.receive(inlet, head)
+                receiver.receive(reader, head)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, struct.error) as error:
-            # It is the sender's word: what makes no sense is its fault.
-            self._desk.say({"error": ["AGENT_FAILED", f"a parcel makes no sense: {error!r:.200}"]})
+            # The sender wrote the parcel: a form that makes no sense is the sender's fault.
+            sentence = f"protocol error: a parcel of an impossible form came: {error!r:.200}"
+            self._context.send({"error": ["AGENT_FAILED", sentence]})
             raise EndOfStream from error
         except (AgentError, OSError) as error:
-            # What is left of the payload cannot be told from commands: this agent is done.
             problem = error
             if isinstance(error, OSError):
-                problem = explain(error, self._desk.real)
+                problem = explain(error, self._context.real)
             assert isinstance(problem, AgentError)
-            self._desk.say({"error": [problem.code, str(problem)]})
+            self._context.send({"error": [problem.code, str(problem)]})
             raise EndOfStream from error
         answer = {
             "got": self._parcel,
             "list": list_digest(head["blob"]),
             "errors": receiver.errors,
-            "refused": receiver.refused,
-            "refusals": receiver.refusals,
+            "refused": receiver.writer.refused,
+            "refusals": receiver.writer.refusals,
         }
-        self._desk.say({"done": answer}, bytes(receiver.digests))
+        self._context.send({"done": answer, "op": "receive"}, bytes(receiver.digests))
 
     def do_discard(self, blob: bytes) -> dict[str, Any]:
-        """Take entries out of the staging folder again."""
+        """Remove entries from the staging folder, and record that."""
         tree, journal = self._staged()
         entries = unpack_entries(blob)
         journal.add({"void": [entry.path for entry in entries]})
-        # What is in a folder before the folder, in whatever order they were named.
+        # Deepest first, so that a folder comes after what is in it.
         for entry in sorted(entries, key=lambda entry: -entry.path.count("/")):
             if entry.kind != FOLDER:
                 discard(tree, entry)
@@ -184,122 +303,59 @@ class Target:
                 folder, name = tree.parent(entry.path)
                 os.rmdir(name, dir_fd=folder)
             except OSError:
-                continue  # Something in it is still wanted.
+                continue  # It holds entries that are still wanted.
         return {"discarded": len(entries)}
 
-    def do_shut_out(self, label: str, blob: bytes) -> dict[str, Any]:
-        """Shut a helper out, and take out again what it was to bring: its proof is not known."""
+    def do_fence_out(self, label: str, blob: bytes) -> dict[str, Any]:
+        """Fence a helper out, and remove the entries of its parcel: their proof is not known."""
         self._staged()
         assert self._staging
-        self._staging.shut_out(label)
+        self._staging.fence_out(label)
         self.do_discard(blob)
-        return {"shut_out": label}
+        return {"fence_out": label}
 
     def do_complete(self, whole: str, blob: bytes) -> dict[str, Any]:
-        """Finish a file that came in slices: its mode and time; answer with its digest."""
+        """Give a file that came in slices its mode and time; return its digest."""
         tree, journal = self._staged()
         (entry,) = unpack_entries(blob)
-        if self._ways.readback:
+        if self._options.readback:
             make_durable(tree.fd)
-        digest = digest_file(tree, entry, self._desk.read, medium=self._ways.readback)
+        digest = digest_file(tree, entry, self._context.read, medium=self._options.readback)
         folder, name = tree.parent(entry.path)
-        fd = refuse_shared(os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder))
+        fd = refuse_shared(os.open(name, _STAGED, dir_fd=folder))
         try:
-            if os.fstat(fd).st_size != entry.size:
-                raise AgentError("CHECKSUM_MISMATCH", f"{show(entry.path)} has a wrong size")
-            give(fd, entry, self._ways)
+            size = os.fstat(fd).st_size
+            if size != entry.size:
+                raise AgentError(
+                    "CHECKSUM_MISMATCH",
+                    f"{show(entry.path)} has {size} bytes in the staging folder, and "
+                    f"{entry.size} at the source",
+                )
+            give(fd, entry, self._options)
         finally:
             os.close(fd)
         journal.add({"parcel": 0, "list": len(blob)}, blob + digest)
         return {"whole": whole, "blob": digest}
 
     def do_close_archive(self, path: str, blob: bytes) -> dict[str, Any]:
-        """End the archive that came in; answer with the SHA-256 of what is there."""
+        """End the archive that came in; return the SHA-256 of its bytes."""
         if self._archive is None:
-            raise AgentError("AGENT_FAILED", "no archive came")
+            raise AgentError(
+                "AGENT_FAILED", "protocol error: no parcel of an archive came before its end"
+            )
         digest, self._archive = self._archive.close(), None
-        if self._ways.readback:
+        if self._options.readback:
             tree, _ = self._staged()
             make_durable(tree.fd)
             entry = Entry(path, FILE, 0, 0, 0, 0)
-            digest = digest_file(tree, entry, self._desk.read, medium=True).hex()
+            digest = digest_file(tree, entry, self._context.read, medium=True).hex()
         return {"archive": digest}
-
-    def do_inside(self, size: int, blob: bytes) -> dict[str, Any]:
-        """Put down what the archive holds: a list of that size, and digests."""
-        self._staged()[1].add({"inside": 1, "list": size}, blob)
-        return {}
-
-    def do_publish_archive(
-        self, name: str, digest: str, policy: str, keep: bool, blob: bytes
-    ) -> dict[str, Any]:
-        """Put the one archive into place, unless the same is there already.
-
-        With `keep` the staging folder stays until `clean`, with the journal that
-        tells later attempts of the archive.
-        """
-        tree, journal = self._staged()
-        assert self._staging
-        both, raw = policy == "keep-both", bytes.fromhex(digest)
-        size = delivered.size_of(tree, name)
-        delivered.announce(journal, [name, size, both], raw)
-        with self._staging.publishing():
-            there = delivered.find(
-                self._desk.tree, name, size, raw, both, self._desk.read, self._ways.readback
-            )
-            if there:
-                discard(tree, Entry(name, FILE, 0, 0, 0, 0))
-            else:
-                publish.Publisher(tree, self._desk.tree, policy).publish(1)
-        if not keep:
-            self._remove_staging(self._staging, undo=False)
-        make_durable(self._desk.tree.fd)
-        return {"there": there}
-
-    def do_publish(self, policy: str, files: int, blob: bytes) -> dict[str, Any]:
-        """Put the staged tree into place, if it holds all that was proven, and clean up.
-
-        Everything is made durable first; folders get their modes and times,
-        the target folder too if there is an entry for it.
-        """
-        tree, journal = self._staged()
-        assert self._staging
-        make_durable(tree.fd)
-        with self._staging.publishing():
-            publish.Publisher(tree, self._desk.tree, policy).publish(files)
-        finisher = Finisher(self._desk.tree, self._ways)
-        finisher.finish(journal)
-        tops = [top._replace(path="") for top in unpack_entries(blob)]
-        for top in tops:
-            if top.mode & stat.S_IRWXU == stat.S_IRWXU:
-                # Already now: without the staging folder no later attempt would know of it.
-                Finisher(self._desk.tree, self._ways).give(top)
-        self._remove_staging(self._staging, undo=False)
-        for top in tops:
-            finisher.give(top)
-        make_durable(self._desk.tree.fd)
-        return {"problems": finisher.problems, "problem_count": finisher.problem_count}
-
-    def do_clean(self, transfer_id: str, attempt: int, undo: bool, blob: bytes) -> dict[str, Any]:
-        """Remove the staging folder; with `undo` also the folders made for it, if empty."""
-        staging = self._staging or Staging(self._desk.tree.fd, transfer_id, attempt, machine())
-        self._remove_staging(staging, undo)
-        return {}
-
-    def _remove_staging(self, staging: Staging, undo: bool) -> None:
-        made = staging.remove()
-        self._staging = None
-        for folder in reversed(made if undo else []):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                break  # Something is in it: it is not ours to remove any more.
-
-    def _staged(self) -> tuple[Tree, Journal]:
-        return _place_of(self._staging)
 
 
 def _place_of(staging: Staging | None) -> tuple[Tree, Journal]:
+    """The tree and the journal of an attempt; raises AGENT_FAILED if there is none."""
     if staging is None or staging.tree is None or staging.journal is None:
-        raise AgentError("AGENT_FAILED", "nothing is staged")
+        raise AgentError(
+            "AGENT_FAILED", "protocol error: a command came that needs a `stage` before it"
+        )
     return staging.tree, staging.journal

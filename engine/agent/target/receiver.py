@@ -1,100 +1,87 @@
-"""The receiving end: writes what comes into the staging tree and hashes what it writes."""
+"""Receiving a parcel: the target's agent writes what comes and hashes what it writes."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
 from functools import partial
-from typing import Any, Callable, NamedTuple
 
-from engine.agent.incoming import Incoming, is_bare, is_hole
-from engine.agent.inlet import Inlet, Payload
-from engine.agent.journal import Journal, file_key
-from engine.agent.stage import (
+from engine.agent.digests import digest_file, make_durable
+from engine.agent.reader import FrameReader, Payload
+from engine.agent.target.incoming_file import IncomingFile, is_bare, is_hole
+from engine.agent.target.journal import Journal, file_key
+from engine.agent.target.staged_files import (
+    NEW_FILE,
+    EntryWriter,
+    WriteOptions,
     check_entry,
-    digest_file,
     discard,
-    make_durable,
-    make_folder,
     refuse_shared,
     write_whole,
 )
-from engine.agent.tree import Tree, check_path
+from engine.agent.target.zip_reader import ZipReader
+from engine.agent.tree import Tree
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
     DIGEST,
     END_PARCEL,
     FOLDER,
+    HARD_LINK,
     LINK,
     MARK,
     NO_DIGEST,
-    TWIN,
     AgentError,
     Entry,
     explain,
     unpack_entries,
 )
-from engine.agent.zipstream import ZipReader
+
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    #: Called with the bytes of the parcel that have arrived so far.
+    Progress = Callable[[int], None]
 
 CHUNK = 1 << 20
-#: Refused attributes that are named.
-NAMED = 10
-#: A file up to this size (bytes) that comes in an archive is looked at in one piece.
+#: A member of a zip parcel up to this size (bytes) is read into memory in one piece.
 WHOLE = 4 << 20
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_PART = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-
-#: Called with the bytes of the parcel that have arrived so far.
-Progress = Callable[[int], None]
-
-
-class Ways(NamedTuple):
-    """How a transfer wants things written."""
-
-    readback: bool = False
-    xattrs: bool = False
-    special_bits: bool = False
-    made_as: int = 0
-
-    @property
-    def mode_bits(self) -> int:
-        """The bits of a mode that are taken over."""
-        return 0o7777 if self.special_bits else 0o777
+_PART = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Receiver:
-    """Receives one parcel; remembers each entry's digest or what was wrong with it.
+    """Receives one parcel; keeps each entry's digest, or its error.
 
-    `digests` are DIGEST bytes an entry (or slice), `errors` has code and
-    sentence by index, `refused` names the attributes that could not be set.
+    `digests` are DIGEST bytes for each entry (or slice); `errors` are code and sentence by the
+    entry's index; `writer` counts the attributes that the file system refused.
     """
 
     def __init__(
-        self, staging: Tree, target: Tree, journal: Journal, ways: Ways, progress: Progress
+        self,
+        staging: Tree,
+        target: Tree,
+        journal: Journal,
+        options: WriteOptions,
+        progress: Progress,
     ) -> None:
-        self._staging, self._target = staging, target
-        self._journal, self._ways = journal, ways
-        #: The bits of a mode that a new file gets as they are asked for; none if that is not sure.
-        self._made_as = ways.made_as
+        self._staging, self._journal, self._options = staging, journal, options
         self._progress = progress
-        self._bytes = self._told = self._marked = 0
+        #: Bytes that came; of these, as of the last report, and as of the last record.
+        self._bytes = self._reported = self._recorded = 0
         self._entries: list[Entry] = []
+        self.writer = EntryWriter(staging, target, options)
         self.digests = bytearray()
         self.errors: dict[str, list[str]] = {}
-        self.refused: list[str] = []
-        self.refusals = 0
 
-    def receive(self, inlet: Inlet, head: dict[str, Any]) -> None:
-        """Write the parcel's entries; a full disk ends it, an odd name only that entry.
+    def receive(self, reader: FrameReader, head: dict[str, Any]) -> None:
+        """Write the parcel's entries; a full disk ends it, an impossible name only that entry.
 
-        What agrees with the sender's digests is put down in the journal.
+        Records in the journal the entries whose digests agree with the sender's.
         """
         blob = head["blob"]
         self._entries = unpack_entries(blob)
         for entry in self._entries:
             check_entry(entry)
-        payload = Payload(inlet)
+        payload = Payload(reader)
         if head["kind"] == "range":
             self._receive_slices(payload, self._entries[0], head["slices"])
             return
@@ -103,11 +90,12 @@ class Receiver:
             ended = self._receive_zip(payload, len(blob))
         else:
             ended = self._receive_plain(payload, head.get("starts", {}))
-        self._settle(head["parcel"], blob, ended["blob"])
+        self._record(head["parcel"], blob, ended["blob"])
 
-    def _settle(self, number: int, blob: bytes, theirs: bytes) -> None:
+    def _record(self, number: int, blob: bytes, theirs: bytes) -> None:
+        """Record the parcel with the digests on which the sender (`theirs`) and this end agree."""
         size = self._bytes
-        if self._ways.readback:
+        if self._options.readback:
             self._read_back()
         proven = self.digests
         if len(theirs) != len(proven):
@@ -119,12 +107,12 @@ class Receiver:
             )
             proven = bytearray(b"".join(a if a == b else NO_DIGEST for a, b in pairs))
         body = {"parcel": number, "list": len(blob)}
-        self._journal.add(body, blob + bytes(proven), size - self._marked)
+        self._journal.add(body, blob + bytes(proven), size - self._recorded)
 
     def _read_back(self) -> None:
-        """Replace the digests by those of what the medium holds."""
+        """Replace the digests by those of the bytes that the medium holds."""
         make_durable(self._staging.fd)
-        self._bytes = self._told = 0
+        self._bytes = self._reported = 0
         for index, entry in enumerate(self._entries):
             at = index * DIGEST
             if self.digests[at : at + DIGEST] == NO_DIGEST:
@@ -141,7 +129,7 @@ class Receiver:
     def _receive_zip(self, payload: Payload, list_size: int) -> dict[str, Any]:
         archive = ZipReader(payload.exactly, self._entries)
         entries = self._entries
-        sha256 = hashlib.sha256
+        sha256, write = hashlib.sha256, self.writer.write
         while True:
             index = archive.member()
             if index is None:
@@ -151,7 +139,7 @@ class Receiver:
                 data = payload.exactly(entry.size)
                 self._count(len(data))
                 try:
-                    self._store(entry, data)
+                    write(entry, data)
                     self._put(index, sha256(data).digest())
                 except OSError as error:
                     self._fail(index, entry, error)
@@ -166,7 +154,7 @@ class Receiver:
     def _receive_plain(self, payload: Payload, starts: dict[str, int]) -> dict[str, Any]:
         for index, entry in enumerate(self._entries):
             start = starts.get(str(index), 0)
-            if entry.kind in (LINK, FOLDER, TWIN):
+            if entry.kind in (LINK, FOLDER, HARD_LINK):
                 self._short(index, entry, payload)
             else:
                 self._long(index, entry, payload, start)
@@ -174,7 +162,7 @@ class Receiver:
             if payload.kind == END_PARCEL:
                 raise AgentError("BAD_ARCHIVE", "the parcel ends before its last entry")
             if "error" in ended:
-                # The sender gave up on it; what came of it must not be published.
+                # The sender gave up on the entry; the part that came must not be published.
                 self.errors.pop(str(index), None)
                 self._put(index, NO_DIGEST)
                 discard(self._staging, entry)
@@ -191,37 +179,38 @@ class Receiver:
                 return
             data += part
         try:
-            self._store(entry, data)
+            self.writer.write(entry, data)
             self._put(index, hashlib.sha256(data).digest())
         except OSError as error:
             self._fail(index, entry, error)
 
     def _long(self, index: int, entry: Entry, payload: Payload, start: int) -> None:
-        """A file that is written as it comes; from `start` on, if an earlier attempt got so far."""
+        """Write a file as it comes, from byte `start` on if an earlier attempt got so far."""
         left = entry.size - start
         try:
-            folder, name = self._parent(entry.path)
+            folder, name = self.writer.parent(entry.path)
             if start:
                 fd = refuse_shared(os.open(name, _PART, dir_fd=folder))
             else:
-                fd = os.open(name, _NEW, 0o600, dir_fd=folder)
+                fd = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
         except OSError as error:
             self._fail(index, entry, error)
             self._drop(payload, left)
             return
         whole = False
-        incoming = Incoming(fd, entry, start, payload, self._count, partial(self._mark, entry))
+        incoming = IncomingFile(fd, entry, start, payload, self._count, partial(self._mark, entry))
         try:
             incoming.take_up(start)
+            self.writer.reserve(fd, entry.size)
             whole = incoming.write()
             if whole:
-                self._finish(fd, entry)
+                self.writer.finish(fd, entry)
         except OSError as error:
             whole = False
             self._fail(index, entry, error)
             self._drop(payload, incoming.left)
         finally:
-            # What an end of the stream has cut off stays: the journal says how much is proven.
+            # A part that the end of the stream cuts off stays: the journal says what is proven.
             try:
                 os.close(fd)  # Some file systems say only now that the disk is full.
             except OSError as error:
@@ -236,13 +225,13 @@ class Receiver:
         self.digests[index * DIGEST : (index + 1) * DIGEST] = digest
 
     def _mark(self, entry: Entry, at: int, ours: bytes, theirs: bytes) -> None:
-        """Put down that a large file is proven up to here, if it is."""
+        """Record that a large file is proven up to byte `at`, if both ends' digests agree."""
         if ours == theirs:
-            worth, self._marked = self._bytes - self._marked, self._bytes
+            worth, self._recorded = self._bytes - self._recorded, self._bytes
             self._journal.add({"file": file_key(entry), "upto": at}, ours, worth)
 
     def _drop(self, payload: Payload, left: int) -> None:
-        """Step over the content of an entry that cannot be written."""
+        """Read the content of an entry that cannot be written, and drop it."""
         while left:
             part = payload.some(min(left, CHUNK))
             if not part:
@@ -256,9 +245,10 @@ class Receiver:
     def _receive_slices(self, payload: Payload, entry: Entry, slices: list[list[int]]) -> None:
         fd = -1
         try:
-            folder, name = self._parent(entry.path)
+            folder, name = self.writer.parent(entry.path)
             fd = refuse_shared(os.open(name, _PART | os.O_CREAT, 0o600, dir_fd=folder))
-            if os.fstat(fd).st_size != entry.size:
+            if os.fstat(fd).st_size != entry.size:  # The first of its parcels.
+                self.writer.reserve(fd, entry.size)
                 os.ftruncate(fd, entry.size)
         except OSError as error:
             self._fail(0, entry, error)
@@ -284,7 +274,7 @@ class Receiver:
             digest.update(part)
             at = offset + length - left
             left -= len(part)
-            # What came damaged may be there already: only what is bare can stay a hole.
+            # An earlier, damaged slice may lie there: only where nothing lies can zeros be a hole.
             if fd >= 0 and not self.errors and not (is_hole(part) and is_bare(fd, at, len(part))):
                 try:
                     os.lseek(fd, at, os.SEEK_SET)
@@ -304,81 +294,8 @@ class Receiver:
 
     # -- all ---------------------------------------------------------------
 
-    def _store(self, entry: Entry, data: Any) -> None:
-        """Write one entry whose content is at hand.
-
-        Without success nothing is left of it, and nothing that was there is touched:
-        on a folding target the name may be that of another entry, which is proven.
-        """
-        if entry.kind == FOLDER:
-            make_folder(self._staging, entry.path)
-            return
-        folder, name = self._parent(entry.path)
-        if entry.kind == TWIN:
-            self._link(folder, name, entry)
-            return
-        if entry.kind == LINK:
-            os.symlink(bytes(data), os.fsencode(name), dir_fd=folder)
-            times = (entry.mtime_ns, entry.mtime_ns)
-            try:
-                os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
-            except OSError:
-                discard(self._staging, entry)
-                raise
-            return
-        mode = entry.mode & self._made_as  # What the umask would take away is given below.
-        fd = os.open(name, _NEW, mode | 0o200, dir_fd=folder)
-        try:
-            if data:
-                write_whole(fd, data)
-            self._finish(fd, entry, mode | 0o200 if self._made_as else -1)
-        except OSError:
-            os.close(fd)
-            discard(self._staging, entry)
-            raise
-        try:
-            os.close(fd)
-        except OSError:
-            discard(self._staging, entry)
-            raise
-
-    def _link(self, folder: int, name: str, entry: Entry) -> None:
-        """A further name of a file that has arrived before, or was at the target already."""
-        wanted = (entry.size, entry.mtime_ns)
-        for tree in (self._staging, self._target):
-            try:
-                above, first = tree.parent(check_path(entry.link))
-                found = os.stat(first, dir_fd=above, follow_symlinks=False)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            if stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == wanted:
-                os.link(first, name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
-                return
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-    def _finish(self, fd: int, entry: Entry, has_mode: int = -1) -> None:
-        """Give a written file its attributes, mode and time."""
-        if entry.meta and self._ways.xattrs:
-            from engine.agent import xattrs  # Compiled on the host only where it is asked for.
-
-            for refused in xattrs.apply(fd, entry.meta):
-                self.refusals += 1
-                if len(self.refused) < NAMED:
-                    self.refused.append(f"{entry.path[-200:]}: {refused}")
-            has_mode = -1  # An ACL may have changed it.
-        mode = entry.mode & self._ways.mode_bits
-        if mode != has_mode:
-            os.fchmod(fd, mode)
-        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-
-    def _parent(self, path: str) -> tuple[int, str]:
-        try:
-            return self._staging.parent(path)
-        except FileNotFoundError:
-            make_folder(self._staging, path.rpartition("/")[0])
-            return self._staging.parent(path)
-
     def _fail(self, index: int, entry: Entry, error: OSError) -> None:
+        """Keep an entry's error; raises NO_SPACE if the disk is full, which ends the parcel."""
         problem = explain(error, entry.path)
         if problem.code == "NO_SPACE":
             raise problem from error
@@ -386,6 +303,6 @@ class Receiver:
 
     def _count(self, size: int) -> None:
         self._bytes += size
-        if self._bytes - self._told >= CHUNK:
-            self._told = self._bytes
+        if self._bytes - self._reported >= CHUNK:
+            self._reported = self._bytes
             self._progress(self._bytes)

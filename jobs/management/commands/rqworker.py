@@ -1,4 +1,4 @@
-"""`manage.py rqworker`: django-rq's command with Ketter's worker in it."""
+"""`manage.py rqworker`: django-rq's command, with Ketter's worker."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from argparse import ArgumentParser
 
 from django_rq.management.commands import rqworker
 
-#: Seconds after which a silent worker is taken off the list; rq adds 60.
+#: Seconds without a heartbeat after which Redis drops a worker's entry; rq adds 60.
 WORKER_TTL = 60
 
 
 class Command(rqworker.Command):
-    """Run a worker that also takes back lost jobs. Same options as django-rq's command."""
+    """Run a worker, which also takes back jobs of dead workers. Takes django-rq's options."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Keep the stock options, with defaults that suit Ketter."""
+        """Add django-rq's options, with defaults for Ketter."""
         super().add_arguments(parser)
         parser.set_defaults(
             worker_class="jobs.worker.KetterWorker",

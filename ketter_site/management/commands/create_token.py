@@ -18,7 +18,7 @@ class Command(BaseCommand):
     help = str(_("Make a token for the API and print it, once."))
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Whose token, and for how long."""
+        """Declare the user and the token's life."""
         parser.add_argument("username")
         parser.add_argument(
             "--expires", type=int, metavar="DAYS", help="days it is valid (default: no end)"
@@ -28,10 +28,10 @@ class Command(BaseCommand):
         """Print the token alone, so that a script can take it."""
         user = get_user_model().objects.filter(username=options["username"]).first()
         if user is None:
-            raise CommandError(f"There is no user {options['username']}.")
+            raise CommandError(f"There is no user {options['username']}; make it in the admin.")
         days = options["expires"]
         if days is not None and days < 1:
-            raise CommandError("--expires takes a number of days from 1.")
+            raise CommandError(f"--expires is {days}; it takes a number of days, 1 or more.")
         expiry = timedelta(days=days) if days else None
         _token, text = get_token_model().objects.create(user=user, expiry=expiry)
         self.stdout.write(text)

@@ -14,8 +14,8 @@ from ketter_site.env import BASE_DIR
 class Command(BaseCommand):
     """`manage.py export_alembic [--check]`."""
 
-    help = "Write deploy/alembic from the Django migrations, for those who migrate with Alembic."
-    #: Neither the checks nor the migrations of the configured database matter here.
+    help = "Write deploy/alembic from Django's migrations, for databases migrated with Alembic."
+    #: The export depends on no check and on no migration of the configured database.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -23,7 +23,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--check",
             action="store_true",
-            help="write nothing; exit 1 with the difference when the export is not current",
+            help="write nothing; exit 1 with the difference if the export is not current",
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -38,7 +38,7 @@ class Command(BaseCommand):
             if changes:
                 raise CommandError(
                     f"{changes}\ndeploy/alembic is not current: "
-                    "run `python manage.py export_alembic` and commit what it writes."
+                    "run `python3 manage.py export_alembic` and commit what it writes."
                 )
             self.stdout.write("deploy/alembic is current.")
             return

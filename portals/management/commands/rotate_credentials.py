@@ -11,7 +11,7 @@ from portals.services import credentials_rotate
 
 
 class Command(BaseCommand):
-    """Encrypt every stored secret anew, all or none."""
+    """Encrypt every stored secret again with the first key, all or none."""
 
     help = (
         "Encrypts every stored secret with the first key in KETTER_FIELD_KEYS. Afterwards the "
@@ -19,7 +19,7 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Rotate and say how many secrets there were."""
+        """Rotate the secrets and print how many there are."""
         try:
             count = credentials_rotate()
         except CannotDecrypt as error:

@@ -1,7 +1,7 @@
-"""An archive that has been delivered, for a later attempt that goes on with removing the source.
+"""Recognising a delivered archive, for a later attempt that goes on to remove the source.
 
-By then the source is no longer whole, so that nothing could be compared with
-it. So the journal says what the archive holds, and stays until the source is removed.
+By then the source is no longer whole, so that it cannot be compared with the archive. So the
+journal says what the archive holds, and stays until the source is removed.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import stat
 from itertools import chain
-from typing import Any, Callable, Iterator
 
-from engine.agent.journal import Journal
-from engine.agent.publish import second_names
-from engine.agent.stage import digest_file
+from engine.agent.digests import digest_file
+from engine.agent.target.compare import second_names
+from engine.agent.target.journal import Journal
 from engine.agent.tree import Tree
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FILE, AgentError, Entry, show
 
-#: Told of bytes that were read.
-Read = Callable[[int], None]
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterator
+
+    #: Called with the number of bytes that were read.
+    Read = Callable[[int], None]
 
 
 def announce(journal: Journal, key: list[Any], digest: bytes) -> None:
-    """Put down for good that an archive (name, size, if beside another) takes its place now."""
+    """Record durably that an archive takes its place now; `key` is name, size, keep-both."""
     journal.add({"delivered": key}, digest)
     journal.make_durable()
 
@@ -30,11 +33,11 @@ def announce(journal: Journal, key: list[Any], digest: bytes) -> None:
 def recall(
     journal: Journal, staging: Tree, target: Tree, read: Read
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """What an earlier attempt's archive holds, if that was delivered, to be told.
+    """Yield messages on what a delivered archive of an earlier attempt holds.
 
     First `{"delivered": path}`, then `{"held": 0, "list": size}` with entries and digests.
-    DELIVERED_GONE if it is not there any more as it was: what is left of the source
-    is then no whole to begin anew with.
+    Raises DELIVERED_GONE if the archive is gone or changed: the rest of the source is not
+    enough to begin again.
     """
     at, lists = _last(journal)
     if at < 0:
@@ -42,11 +45,13 @@ def recall(
     body = journal.record(at)
     (name, size, both), digest = body["delivered"], body["blob"]
     if size_of(staging, name) >= 0:
-        journal.add({"delivered": None})  # It had not taken its place; it is made anew.
+        journal.add({"delivered": None})  # It had not taken its place: it is made again.
         return
     found = find(target, name, size, digest, both, read, medium=True)
     if not found:
-        sentence = f"the archive {show(name)} was delivered, and is not there any more as it was"
+        sentence = (
+            f"the archive {show(name)} was delivered, and is now gone or changed at the target"
+        )
         raise AgentError("DELIVERED_GONE", sentence)
     yield {"delivered": found}, b""
     for place in lists:
@@ -54,14 +59,14 @@ def recall(
         yield {"held": 0, "list": body["list"]}, body["blob"]
 
 
-def has_left(journal: Journal, staged: Callable[[str], bool]) -> bool:
-    """Whether an archive has taken its place, so that nothing is written any more."""
+def was_published(journal: Journal, staged: Callable[[str], bool]) -> bool:
+    """True if an archive has taken its place, so that no agent writes any more."""
     at, _ = _last(journal)
     return at >= 0 and not staged(journal.record(at)["delivered"][0])
 
 
 def _last(journal: Journal) -> tuple[int, list[int]]:
-    """Where the last archive is put down, -1 if none is, and where the lists of what it holds."""
+    """Find the record of the last delivered archive (-1: none), and the lists of its content."""
     last = -1
     lists: list[int] = []
     of_last: list[int] = []
@@ -78,7 +83,7 @@ def _last(journal: Journal) -> tuple[int, list[int]]:
 def find(
     target: Tree, name: str, size: int, digest: bytes, both: bool, read: Read, medium: bool
 ) -> str:
-    """Where a file of these bytes stands under that name, or with `both` a further one; or ""."""
+    """Return the name of a file with these bytes: `name`, or with `both` a second one; or ""."""
     for path in chain([name], second_names(name) if both else ()):
         there = size_of(target, path)
         if there < 0:
@@ -90,7 +95,7 @@ def find(
 
 
 def size_of(tree: Tree, path: str) -> int:
-    """The size of what stands there, 0 if it is no file; less if nothing does."""
+    """The size of a file in bytes; 0 if it is no file, -1 if nothing is there."""
     try:
         folder, name = tree.parent(path)
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)

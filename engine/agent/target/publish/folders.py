@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
-from engine.agent.journal import Journal
-from engine.agent.receiver import Ways
+from engine.agent.target.journal import Journal
+from engine.agent.target.publish.opened_folders import readable
+from engine.agent.target.staged_files import WriteOptions
 from engine.agent.tree import Tree
 from engine.agent.wire import FOLDER, AgentError, Entry, explain
 
-#: Problems that are told one by one.
+#: The most problems that are reported one by one.
 NAMED = 100
 
 
-class Finisher:
+class FolderFinisher:
     """Finishes the folders that the journal names.
 
-    `problems` are those that would not take it, as path, code, sentence: a
-    folder that was there before may belong to somebody else.
+    `problems` lists the folders that refused, as path, code, sentence: a folder that was there
+    before may belong to another user.
     """
 
-    def __init__(self, target: Tree, ways: Ways) -> None:
-        self._target, self._ways = target, ways
+    def __init__(self, target: Tree, options: WriteOptions, opened: dict[str, int]) -> None:
+        self._target, self._options, self._opened = target, options, opened
         self._closed: list[Entry] = []
         self.problems: list[list[str]] = []
         self.problem_count = 0
 
     def finish(self, journal: Journal) -> None:
-        """Finish every folder of the journal; those that shut us out come last, deepest first."""
+        """Finish every folder of the journal; last those that lock this user out, deepest first."""
         done: set[int] = set()
         places = [at for at, body in journal.records() if "parcel" in body or "void" in body]
-        for at in reversed(places):  # What was said later holds.
+        for at in reversed(places):  # A later record overrules an earlier one.
             body = journal.record(at)
             done.update(hash(path) for path in body.get("void", ()))
             for entry, _ in Journal.proven(body, FOLDER) if "parcel" in body else ():
@@ -46,28 +48,41 @@ class Finisher:
             self.give(entry)
 
     def give(self, entry: Entry) -> None:
-        """Give a folder of the target what is its; a problem is kept."""
-        try:
-            give(self._target.folder(entry.path), entry, self._ways)
-        except OSError as error:
-            self._tell(explain(error, entry.path), entry)
-        except AgentError as error:
-            self._tell(error, entry)
+        """Give a folder of the target its attributes, mode and time; keep a problem.
 
-    def _tell(self, problem: AgentError, entry: Entry) -> None:
+        An opened folder has its final mode then, and is not put back.
+        """
+        try:
+            fd = self._target.folder(entry.path)
+            try:
+                give(fd, entry, self._options)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+                with readable(fd) as another:  # The descriptor may only be passed through.
+                    give(another, entry, self._options)
+            self._opened.pop(entry.path, None)
+        except OSError as error:
+            self._keep(explain(error, entry.path), entry)
+        except AgentError as error:
+            self._keep(error, entry)
+
+    def _keep(self, problem: AgentError, entry: Entry) -> None:
         self.problem_count += 1
         if len(self.problems) < NAMED:
             self.problems.append([entry.path or ".", problem.code, str(problem)])
 
 
-def give(fd: int, entry: Entry, ways: Ways) -> None:
+def give(fd: int, entry: Entry, options: WriteOptions) -> None:
     """Give an open folder the entry's attributes, mode and time."""
     refused = []
-    if entry.meta and ways.xattrs:
-        from engine.agent import xattrs  # Compiled on the host only where it is asked for.
+    if entry.meta and options.xattrs:
+        from engine.agent import xattrs  # The host compiles it only for a transfer that asks.
 
         refused = xattrs.apply(fd, entry.meta)
-    os.fchmod(fd, entry.mode & ways.mode_bits)
+    os.fchmod(fd, entry.mode & options.mode_bits)
     os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
     if refused:
-        raise AgentError("XATTRS_NOT_KEPT", f"{entry.path}: {', '.join(refused)}")
+        raise AgentError(
+            "XATTRS_NOT_KEPT", f"{entry.path} did not take the attributes {', '.join(refused)}"
+        )

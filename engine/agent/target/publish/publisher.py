@@ -1,92 +1,50 @@
-"""The target tree: what it holds already, and putting into place what was proven."""
+"""Puts the entries that were proven into place in the target tree."""
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-from typing import Iterator
 
-from engine.agent.tree import Tree, entry_from, entry_of
-from engine.agent.wire import FILE, FOLDER, TWIN, AgentError, Entry, explain, show
+from engine.agent.target.compare import compare_one, second_names
+from engine.agent.target.publish.free_names import FreeNames
+from engine.agent.target.publish.immutable import ImmutableFiles
+from engine.agent.target.publish.opened_folders import OpenedFolders
+from engine.agent.tree import Tree, entry_of, list_names, scan_folder
+from engine.agent.typed import TYPE_CHECKING
+from engine.agent.wire import (
+    ABSENT,
+    FOLDER,
+    OLDER,
+    OTHER_KIND,
+    SAME,
+    AgentError,
+    Entry,
+    explain,
+    show,
+)
 
-ABSENT, SAME, DIFFERENT, OLDER, OTHER_KIND = "a", "s", "d", "o", "t"
-
-
-def compare(
-    target: Tree, entries: list[Entry], keep_both: bool, by_content: bool = False
-) -> tuple[str, dict[str, str]]:
-    """What the target holds where each entry would go, one letter each.
-
-    a: nothing; s: the same (kind, size and mtime; link text); d: something
-    different of a kind that could be replaced; o: likewise, and older; t:
-    something in the way that is never replaced. With `by_content` files of one
-    size count as the same: their digests will tell. With `keep_both` a copy
-    under an earlier second name counts as the same; the second result maps
-    indexes to such names.
-    """
-    states, others = [], {}
-    for index, entry in enumerate(entries):
-        state = _compare_one(target, entry, entry.path, by_content)
-        if keep_both and state in (DIFFERENT, OLDER, OTHER_KIND) and entry.kind != FOLDER:
-            for path in second_names(entry.path):
-                second = _compare_one(target, entry, path, by_content)
-                if second == SAME:
-                    state, others[str(index)] = SAME, path
-                if second in (SAME, ABSENT):
-                    break
-        states.append(state)
-    return "".join(states), others
-
-
-def _compare_one(target: Tree, entry: Entry, path: str, by_content: bool = False) -> str:
-    try:
-        folder, name = target.parent(path)
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if entry.kind in (FILE, TWIN) and stat.S_ISREG(found.st_mode):
-            alike = found.st_size == entry.size
-            if alike and (found.st_mtime_ns == entry.mtime_ns or by_content):
-                return SAME
-            return OLDER if found.st_mtime_ns < entry.mtime_ns else DIFFERENT
-        there = entry_from(found, folder, name, path)
-    except FileNotFoundError:
-        return ABSENT
-    except OSError as error:
-        if error.errno in (errno.ENOTDIR, errno.ELOOP):  # A symlink on the way: ELOOP on macOS.
-            return OTHER_KIND
-        raise explain(error, path) from error
-    if there is None or (there.kind == FOLDER) != (entry.kind == FOLDER):
-        return OTHER_KIND
-    if there.kind == entry.kind and (entry.kind == FOLDER or there.link == entry.link):
-        return SAME
-    return OLDER if there.mtime_ns < entry.mtime_ns else DIFFERENT
-
-
-def second_names(path: str) -> Iterator[str]:
-    """The names a second copy may take: `a (2).mov`, `a (3).mov` …"""
-    above, slash, name = path.rpartition("/")
-    stem, dot, ending = name.rpartition(".")
-    if not stem:
-        stem, dot, ending = name, "", ""
-    room = 255 - len(os.fsencode(f" (999){dot}{ending}"))
-    stem = os.fsdecode(os.fsencode(stem)[:room])
-    return (f"{above}{slash}{stem} ({number}){dot}{ending}" for number in range(2, 1000))
+if TYPE_CHECKING:
+    from typing import Iterator
 
 
 class Publisher:
-    """Moves a staging tree into the target tree by renames."""
+    """Moves a staging tree into the target tree by renames.
 
-    def __init__(self, staging: Tree, target: Tree, policy: str) -> None:
+    `opened` opens folders of the target that are this user's and lock this user out.
+    """
+
+    def __init__(self, staging: Tree, target: Tree, policy: str, opened: OpenedFolders) -> None:
         self._staging = staging
         self._target = target
+        self._opened = opened
+        self._free = FreeNames()
         self._policy = policy
         self._both = policy == "keep-both"
 
     def publish(self, files: int) -> None:
-        """Put everything in place; what forbids it is found before the first rename.
+        """Put everything into place; find what forbids it before the first rename.
 
-        `files` is how many files and links were proven: the staging tree must
-        hold exactly these, whatever happened to it since.
+        The staging tree must hold exactly `files` files and links, as many as were proven,
+        whatever happened to the tree since.
         """
         try:
             found = count_files(self._staging)
@@ -95,68 +53,142 @@ class Publisher:
                     "CHECKSUM_MISMATCH",
                     f"{files} files were proven, but {found} are in the staging folder",
                 )
-            for _ in self._ready():
-                pass
-            for entry, state in self._ready():
-                path = self._free_name(entry) if state != ABSENT and self._both else entry.path
-                self._rename(entry.path, path)
+            fixed = ImmutableFiles(self._target)
+            for entry, state in self._ready(admit=True):
+                if state != ABSENT and not self._both:
+                    fixed.refuse(entry.path)
+            self._opened.open()
+            self._place("")
         finally:
-            # Folders of either tree may have been renamed from under their descriptors.
+            # Renames may have moved folders of either tree away under their descriptors.
             self._staging.forget()
             self._target.forget()
 
-    def _ready(self) -> Iterator[tuple[Entry, str]]:
-        """What is to be renamed, each with what the target has there; TARGET_EXISTS if it may not.
+    def _place(self, top: str) -> None:
+        """Rename all entries below a folder of the staging tree into the target tree."""
+        for entry, state in self._ready(top):
+            if state == ABSENT:
+                self._rename_to_free(entry)
+            elif self._both:
+                self._rename_to_second(entry)
+            elif not self._is_placed(entry):
+                self._rename(entry.path)
 
-        A folder that the target has is entered instead.
+    def _ready(self, top: str = "", admit: bool = False) -> Iterator[tuple[Entry, str]]:
+        """Yield the entries to rename, each with the state of its place, as in `compare`.
+
+        Enters a folder that the target has, too. With `admit`, has each folder that is renamed
+        into opened later. Raises TARGET_EXISTS or PERMISSION_DENIED if an entry cannot be placed.
         """
-        waiting = [""]
+        waiting = [top]
         while waiting:
             above = waiting.pop()
-            for name in sorted(os.listdir(self._staging.folder(above))):
+            admitted = not admit or self._opened.enter(above)
+            for name in sorted(list_names(self._staging.folder(above))):
                 entry, state = self._state(f"{above}/{name}" if above else name)
                 if entry.kind == FOLDER and state == SAME:
                     waiting.append(entry.path)
-                elif state == ABSENT or (entry.kind != FOLDER and self._allowed(state)):
+                elif state == ABSENT or self._allowed(entry, state):
+                    if not admitted:
+                        self._opened.admit(above)
+                        admitted = True
                     yield entry, state
                 else:
-                    raise AgentError("TARGET_EXISTS", f"{show(entry.path)} is in the way there")
+                    raise AgentError(
+                        "TARGET_EXISTS", f"{show(entry.path)} is in the way at the target"
+                    )
 
     def _state(self, path: str) -> tuple[Entry, str]:
         folder, name = self._staging.parent(path)
         entry = entry_of(folder, name, path)
         if entry is None:
             raise AgentError(
-                "AGENT_FAILED", f"{show(path)} in the staging folder is no kind we wrote"
+                "AGENT_FAILED", f"{show(path)} in the staging folder is no file, folder or symlink"
             )
-        return entry, _compare_one(self._target, entry, path)
+        return entry, compare_one(self._target, entry, path)
 
-    def _allowed(self, state: str) -> bool:
+    def _allowed(self, entry: Entry, state: str) -> bool:
+        if entry.kind == FOLDER:
+            return False
         if self._policy == "overwrite":
             return state != OTHER_KIND
-        return self._both or (self._policy == "overwrite-older" and state == OLDER)
+        if self._both or (self._policy == "overwrite-older" and state == OLDER):
+            return True
+        return state == SAME and self._is_placed(entry, keep=True)
 
-    def _free_name(self, entry: Entry) -> str:
+    def _is_placed(self, entry: Entry, keep: bool = False) -> bool:
+        """True if the place has this very file: an agent died between its two names.
+
+        Removes the name in the staging tree then, but for `keep`.
+        """
+        folder, name = self._staging.parent(entry.path)
+        there, its_name = self._target.parent(entry.path)
+        ours = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        theirs = os.stat(its_name, dir_fd=there, follow_symlinks=False)
+        same = ours.st_nlink > 1 and os.path.samestat(ours, theirs)
+        if same and not keep:
+            os.unlink(name, dir_fd=folder)
+        return same
+
+    def _rename_to_free(self, entry: Entry) -> None:
+        """Rename an entry whose place was free; what has appeared there is treated by the policy.
+
+        Raises TARGET_EXISTS if the policy forbids to replace it.
+        """
+        try:
+            self._rename(entry.path, entry.path, free=entry.kind)
+        except FileExistsError:
+            self._target.forget()
+            _, state = self._state(entry.path)
+            if entry.kind == FOLDER and state == SAME:
+                self._place(entry.path)
+            elif entry.kind != FOLDER and self._both:
+                self._rename_to_second(entry)
+            elif self._allowed(entry, state):
+                self._rename(entry.path)
+            else:
+                raise AgentError(
+                    "TARGET_EXISTS",
+                    f"{show(entry.path)} has appeared at the target meanwhile; it stays as it is",
+                ) from None
+
+    def _rename_to_second(self, entry: Entry) -> None:
+        """Rename an entry to the first second name that is free."""
         for path in second_names(entry.path):
-            if _compare_one(self._target, entry, path) == ABSENT:
-                return path
-        raise AgentError("TARGET_EXISTS", f"{show(entry.path)} is there a thousand times already")
+            if compare_one(self._target, entry, path) != ABSENT:
+                continue
+            try:
+                self._rename(entry.path, path, free=entry.kind)
+                return
+            except FileExistsError:
+                continue
+        raise AgentError(
+            "TARGET_EXISTS",
+            f"{show(entry.path)} is at the target under all names up to (999): remove some",
+        )
 
-    def _rename(self, source: str, target: str) -> None:
+    def _rename(self, source: str, target: str = "", free: str = "") -> None:
+        """Rename an entry; `free` is its kind if it may replace nothing (FileExistsError)."""
+        target = target or source
         try:
             from_folder, from_name = self._staging.parent(source)
             to_folder, to_name = self._target.parent(target)
-            os.rename(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+            if free:
+                self._free.rename(free, from_name, from_folder, to_name, to_folder)
+            else:
+                os.rename(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
         except OSError as error:
+            if free and isinstance(error, FileExistsError):
+                raise
             raise explain(error, target) from error
 
 
 def count_files(tree: Tree) -> int:
-    """How many entries of a tree are not folders."""
+    """Count the entries of a tree that are not folders."""
     count, waiting = 0, [""]
     while waiting:
         above = waiting.pop()
-        with os.scandir(tree.folder(above)) as listing:
+        with scan_folder(tree.folder(above)) as listing:
             for item in listing:
                 if item.is_dir(follow_symlinks=False):
                     waiting.append(f"{above}/{item.name}" if above else item.name)

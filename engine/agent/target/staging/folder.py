@@ -1,78 +1,71 @@
 """The staging folder: where an attempt's data waits, and the fence around publishing.
 
-At the top of the target folder, so that publishing is a rename:
+It lies at the top of the target folder, so that publishing is a rename:
 
     .ketter-<id>.part/      mode 0700
-        gate                locked while anybody publishes, cleans or raises the fence
+        .ketter-<id>.part/  the mark: the folder was made with this name, see `staging.names`
+        gate                locked while an agent publishes, cleans or raises the fence
         fence               the number of the highest attempt so far
         made                JSON: the folders that were made to get here
         times               JSON: the target folder's time before this folder was made, and after
         a<attempt>.lock     locked by the live agents of that attempt
-        a<attempt>.end      tells them to end: what is still on its way to them is not wanted
+        a<attempt>.end      asks them to end: nothing wants what is still on its way to them
         a<attempt>-<label>.lock, .end
-                            likewise for the agent of a helper: another worker of that attempt
+                            the same for the agent of a helper, another worker of that attempt
         a<attempt>/         the tree as it came in
-        journal             what of it was proven; see `journal`
+        journal             which parts of the tree were proven; see `journal`
+
+An agent uses only a folder that Ketter made; `ownership` decides that. Where the file system
+keeps no owners, only the name decides: the worker has it on record and no other user can guess
+it, or (`spare_id`) no earlier run had it, and this run begins with an empty folder.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import time
-from contextlib import contextmanager, suppress
-from typing import Iterator
+from contextlib import suppress
 
-from engine.agent.delivered import has_left
-from engine.agent.journal import Journal
-from engine.agent.tree import Tree, remove_tree
-from engine.agent.wire import STAGING_PREFIX, STAGING_SUFFIX, AgentError
+from engine.agent import write_access
+from engine.agent.target.journal import Journal
+from engine.agent.target.locks import busy, is_there, lock, open_lock, request_end
+from engine.agent.target.ownership import not_ours, write_note
+from engine.agent.target.publish import opened_folders
+from engine.agent.target.publish.delivered_archive import was_published
+from engine.agent.target.staging import made_folders as made_folders
+from engine.agent.target.staging.names import checked, mark, remove_earlier
+from engine.agent.target.staging.place import GATE, StagingGone, StagingPlace
+from engine.agent.tree import Tree, list_names, remove_tree
+from engine.agent.wire import AgentError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: What an attempt has to know that comes upon a staging folder.
+#: Notes that the next attempt reads in a staging folder that it finds.
 _NEEDED = ("times", "fence", "made")
-_GATE = "gate"
-#: How often to begin again where others come and go at the same moment.
+#: Begins of names under which FUSE and NFS keep a removed file that a program has open.
+_HIDDEN = (".fuse_hidden", ".nfs")
+#: Tries to make or remove the folder while other agents do so at the same moment.
 _TRIES = 100
-#: Seconds to wait for another attempt to leave the gate.
-PATIENCE = 30.0
-#: Seconds to wait for the agent of a transfer that is being ended.
+#: Seconds to wait for the agents of a transfer that is being ended.
 DYING_SECONDS = 5.0
-#: Seconds to wait for a helper's agent: it may be having its data written to a slow disk.
-SHUT_OUT_SECONDS = 15.0
+#: Seconds to wait for a helper's agent: a slow disk may still be writing its data.
+FENCE_OUT_SECONDS = 15.0
+#: Seconds to wait until other agents have closed their files and the folder can be removed.
+REMOVE_SECONDS = 8.0
 
 
-class _Gone(AgentError):
-    def __init__(self) -> None:
-        super().__init__("REPLACED", "the staging folder is gone")
-
-
-class Staging:
-    """One attempt's place in the staging folder of a transfer."""
-
-    def __init__(self, target: int, transfer_id: str, attempt: int, machine: str) -> None:
-        _checked(transfer_id)
-        self._target = target
-        self._attempt = attempt
-        self._machine = machine
-        self.name = f"{STAGING_PREFIX}{transfer_id}{STAGING_SUFFIX}"
-        self._fd = -1
-        self._own_lock = -1
-        self._label = ""
-        self.tree: Tree | None = None
-        self.journal: Journal | None = None
+class Staging(StagingPlace):
+    """One attempt's place in the staging folder of a transfer: it is taken, used and removed."""
 
     def prepare(self, made: list[str], resume: bool = False) -> tuple[list[str], bool]:
-        """Take the place: shut out lower attempts, and start empty.
+        """Take the place: fence out lower attempts, and start with an empty tree.
 
-        Or, with `resume`, with what the last attempt left, once it has ended.
-        Returns the folders that were made for it, by us or by an attempt that
-        died, and whether something was left. Where a dying agent removes the
-        folder meanwhile, it is made anew.
+        With `resume`, start with the tree of the last attempt, once its agents have ended.
+        Returns the folders that were made for the staging folder, by this attempt or by one that
+        died, and True if the last attempt left something. If an agent that is ending removes the
+        folder meanwhile, this one makes it again.
         """
         for _ in range(_TRIES):
             try:
@@ -80,297 +73,238 @@ class Staging:
             except FileNotFoundError:
                 if self._is_in_place():
                     raise
-            except _Gone:
-                time.sleep(0.05)  # Perhaps whoever removes it is not done.
+            except StagingGone:
+                time.sleep(0.05)  # The agent that removes the folder may not have finished.
             self._let_go()
             if not os.fstat(self._target).st_nlink:
                 break
-        raise AgentError("TARGET_BUSY", "somebody removes the target folder at this moment")
+        raise AgentError("TARGET_BUSY", "another program removes the target folder at this moment")
 
     def _prepare(self, made: list[str], resume: bool) -> tuple[list[str], bool]:
-        try:
-            before = os.fstat(self._target).st_mtime_ns
-            os.mkdir(self.name, 0o700, dir_fd=self._target)
-            times = [before, os.fstat(self._target).st_mtime_ns]
-            _write(self._open(), "made", json.dumps(made))
-            _write(self._fd, "times", json.dumps(times))
-        except FileExistsError:
-            self._open()
+        self._enter(made)
         self._lock_attempt(DYING_SECONDS if resume else 0.0)
         with self._gate():
             if self._fence() > self._attempt:
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
-            _write(self._fd, "fence", str(self._attempt))
+            write_note(self._fd, "fence", str(self._attempt))
+            opened_folders.put_back(self._target, self._fd)
+            resume = resume and self._was_marked
             left = self._take_over() if resume else False
             if resume and not left and self._has_delivered():
-                # Nothing is written any more, whoever may still live; what is known stays.
+                # No agent writes any more, even one that still lives; the records stay.
                 left = True
                 os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
             mine = (f"a{self._attempt}.lock", f"a{self._attempt}" if left else "")
-            for name in os.listdir(self._fd):
+            for name in list_names(self._fd):
                 if (name[:1] == "a" and name not in mine) or (name == "journal" and not left):
                     remove_tree(self._fd, name)
             if not left:
                 os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
-            made = self._made()
+            made = made_folders.read(self._fd)
         self.attach()
         assert self.journal
         self.journal.repair()
         self.journal.start(self._attempt)
         return made, left
 
-    def _is_in_place(self) -> bool:
-        """Whether the folder that is open is the one that stands there."""
-        return self._fd >= 0 and _leads_to(self._target, self.name, self._fd)
-
-    def _let_go(self) -> None:
-        for fd in (self._fd, self._own_lock):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._own_lock = -1
+    def _enter(self, made: list[str]) -> None:
+        """Open the folder; make it if it does not exist."""
+        try:
+            before = os.fstat(self._target).st_mtime_ns
+            with write_access.writable(self._target):
+                os.mkdir(self.name, 0o700, dir_fd=self._target)
+            is_new = True
+        except FileExistsError:
+            is_new = False
+        self._open()
+        if is_new and not self.keeps_owners and list_names(self._fd):
+            raise not_ours(self.name, "was empty when it was made, and is not any more")
+        if not self.keeps_owners and self._spare_id not in ("", self.transfer_id):
+            self._let_go()
+            with write_access.writable(self._target):
+                if is_new:
+                    os.rmdir(self.name, dir_fd=self._target)
+                remove_earlier(self._target, self.transfer_id)
+            self.transfer_id = self._spare_id
+            self._enter(made)
+            return
+        if is_new:
+            made_folders.write(self._fd, made)
+            times = [before, os.fstat(self._target).st_mtime_ns]
+            write_note(self._fd, "times", str(times))
+        mark(self._fd, self.name)
 
     def attach(self, label: str = "") -> None:
         """Use the place that another agent of the same attempt prepared.
 
-        With a `label` as a helper's, which can be shut out alone (`shut_out`).
+        With a `label`, as the agent of a helper, which `fence_out` can end alone.
         """
         try:
             self._attach(label)
         except (OSError, AgentError):
-            self._let_go()  # Who comes too early must not keep the place from who prepares it.
+            self._let_go()  # An agent that comes too early must not hold the lock against it.
             raise
 
     def _attach(self, label: str) -> None:
         self._open()
-        if self._own_lock < 0:
-            self._own_lock = self._open_lock(str(self._attempt))
-        if not _lock(self._own_lock, 0.0, fcntl.LOCK_SH):
-            raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
+        whose = str(self._attempt)
+        if whose not in self._locks:
+            self._locks[whose] = open_lock(self._fd, whose)
+        if not lock(self._locks[whose], 0.0, fcntl.LOCK_SH):
+            raise busy()
         if label:
-            self._label = _checked(label)
-            fcntl.flock(self._open_lock(f"{self._attempt}-{label}"), fcntl.LOCK_SH)
+            self._label = checked(label)
+            fd = self._locks[f"{whose}-{label}"] = open_lock(self._fd, f"{whose}-{label}")
+            fcntl.flock(fd, fcntl.LOCK_SH)
             if self.is_over():
                 raise AgentError("REPLACED", "this helper was shut out of the transfer")
-        self.tree = Tree(os.open(f"a{self._attempt}", _FOLDER, dir_fd=self._fd))
+        self.tree = Tree(self._open_tree())
         self.journal = Journal(self._fd, self._machine)
 
-    @property
-    def fd(self) -> int:
-        """The staging folder itself."""
-        return self._open()
+    def _open_tree(self) -> int:
+        name = f"a{self._attempt}"
+        fd = os.open(name, _FOLDER, dir_fd=self._fd)
+        if os.fstat(fd).st_dev != os.fstat(self._fd).st_dev:
+            os.close(fd)
+            raise not_ours(name, "in the staging folder lies on another file system")
+        return fd
 
-    def is_over(self) -> bool:
-        """Whether another agent wants our place: a slow line may go on feeding us for long."""
-        whose = {str(self._attempt), f"{self._attempt}-{self._label}"}
-        return any(_is_there(self._fd, f"a{name}.end") for name in whose)
+    def leave(self) -> None:
+        """Close all files, so that the folder can be removed where open files would keep it."""
+        if self.tree:
+            self.tree.close()
+        if self.journal:
+            self.journal.close()
+        self.tree = self.journal = None
+        self._unlock()
 
-    def shut_out(self, label: str) -> None:
-        """Have a helper's agent end, and return when it can write no more.
+    def fence_out(self, label: str) -> None:
+        """End a helper's agent; return when it can write no more.
 
-        TARGET_BUSY if it does not end, say because its machine stands still.
+        Raises TARGET_BUSY if it does not end, say because its machine stands still.
         """
-        whose = f"{self._attempt}-{_checked(label)}"
-        self._end(whose)
-        lock = self._open_lock(whose)
+        whose = f"{self._attempt}-{checked(label)}"
+        request_end(self._fd, whose)
+        fd = open_lock(self._fd, whose)
         try:
-            if not _lock(lock, SHUT_OUT_SECONDS):
-                raise AgentError("TARGET_BUSY", "a helper's agent at the target does not end")
+            if not lock(fd, FENCE_OUT_SECONDS):
+                raise AgentError(
+                    "TARGET_BUSY",
+                    f"the agent of helper {label} at the target does not end within "
+                    f"{FENCE_OUT_SECONDS:.0f} s",
+                )
         finally:
-            os.close(lock)
-
-    def _tell_to_end(self, last: int) -> None:
-        """Have the agents of all attempts up to one end."""
-        for name in os.listdir(self._fd):
-            number, _, ending = name[1:].partition(".")
-            if ending == "lock" and number.isdigit() and int(number) <= last:
-                self._end(number)
-
-    def _end(self, whose: str) -> None:
-        os.close(os.open(f"a{whose}.end", _LOCK, 0o600, dir_fd=self._fd))
+            os.close(fd)
 
     def _take_over(self) -> bool:
-        """Make the last attempt's tree ours; False if there is none, or it is still written to."""
-        names = os.listdir(self._fd)
+        """Give the last attempt's tree this one's name; False if there is none, or it is in use."""
+        names = list_names(self._fd)
         numbers = [int(name[1:]) for name in names if name[:1] == "a" and name[1:].isdigit()]
         if not numbers or "journal" not in names:
             return False
         last = max(numbers)
         if last != self._attempt:
-            lock = self._open_lock(str(last))
-            self._tell_to_end(last)
+            fd = open_lock(self._fd, str(last))
+            self._request_end(last)
             try:
-                if not _lock(lock, DYING_SECONDS):
+                if not lock(fd, DYING_SECONDS):
                     return False
                 os.rename(f"a{last}", f"a{self._attempt}", src_dir_fd=self._fd, dst_dir_fd=self._fd)
             finally:
-                os.close(lock)
+                os.close(fd)
         return True
 
     def _has_delivered(self) -> bool:
-        """Whether the archive of the transfer has left the tree in which it came."""
-        names = os.listdir(self._fd)
+        """True if the archive of the transfer was moved out of the tree in which it came."""
+        names = list_names(self._fd)
         if "journal" not in names:
             return False
         trees = [name for name in names if name[:1] == "a" and name[1:].isdigit()]
 
         def is_staged(name: str) -> bool:
-            return any(_is_there(self._fd, f"{tree}/{name}") for tree in trees)
+            return any(is_there(self._fd, f"{tree}/{name}") for tree in trees)
 
         journal = Journal(self._fd, self._machine)
         try:
-            return has_left(journal, is_staged)
+            return was_published(journal, is_staged)
         finally:
             journal.close()
 
-    @contextmanager
-    def publishing(self) -> Iterator[None]:
-        """Hold the gate; REPLACED if a newer attempt was here."""
-        with self._gate():
-            if self._fence() != self._attempt:
-                raise AgentError("REPLACED", "a newer attempt of this transfer has started")
-            yield
-
     def remove(self) -> list[str]:
-        """Remove the staging folder if it is there and ours; return the folders made for it."""
+        """Remove the staging folder if Ketter made one here; return the folders made for it."""
         try:
             self._open()
         except FileNotFoundError:
             return []
         made: list[str] = []
         try:
-            if self._own_lock < 0:
-                self._tell_to_end(self._attempt)
+            if not self._locks:
+                self._request_end(self._attempt)
                 self._lock_attempt(DYING_SECONDS)
-            if any(self._removed(made) for _ in range(_TRIES)):
-                return made
-        except (FileNotFoundError, _Gone):
+            for _ in range(_TRIES):
+                if self._removed(made):
+                    return made
+                # Another agent came meanwhile; the folder is its own if it has this number, too.
+                self._lock_attempt(0.0)
+        except (FileNotFoundError, StagingGone):
             if self._is_in_place():
                 raise
-            return made  # Somebody else has removed it.
-        raise AgentError("TARGET_BUSY", "somebody writes into the staging folder all the time")
+            return made  # Another agent has removed it.
+        raise AgentError("TARGET_BUSY", f"other agents use the staging folder {self.name}")
 
     def _removed(self, made: list[str]) -> bool:
-        """Remove the folder; False if somebody has made something in it meanwhile.
+        """Remove the folder; False if something is still in it.
 
-        Adds to `made` what was made for it. REPLACED if it is a newer attempt's by now.
+        Adds to `made` the folders that were made for it. Raises REPLACED if the folder is a newer
+        attempt's by now.
         """
         with self._gate():
             if self._fence() > self._attempt:
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
-            made += self._made()
-            times = json.loads(_read(self._fd, "times") or "[]")
+            made += made_folders.read(self._fd)
+            opened_folders.put_back(self._target, self._fd)
+            times = made_folders.read_list(self._fd, "times", int)
             if self.tree:
                 self.tree.forget()
-            # What may take long comes first: the next attempt needs the rest if we are killed.
-            for name in (*({*os.listdir(self._fd)} - {*_NEEDED, _GATE}), *_NEEDED):
-                remove_tree(self._fd, name)
+            # Slow removals come first: the next attempt needs the rest if this agent is killed.
+            first = {*list_names(self._fd)} - {*_NEEDED, self.name, GATE}
+            for name in (*first, self.name, *_NEEDED):
+                if not name.startswith(_HIDDEN):  # It goes when the last agent has closed it.
+                    remove_tree(self._fd, name)
+            # Some file systems only hide open files when they are removed, which keeps the folder.
+            self.leave()
             found = os.fstat(self._target)
-            # Who waits for the gate sees that it is gone; who comes later makes a new one.
-            os.unlink(_GATE, dir_fd=self._fd)
+            # An agent that waits for the gate sees that it is gone; a later one makes a new one.
+            os.unlink(GATE, dir_fd=self._fd)
+        if not self._remove_empty():
+            return False
+        if found.st_mtime_ns in times[1:]:
+            # Only the staging folder came and went: restore the time from before.
+            with suppress(OSError):
+                os.utime(self._target, ns=(write_access.accessed(found), times[0]))
+        return True
+
+    def _remove_empty(self) -> bool:
+        """Remove the folder once other agents have closed their files; False if one is in use.
+
+        Raises TARGET_BUSY if they do not close them within REMOVE_SECONDS.
+        """
+        until = time.monotonic() + REMOVE_SECONDS
+        while True:
             try:
-                os.rmdir(self.name, dir_fd=self._target)
+                with write_access.writable(self._target):
+                    os.rmdir(self.name, dir_fd=self._target)
+                return True
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
+            names = list_names(self._fd)
+            if not all(name.startswith(_HIDDEN) for name in names):
                 return False
-            if found.st_mtime_ns in times[1:]:
-                # Nothing but this folder came and went: that need not show.
-                with suppress(OSError):
-                    os.utime(self._target, ns=(found.st_atime_ns, times[0]))
-        return True
-
-    def _open(self) -> int:
-        if self._fd < 0:
-            self._fd = os.open(self.name, _FOLDER, dir_fd=self._target)
-        return self._fd
-
-    def _lock_attempt(self, patience: float) -> None:
-        """Make sure that no other agent works under our number: not a second run of a command."""
-        self._own_lock = self._open_lock(str(self._attempt))
-        if not _lock(self._own_lock, patience):
-            raise AgentError("TARGET_BUSY", "another run of this transfer is at work at the target")
-
-    def _open_lock(self, whose: str) -> int:
-        return os.open(f"a{whose}.lock", _LOCK, 0o600, dir_fd=self._fd)
-
-    def _made(self) -> list[str]:
-        made: list[str] = json.loads(_read(self._fd, "made") or "[]")
-        return made
-
-    def _fence(self) -> int:
-        return int(_read(self._fd, "fence") or "0")
-
-    @contextmanager
-    def _gate(self) -> Iterator[None]:
-        try:
-            fd = os.open(_GATE, _LOCK, 0o600, dir_fd=self._fd)
-        except FileNotFoundError:
-            # The folder was removed while we had it open: somebody else ended this transfer.
-            raise _Gone from None
-        try:
-            if not _lock(fd, PATIENCE):
-                raise AgentError("TARGET_BUSY", "another attempt is publishing at the target")
-            if not _leads_to(self._fd, _GATE, fd):
-                raise _Gone
-            yield
-        finally:
-            os.close(fd)
-
-
-def _checked(name: str) -> str:
-    """A name that is part of a file's, if it is one."""
-    if not name or not all(c.isalnum() or c == "-" for c in name):
-        raise AgentError("BAD_REQUEST", "an id holds other than letters and digits")
-    return name
-
-
-def _lock(fd: int, patience: float, how: int = fcntl.LOCK_EX) -> bool:
-    """Lock a file against other agents; False if one holds it for so many seconds."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-        time.sleep(0.05)
-
-
-def _is_there(folder: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
-
-
-def _leads_to(folder: int, name: str, fd: int) -> bool:
-    """Whether that name still is what is open."""
-    try:
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(there, os.fstat(fd))
-
-
-def _write(folder: int, name: str, text: str) -> None:
-    fd = os.open(
-        name + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=folder
-    )
-    try:
-        os.write(fd, text.encode("ascii"))
-    finally:
-        os.close(fd)
-    os.rename(name + ".new", name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _read(folder: int, name: str) -> str:
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-    except FileNotFoundError:
-        return ""
-    try:
-        return os.read(fd, 1 << 20).decode("ascii")
-    finally:
-        os.close(fd)
+            if time.monotonic() > until:
+                raise AgentError(
+                    "TARGET_BUSY",
+                    f"the staging folder {self.name} cannot be removed: another program has files "
+                    f"in it open ({', '.join(names[:3])})",
+                )
+            time.sleep(0.02)

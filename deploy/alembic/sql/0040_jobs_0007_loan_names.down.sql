@@ -1,0 +1,8 @@
+-- Rename field outcome on parcellease to result
+-- (no-op)
+-- Alter field outcome on parcellease
+-- (no-op)
+-- Rename field errand on parcellease to loan
+-- (no-op)
+-- Alter field errand on parcellease
+-- (no-op)

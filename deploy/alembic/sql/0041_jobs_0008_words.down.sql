@@ -1,0 +1,18 @@
+-- Alter field verify on job
+-- (no-op)
+-- Alter field target_path on job
+-- (no-op)
+-- Alter field streams on job
+-- (no-op)
+-- Alter field source_path on job
+-- (no-op)
+-- Alter field priority on job
+-- (no-op)
+-- Alter field on_conflict on job
+-- (no-op)
+-- Alter field max_tries on job
+-- (no-op)
+-- Alter field frozen on job
+-- (no-op)
+-- Alter field bandwidth_limit on job
+-- (no-op)

@@ -1,0 +1,2 @@
+-- Add field preallocate to job
+ALTER TABLE "jobs" DROP COLUMN "preallocate" CASCADE;

@@ -1,0 +1,10 @@
+-- Alter field bandwidth_limit on portal
+-- (no-op)
+-- Alter field checked_at on portal
+-- (no-op)
+-- Alter field health_message on portal
+-- (no-op)
+-- Alter field max_jobs on portal
+-- (no-op)
+-- Alter field real_root on portal
+-- (no-op)

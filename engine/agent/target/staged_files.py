@@ -1,0 +1,245 @@
+"""Writing single entries into a staging tree, with mode, time and attributes; removing them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from engine.agent.tree import Tree, check_path, remove_tree
+from engine.agent.typed import TYPE_CHECKING, NamedTuple
+from engine.agent.wire import (
+    FOLDER,
+    HARD_LINK,
+    LINK,
+    MAX_LINK,
+    MAX_PATH,
+    STAGING_PREFIX,
+    AgentError,
+    Entry,
+    is_staging,
+    show,
+)
+
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Flags to make a file that must not exist yet.
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: The most refused attributes that a receiver names in its report of a parcel.
+NAMED = 10
+#: Errors by which a file system says that it does not keep the time of a symlink.
+_NO_TIME = (errno.ENOENT, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EINVAL)
+#: The least size (bytes) of a file whose space is reserved.
+RESERVED = 1 << 20
+#: Errors by which a file system, or a system, says that it reserves no space.
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
+
+
+class WriteOptions(NamedTuple):
+    """The options of a transfer that change how the target's agent writes.
+
+    `made_as`: the mode bits that a new file gets exactly as asked for; 0 if that is not certain.
+    """
+
+    readback: bool = False
+    xattrs: bool = False
+    special_bits: bool = False
+    preallocate: bool = False
+    made_as: int = 0
+
+    @property
+    def mode_bits(self) -> int:
+        """The bits of an entry's mode that the target takes over."""
+        return 0o7777 if self.special_bits else 0o777
+
+
+class EntryWriter:
+    """Writes the entries of one parcel into the staging tree.
+
+    `refusals` counts the attributes that the target's file system did not take; `refused` names
+    the first NAMED of them.
+    """
+
+    def __init__(self, staging: Tree, target: Tree, options: WriteOptions) -> None:
+        self._staging, self._target = staging, target
+        self._options = options
+        self._made_as = options.made_as
+        self.refused: list[str] = []
+        self.refusals = 0
+
+    def write(self, entry: Entry, data: Any) -> None:
+        """Write one entry whose whole content is at hand.
+
+        If that fails, nothing is left of the entry, and nothing that was there is touched: on a
+        file system that folds cases the name may be that of another entry, which is proven.
+        """
+        if entry.kind == FOLDER:
+            make_folder(self._staging, entry.path)
+            return
+        folder, name = self.parent(entry.path)
+        if entry.kind == HARD_LINK:
+            self._link(folder, name, entry)
+            return
+        if entry.kind == LINK:
+            self._symlink(folder, name, entry, data)
+            return
+        mode = entry.mode & self._made_as  # `finish` adds the bits that the umask takes away.
+        fd = os.open(name, NEW_FILE, mode | 0o200, dir_fd=folder)
+        try:
+            if data:
+                self.reserve(fd, entry.size)
+                write_whole(fd, data)
+            self.finish(fd, entry, mode | 0o200 if self._made_as else -1)
+        except OSError:
+            os.close(fd)
+            discard(self._staging, entry)
+            raise
+        try:
+            os.close(fd)
+        except OSError:
+            discard(self._staging, entry)
+            raise
+
+    def finish(self, fd: int, entry: Entry, has_mode: int = -1) -> None:
+        """Give a written file its attributes, mode and time; `has_mode` is its mode, if known."""
+        if entry.meta and self._options.xattrs:
+            from engine.agent import xattrs  # The host compiles it only for a transfer that asks.
+
+            for refused in xattrs.apply(fd, entry.meta):
+                self.refusals += 1
+                if len(self.refused) < NAMED:
+                    self.refused.append(f"{entry.path[-200:]}: {refused}")
+            has_mode = -1  # An ACL may have changed it.
+        mode = entry.mode & self._options.mode_bits
+        if mode != has_mode:
+            os.fchmod(fd, mode)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def reserve(self, fd: int, size: int) -> None:
+        """Reserve the disk space of an open file of that size (bytes), if that was asked for.
+
+        A file below RESERVED is left alone: the call would cost more than it is good for. So is a
+        file system that cannot reserve: glibc's posix_fallocate would write zeros there.
+        """
+        if not self._options.preallocate or size < RESERVED:
+            return
+        import ctypes  # Not at the top: it costs every start some milliseconds.
+
+        fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+        if fallocate is None:  # macOS.
+            return
+        number = ctypes.c_int64
+        if fallocate(fd, 0, number(0), number(size)) != 0:
+            code = ctypes.get_errno()
+            if code not in _CANNOT_RESERVE:
+                raise OSError(code, os.strerror(code))
+
+    def parent(self, path: str) -> tuple[int, str]:
+        """The folder that an entry goes into, made if need be, and the entry's name in it."""
+        try:
+            return self._staging.parent(path)
+        except FileNotFoundError:
+            make_folder(self._staging, path.rpartition("/")[0])
+            return self._staging.parent(path)
+
+    def _symlink(self, folder: int, name: str, entry: Entry, data: Any) -> None:
+        os.symlink(bytes(data), os.fsencode(name), dir_fd=folder)
+        times = (entry.mtime_ns, entry.mtime_ns)
+        try:
+            os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            # Some file systems keep no time of a symlink (sshfs looks for the file it names).
+            if error.errno not in _NO_TIME:
+                discard(self._staging, entry)
+                raise
+
+    def _link(self, folder: int, name: str, entry: Entry) -> None:
+        """Give another name to a file that arrived before or is at the target already."""
+        wanted = (entry.size, entry.mtime_ns)
+        for tree in (self._staging, self._target):
+            try:
+                above, first = tree.parent(check_path(entry.link))
+                found = os.stat(first, dir_fd=above, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == wanted:
+                os.link(first, name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
+                return
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def check_entry(entry: Entry) -> None:
+    """Raise if a source must not send such an entry: it leads out, or into a staging folder."""
+    path = check_path(entry.path)
+    if len(path) > MAX_PATH:
+        raise AgentError("NAME_TOO_LONG", f"{show(path[:100])}… is too long a path")
+    if entry.kind == LINK and entry.size > MAX_LINK:
+        raise AgentError("NAME_TOO_LONG", f"{show(path)} is a symlink with too long a text")
+    if STAGING_PREFIX in path and any(map(is_staging, path.split("/"))):
+        raise AgentError("PATH_OUTSIDE_ROOT", f"{show(path)} lies in a transfer's own folder")
+
+
+def make_folder(staging: Tree, path: str) -> None:
+    """Make a folder of the staging tree and those above it; `FolderFinisher` opens it to others."""
+    # The folder may exist already, made for an entry below it or by another stream.
+    with suppress(FileExistsError):
+        try:
+            above, name = staging.parent(path)
+            os.mkdir(name, 0o700, dir_fd=above)
+            return
+        except FileNotFoundError:
+            pass
+    walked = ""
+    for name in path.split("/"):
+        above = staging.folder(walked)
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=above)
+        walked = f"{walked}/{name}" if walked else name
+
+
+def discard(staging: Tree, entry: Entry) -> None:
+    """Remove one entry from the staging tree, if it is there."""
+    if entry.kind == FOLDER:
+        return
+    try:
+        folder, name = staging.parent(entry.path)
+    except FileNotFoundError:
+        return
+    remove_tree(folder, name)
+
+
+def made_as(fd: int) -> int:
+    """The bits of a mode that a new file in a folder gets as it asks for them: 0o755, or 0 if not.
+
+    A default ACL of the target's folder may take bits away, and so may a file system. The agent
+    never tries this in the tree that is published: another stream may be counting its files.
+    """
+    name = f".{os.urandom(8).hex()}"
+    probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755, dir_fd=fd)
+    try:
+        return 0o755 if os.fstat(probe).st_mode & 0o777 == 0o755 else 0
+    finally:
+        os.close(probe)
+        os.unlink(name, dir_fd=fd)
+
+
+def refuse_shared(fd: int) -> int:
+    """Return the descriptor of a staged file if it is plain and has one name; close it if not.
+
+    Raises OSError (EMLINK) then: another name may lie where other programs see it.
+    """
+    found = os.fstat(fd)
+    if found.st_nlink > 1 or not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+    return fd
+
+
+def write_whole(fd: int, data: Any) -> None:
+    """Write all bytes, in as many calls as that takes."""
+    written = os.write(fd, data)
+    while written < len(data):
+        data = memoryview(data)[written:]
+        written = os.write(fd, data)

@@ -1,0 +1,139 @@
+"""Listener: reads an agent's messages in its own thread, and measures the agent's silence."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+from engine import errors
+from engine.agent import wire
+from engine.protocol.fields import Failure
+from engine.protocol.messages import Beat, Failed, Message, read_message
+
+#: Messages of an agent that may wait for the worker; then the agent waits. The source may finish
+#: its scan before the target's host has let the worker in.
+WAITING_MESSAGES = 32
+#: Bytes that are kept of the output before an agent's first message.
+_NOISE = 8192
+#: What a text begins with that is in place of a frame, whose length has zeros.
+_TEXT = bytes(range(32, 127)) + b"\t\r\n"
+
+
+class Listener:
+    """Passes an agent's messages to `put`, and None once the stream has ended.
+
+    Beats are not passed on; if one reports it, `sibling_died` is called. `place` names the host.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        put: Callable[[Message | None], None],
+        sibling_died: Callable[[], None],
+    ) -> None:
+        self._place, self._put, self._sibling_died = place, put, sibling_died
+        self.stream: BinaryIO = io.BytesIO()
+        #: The output before the first message: a shell's greeting, or why no agent started.
+        self.noise = b""
+        self._silent_since = time.monotonic()
+        self._room = threading.Semaphore(WAITING_MESSAGES)
+        self._is_closed = False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def start(self, stream: BinaryIO) -> None:
+        """Start to read a stream; raises HostTrouble if no thread can be started."""
+        self.stream = stream
+        try:
+            self.thread.start()
+        except RuntimeError as error:  # "can't start new thread"
+            raise errors.of_this_machine(error) from error
+
+    def silence(self, now: float) -> float:
+        """Return the seconds since the last message; negative while one waits for the worker."""
+        return now - self._silent_since
+
+    def reset_silence(self) -> None:
+        """Measure the silence from now on: the worker itself was stopped."""
+        self._silent_since = time.monotonic()
+
+    def taken(self) -> None:
+        """Make room for a message: the worker has taken one."""
+        self._room.release()
+
+    def close(self) -> None:
+        """Let the thread read to the end of the stream, however many messages wait."""
+        self._is_closed = True
+        self._room.release()
+
+    def dispose(self) -> None:
+        """Wait for the thread, and close the stream."""
+        if self.thread.ident is not None:  # Else no thread could be started.
+            self.thread.join(timeout=2.0)
+        # If another process keeps the stream open, close would block the worker.
+        if not self.thread.is_alive():
+            self.stream.close()
+
+    def run(self) -> None:
+        """Read messages to the end of the stream; the thread's own function.
+
+        A malformed message is the agent's failure: what follows is not trusted.
+        """
+        try:
+            if self._skip_noise():
+                while True:
+                    self._read_one()
+        except (wire.EndOfStream, ValueError):
+            pass  # The messages end here, or the stream is closed; the process's end says why.
+        except wire.AgentError as error:
+            self._put(Failed(Failure(error.code, f"the agent on {self._place}: {error}")))
+        except (OSError, MemoryError) as error:
+            trouble = errors.of_this_machine(error)
+            self._put(Failed(Failure(trouble.code, str(trouble))))
+        finally:
+            self._put(None)  # Whatever happens: a reader may be waiting.
+
+    def _read_one(self) -> None:
+        """Read one message; raises AgentError if it is malformed, EndOfStream at the end."""
+        body = self._read_body()
+        self._silent_since = time.monotonic()
+        message = read_message(body)
+        if isinstance(message, Beat):
+            if not message.sibling_lives:
+                self._sibling_died()
+            return
+        if not self._is_closed:
+            self._silent_since = math.inf  # While the message waits, the worker is the slow one.
+            self._room.acquire()
+            self._silent_since = time.monotonic()
+        self._put(message)
+
+    def _read_body(self) -> bytes:
+        """Read a message's frame; a text in its place is the end, as a killed agent's shell says.
+
+        Raises AgentError for another frame: payload never comes this way.
+        """
+        header = wire.read_exactly(self.stream, wire.HEADER.size)
+        if not header.translate(None, _TEXT):
+            raise wire.EndOfStream
+        kind, size = wire.check_header(*wire.HEADER.unpack(header))
+        if kind != wire.JSON:
+            raise wire.AgentError(
+                "AGENT_FAILED",
+                f"protocol error: a frame of type {kind!r} came in place of a message",
+            )
+        return wire.read_exactly(self.stream, size)
+
+    def _skip_noise(self) -> bool:
+        """Skip a banner or a shell's greeting; False if the agent sent nothing."""
+        came = b""
+        while not came.endswith(wire.MAGIC):
+            byte = self.stream.read(1)
+            if not byte:
+                self.noise = came
+                return False
+            came = (came + byte)[-_NOISE:]
+        return True

@@ -1,0 +1,81 @@
+"""Observer: receives a transfer's reports, and tells it when to stop and how fast to go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.types import ParcelReport, Phase, Progress
+
+if TYPE_CHECKING:
+    from engine.loans import Lender
+
+
+class Observer(Protocol):
+    """The caller's side of a running transfer.
+
+    The engine calls all methods from the thread that called `engine.run`. It calls
+    `checkpoint` at least once a second; `checkpoint` may raise to stop the transfer: `Cancelled`,
+    or any other error, which passes through unchanged after the agents have ended. It then calls
+    `alive` as often while it removes the data that arrived; `alive` must not raise for the same
+    reason. `bandwidth` returns the bytes per second that the transfer may use now, given the
+    request's `bwlimit`; the engine calls it all the time. It makes manifests only if
+    `wants_manifests`: they cost some time. `event` reports the few things worth a line in a
+    job's history, never one per file. `progress` is called at most twice a second. With a
+    `lender`, other workers may carry some of the parcels.
+    """
+
+    wants_manifests: bool
+    lender: Lender | None
+
+    def checkpoint(self) -> None: ...
+
+    def alive(self) -> None: ...
+
+    def bandwidth(self, asked: int) -> int: ...
+
+    def phase(self, phase: Phase) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def parcel(self, parcel: ParcelReport) -> None: ...
+
+    def rooted(self, source: str, target: str) -> None: ...
+
+    def planned(self, plan: dict[str, Any]) -> None: ...
+
+    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None: ...
+
+
+class SilentObserver:
+    """An observer that ignores all reports; a base class for real ones."""
+
+    wants_manifests = False
+    lender: Lender | None = None
+
+    def checkpoint(self) -> None:
+        """Let the transfer continue."""
+
+    def alive(self) -> None:
+        """Let the removal continue."""
+
+    def bandwidth(self, asked: int) -> int:
+        """Return the request's own limit."""
+        return asked
+
+    def phase(self, phase: Phase) -> None:
+        """Ignore the phase."""
+
+    def progress(self, progress: Progress) -> None:
+        """Ignore the counters."""
+
+    def parcel(self, parcel: ParcelReport) -> None:
+        """Ignore the parcel."""
+
+    def rooted(self, source: str, target: str) -> None:
+        """Accept the real paths of both roots."""
+
+    def planned(self, plan: dict[str, Any]) -> None:
+        """Ignore the plan."""
+
+    def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
+        """Ignore the event."""

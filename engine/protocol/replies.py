@@ -1,0 +1,389 @@
+"""The form of each reply to a command, one class per reply.
+
+Each `read` takes a reply's fields, and raises AgentError (AGENT_FAILED) if one is malformed.
+`engine.protocol.commands` lists the commands with their replies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.agent.typed import NamedTuple
+from engine.agent.wire import ABSENT, DIFFERENT, DIGEST, OLDER, OTHER_KIND, SAME, AgentError
+from engine.protocol.fields import (
+    COUNT,
+    COUNT_OR_UNKNOWN,
+    DIGEST_TEXT,
+    ENTRY_FAILURE,
+    FLAG,
+    NAME,
+    NODE,
+    NODE_OR_NONE,
+    OPTIONAL_FLAG,
+    PATH,
+    PROBLEM,
+    SHOWN,
+    SHOWN_NAME,
+    EntryProblem,
+    Failure,
+    Fields,
+    Form,
+    Node,
+    by_number,
+    each,
+    letters,
+    name,
+    one_of,
+    sentence,
+    whole,
+)
+from engine.protocol.record import Record
+
+#: The kinds of entry that INSPECT reports.
+KINDS = ("absent", "folder", "file", "other")
+#: The letters that COMPARE answers with.
+_STATES = frozenset(ABSENT + SAME + DIFFERENT + OLDER + OTHER_KIND)
+#: Refused attributes that one report names, at most.
+_SHOWN_REFUSALS = 100
+
+
+class Nothing(Record):
+    """The reply to a command that has nothing to report."""
+
+    @classmethod
+    def read(cls, fields: Fields) -> Nothing:
+        """Ignore all fields."""
+        return cls()
+
+
+class InspectReply(Record):
+    """What the agent found at a place below a root; sizes in bytes, times in ns.
+
+    `ancestor_ids` are device and inode of the place and of all folders above it. `exposed` are
+    folders above it that other users can write to, and so replace a folder on the way to it.
+    """
+
+    kind: str
+    real: str
+    root: str
+    has_root: bool
+    below_root: str
+    writable: bool
+    free: int
+    size: int
+    free_inodes: int
+    name_max: int
+    case_folding: bool | None
+    left: bool
+    cores: int
+    host: str
+    machine: str
+    ancestor_ids: tuple[Node, ...]
+    exposed: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """The place for people; `real` may hold control characters and 32 KiB."""
+        return sentence(self.real)
+
+    @classmethod
+    def read(cls, fields: Fields) -> InspectReply:
+        """Read all fields; raises AgentError if `ancestor_ids` is empty: they show overlaps."""
+        ancestors = fields.get("ancestor_ids", each(NODE))
+        if not ancestors:
+            raise AgentError("AGENT_FAILED", "protocol error: a place without ancestor_ids")
+        return cls(
+            kind=fields.get("kind", one_of(*KINDS)),
+            real=fields.get("real", PATH),
+            root=fields.get("root", PATH),
+            has_root=fields.get("has_root", FLAG),
+            below_root=fields.get("below_root", NAME),
+            writable=fields.get("writable", FLAG),
+            free=fields.get("free", COUNT_OR_UNKNOWN),
+            size=fields.get("size", COUNT_OR_UNKNOWN),
+            free_inodes=fields.get("free_inodes", COUNT_OR_UNKNOWN),
+            name_max=fields.get("name_max", COUNT_OR_UNKNOWN),
+            case_folding=fields.get("case_folding", OPTIONAL_FLAG),
+            left=fields.get("left", FLAG),
+            cores=fields.get("cores", COUNT),
+            host=fields.get("host", SHOWN_NAME),
+            machine=fields.get("machine", name(1024)),
+            ancestor_ids=ancestors,
+            exposed=fields.get("exposed", each(PATH)),
+        )
+
+
+class StatReply(Record):
+    """One entry as a packed list; an empty list if Ketter does not carry its kind."""
+
+    entries: bytes
+
+    @classmethod
+    def read(cls, fields: Fields) -> StatReply:
+        """Take the list as it is; `unpack_entries` checks it."""
+        return cls(fields.blob)
+
+
+class HashReply(Record):
+    """SHA-256 of entries, one after the other; `gone` are the positions of missing entries.
+
+    `ids` are device and inode of each, None where they identify nothing. `whole` repeats the
+    command's argument.
+    """
+
+    ids: tuple[Node | None, ...]
+    whole: str
+    gone: tuple[int, ...]
+    digests: bytes
+
+    @classmethod
+    def read(cls, fields: Fields) -> HashReply:
+        """Read all fields; raises AgentError if an entry has no id, or no whole digest."""
+        digests = _digests(fields)
+        ids = fields.get("ids", each(NODE_OR_NONE))
+        if len(ids) * DIGEST != len(digests):
+            raise AgentError("AGENT_FAILED", "protocol error: the number of ids and digests differ")
+        gone = fields.get("gone", each(whole(0, len(ids) - 1)))
+        return cls(ids, fields.get("whole", NAME), gone, digests)
+
+
+class ScanReply(Record):
+    """The end of a scan, with counts of the links it found.
+
+    `hard_links` are further names of files; `links_skipped` are symlinks left out;
+    `links_unknown` are names of hard-linked files that could not be matched, since the source
+    keeps no inode numbers. `top` is the source folder's own entry, as a packed list.
+    """
+
+    hard_links: int = 0
+    links_skipped: int = 0
+    links_unknown: int = 0
+    top: bytes = b""
+
+    @classmethod
+    def read(cls, fields: Fields) -> ScanReply:
+        """Read all fields; `unpack_entries` checks the list."""
+        return cls(
+            fields.get("hard_links", COUNT),
+            fields.get("links_skipped", COUNT),
+            fields.get("links_unknown", COUNT),
+            fields.blob,
+        )
+
+
+class SentReply(Record):
+    """The source's report of a parcel. `archive` is the SHA-256 of all parcels' bytes, or empty.
+
+    `torn`: an entry failed after a part of it was sent. `failures` are by position in the list.
+    """
+
+    parcel: int
+    failures: dict[int, Failure]
+    torn: bool
+    archive: str
+    digests: bytes
+
+    @classmethod
+    def read(cls, fields: Fields) -> SentReply:
+        """Read all fields; raises AgentError for an incomplete digest, or `torn` for no reason."""
+        digests, torn = _digests(fields), fields.get("torn", FLAG)
+        failures = fields.get("errors", by_number(ENTRY_FAILURE, len(digests) // DIGEST))
+        if torn and not failures:
+            raise AgentError("AGENT_FAILED", "protocol error: a parcel is torn without a failure")
+        archive = fields.get("archive", DIGEST_TEXT)
+        return cls(fields.get("sent", COUNT), failures, torn, archive, digests)
+
+
+class ReceivedReply(Record):
+    """The target's report of a parcel: the digest of the list that arrived, and of each entry.
+
+    `refusals` counts attributes that the target's file system refused; `refused` names some.
+    """
+
+    parcel: int
+    list_digest: str
+    failures: dict[int, Failure]
+    refused: tuple[str, ...]
+    refusals: int
+    digests: bytes
+
+    @classmethod
+    def read(cls, fields: Fields) -> ReceivedReply:
+        """Read all fields; raises AgentError if a digest is incomplete."""
+        digests = _digests(fields)
+        # A parcel of no slices has no digests, but its file may have an error.
+        count = max(1, len(digests) // DIGEST)
+        return cls(
+            fields.get("got", COUNT),
+            fields.get("list", name(2 * DIGEST)),
+            fields.get("errors", by_number(ENTRY_FAILURE, count)),
+            fields.get("refused", each(SHOWN, _SHOWN_REFUSALS)),
+            fields.get("refusals", COUNT),
+            digests,
+        )
+
+
+class RemoveReply(Record):
+    """How many entries the source removed, and why it kept others."""
+
+    removed: int
+    kept: tuple[EntryProblem, ...]
+
+    @classmethod
+    def read(cls, fields: Fields) -> RemoveReply:
+        """Read both fields."""
+        return cls(fields.get("removed", COUNT), fields.get("kept", each(PROBLEM)))
+
+
+class RemoveFoldersReply(Record):
+    """How many folders the source removed, how many are not empty, and why it kept others."""
+
+    removed: int
+    full: int
+    problems: tuple[EntryProblem, ...]
+
+    @classmethod
+    def read(cls, fields: Fields) -> RemoveFoldersReply:
+        """Read all fields."""
+        return cls(
+            fields.get("removed", COUNT),
+            fields.get("full", COUNT),
+            fields.get("problems", each(PROBLEM)),
+        )
+
+
+class CompareReply(NamedTuple):
+    """A letter for each entry, see `agent.target.compare`.
+
+    `others`: by position, another name at the target that has the same content.
+    """
+
+    states: str
+    others: dict[int, str]
+
+    @classmethod
+    def read(cls, fields: Fields) -> CompareReply:
+        """Read both fields."""
+        states = fields.get("states", letters(_STATES, 1 << 20))
+        return cls(states, fields.get("others", by_number(NAME, len(states))))
+
+
+class StageReply(Record):
+    """The staging folder in the target folder. `fresh`: the target folder was made for it.
+
+    `left`: an earlier attempt left something. `transfer_id` is part of the staging folder's
+    name. `keeps_owners`: the file system keeps the user that made a folder.
+    """
+
+    fresh: bool
+    left: bool
+    transfer_id: str
+    keeps_owners: bool
+
+    @classmethod
+    def read(cls, fields: Fields) -> StageReply:
+        """Read all fields."""
+        return cls(
+            fields.get("fresh", FLAG),
+            fields.get("left", FLAG),
+            fields.get("transfer_id", name(255)),
+            fields.get("keeps_owners", FLAG),
+        )
+
+
+class NamesReply(NamedTuple):
+    """The target's rules for names, see `agent.target.name_rules.NameRules`."""
+
+    name_max: int
+    folds_case: bool
+    normalises: bool
+    utf8_only: bool
+
+    @classmethod
+    def read(cls, fields: Fields) -> NamesReply:
+        """Read the rules, which come as a list."""
+        return fields.get("rules", Form("a number and three flags", cls._of_list))
+
+    @classmethod
+    def _of_list(cls, value: Any) -> NamesReply:
+        rules = cls(*value) if isinstance(value, list) and len(value) == 4 else None
+        if rules is None or [type(rule) for rule in rules] != [int, bool, bool, bool]:
+            raise ValueError
+        return rules
+
+
+class DigestsReply(Record):
+    """SHA-256 of entries, one after the other."""
+
+    digests: bytes
+
+    @classmethod
+    def read(cls, fields: Fields) -> DigestsReply:
+        """Read the digests; raises AgentError if one is incomplete."""
+        return cls(_digests(fields))
+
+
+class FenceOutReply(Record):
+    """The label of the helper that the target fenced out: it can write no more."""
+
+    label: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> FenceOutReply:
+        """Read the label."""
+        return cls(fields.get("fence_out", name(255)))
+
+
+class CompleteReply(Record):
+    """The SHA-256 of a file that arrived in slices; `whole` repeats the command's argument."""
+
+    whole: str
+    digest: bytes
+
+    @classmethod
+    def read(cls, fields: Fields) -> CompleteReply:
+        """Read both fields; raises AgentError if there is not one whole digest."""
+        digest = _digests(fields)
+        if len(digest) != DIGEST:
+            raise AgentError("AGENT_FAILED", "protocol error: expected the digest of one file")
+        return cls(fields.get("whole", NAME), digest)
+
+
+class CloseArchiveReply(Record):
+    """The SHA-256 of the archive that arrived."""
+
+    digest: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> CloseArchiveReply:
+        """Read the digest."""
+        return cls(fields.get("archive", DIGEST_TEXT))
+
+
+class PublishArchiveReply(Record):
+    """`there`: the name of an identical archive that existed already; empty if there was none."""
+
+    there: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> PublishArchiveReply:
+        """Read the name."""
+        return cls(fields.get("there", SHOWN))
+
+
+class PublishReply(Record):
+    """Some folders that did not take their mode or time, and the number of all."""
+
+    problems: tuple[EntryProblem, ...]
+    problem_count: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> PublishReply:
+        """Read both fields."""
+        return cls(fields.get("problems", each(PROBLEM)), fields.get("problem_count", COUNT))
+
+
+def _digests(fields: Fields) -> bytes:
+    if len(fields.blob) % DIGEST:
+        raise AgentError("AGENT_FAILED", "protocol error: incomplete digest")
+    return fields.blob

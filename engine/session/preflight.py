@@ -1,0 +1,94 @@
+"""Preflight: reaches and inspects both ends, and refuses a transfer that cannot work."""
+
+from __future__ import annotations
+
+import posixpath
+
+from engine import errors
+from engine.agent.wire import FILE, staging_name, unpack_entries
+from engine.protocol.commands import OPEN, SCAN, STAT
+from engine.protocol.replies import InspectReply
+from engine.session.places import named
+from engine.session.session import Session
+from engine.types import HardLinks, Request, Strategy
+
+
+def open_source(session: Session) -> None:
+    """Wait for the source, and start its scan.
+
+    A folder's scan runs while the target is still being connected. Raises SourceMissing,
+    RootMissing, or BadRequest if the source is neither a folder nor a file.
+    """
+    session.source.greet()
+    found = session.inspect(session.source, session.aim.source_path)
+    session.source_found = found
+    if found.kind == "absent":
+        raise _source_missing(session, found)
+    if found.kind == "other":
+        raise errors.BadRequest(f"{found.shown} is neither a folder nor a file")
+    request = session.request
+    if found.kind == "folder":
+        session.source.request(OPEN, **named(request.source))
+        session.source.send(
+            SCAN,
+            filters=request.filters,
+            symlinks=request.symlinks,
+            hard_links=HardLinks.COPY
+            if request.strategy == Strategy.ARCHIVE
+            else request.hard_links,
+            xattrs=request.xattrs,
+            mode_bits=_mode_bits(request),
+        )
+
+
+def inspect_target(session: Session) -> None:
+    """Wait for the target, and refuse what cannot work; change nothing.
+
+    Raises RootMissing, BadRequest, TargetExists if a folder would replace a file, or Overlap.
+    """
+    session.target_system = session.target.greet().system
+    staging = staging_name(session.request.transfer_id)
+    found = session.inspect(session.target, session.request.target.path, staging)
+    session.target_found, source = found, session.source_found
+    request, aim = session.request, session.aim
+    if not found.has_root:
+        # The root is not made: its disk may not be mounted, and a move would fill another one.
+        raise errors.RootMissing(f"the root {request.target.root} does not exist at the target")
+    if source.kind == "file":
+        aim.at_file(request, source, found)
+    if request.strategy == Strategy.ARCHIVE:
+        aim.at_archive(request, source, found)
+    elif not aim.single and found.kind not in ("absent", "folder"):
+        raise errors.TargetExists(f"{found.shown} is a file, the source a folder")
+    if session.one_machine and aim.overlaps(source, found):
+        raise errors.Overlap(
+            f"{source.shown} and {found.shown} are the same place or lie inside each other"
+        )
+    if source.kind == "file":
+        _open_file(session)
+
+
+def _source_missing(session: Session, found: InspectReply) -> errors.EngineError:
+    source = session.request.source
+    if not found.has_root:  # Its disk may not be mounted.
+        return errors.RootMissing(f"the root {source.root} does not exist at the source")
+    error = errors.SourceMissing(f"{found.shown} does not exist at the source")
+    above = posixpath.dirname(source.path.rstrip("/"))
+    error.folder_there = session.inspect(session.source, above).kind == "folder"
+    return error
+
+
+def _open_file(session: Session) -> None:
+    """Open the folder of a single file, and read the file's entry."""
+    aim = session.aim
+    assert aim.single
+    session.source.request(OPEN, **named(session.request.source, aim.source_path))
+    planned, name = aim.single
+    found = unpack_entries(session.source.request(STAT, path=planned.path).entries)
+    if not found or found[0].kind != FILE:
+        raise errors.SourceChanged(f"{session.source_found.shown} is no longer a file")
+    aim.single = (found[0]._replace(mode=found[0].mode & _mode_bits(session.request)), name)
+
+
+def _mode_bits(request: Request) -> int:
+    return 0o7777 if request.special_bits else 0o777
