@@ -15,7 +15,7 @@ from portals.services import portal_create
 from tests.faults.crew import Stage
 from tests.faults.here import Here, failures
 from tests.rig.lying import SEND, Lie, found
-from tests.rig.planted_code import FOLDING, Plant
+from tests.rig.planted_code import FOLDING_FORMS, Plant
 from tests.rig.trees import build_small
 
 pytestmark = pytest.mark.django_db
@@ -220,15 +220,6 @@ def shown(name: str) -> str:
     return name.replace("\u0301", r"\u0301")
 
 
-#: What becomes of a name there.
-ONE = """
-import os, unicodedata
-def _one(name):
-    folded = unicodedata.normalize("NFC", os.fsdecode(name)).lower()
-    return os.fsencode(folded) if isinstance(name, bytes) else folded
-"""
-
-
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("twins", [("A.mov", "a.mov"), ("e\u0301.mov", "\u00e9.mov")])
 def test_a_partial_move_names_both_files_whose_names_the_target_takes_for_one(
@@ -239,8 +230,7 @@ def test_a_partial_move_names_both_files_whose_names_the_target_takes_for_one(
     for name in twins:
         (here.source / name).write_bytes(name.encode())
     here.target.mkdir(parents=True)  # Empty, so that only trying tells what it does.
-    folding = FOLDING.replace('"/b" in', '"/srvtrf" in').replace("name.lower()", "_one(name)")
-    plant(ONE + folding.replace('name[:1] != "."', 'os.fsencode(name)[:1] != b"."'))
+    plant(FOLDING_FORMS)
 
     job = here.run(mode="move")
 

@@ -59,20 +59,20 @@ def _wrap_exclusive_rename(wrap):
         return library
     ctypes.CDLL = loaded
 """
-#: Below a folder called b names are one whatever their case, as on a Mac.
-FOLDING = (
+_FOLDING = (
     WRAP_EXCLUSIVE_RENAME
     + """
-def _fold_names():
+def _fold_names(below, fold):
     import os
+    def folds(fd, name):
+        return below in os.readlink("/proc/self/fd/%d" % fd) and os.fsencode(name)[:1] != b"."
     def folded(call, at, *keys):
         def with_folded_name(*args, **kwargs):
             fds = [kwargs[key] for key in keys if kwargs.get(key) is not None]
             args = list(args)
             for place, fd in zip(at, fds):
-                name = args[place]
-                if "/b" in os.readlink("/proc/self/fd/%d" % fd) and name[:1] != ".":
-                    args[place] = name.lower()
+                if folds(fd, args[place]):
+                    args[place] = fold(args[place])
             return call(*args, **kwargs)
         return with_folded_name
     for name in ("open", "mkdir", "unlink", "stat", "rmdir", "utime"):
@@ -80,14 +80,24 @@ def _fold_names():
     os.rename = folded(os.rename, [0, 1], "src_dir_fd", "dst_dir_fd")
     def folded_exclusively(call):
         def with_folded_names(fd, name, new_fd, new_name, flag):
-            if "/b" in os.readlink("/proc/self/fd/%d" % new_fd) and new_name[:1] != b".":
-                new_name = new_name.lower()
+            new_name = fold(new_name) if folds(new_fd, new_name) else new_name
             return call(fd, name, new_fd, new_name, flag)
         return with_folded_names
     _wrap_exclusive_rename(folded_exclusively)
-_fold_names()
 """
 )
+#: Below a folder called b names are one whatever their case, as on a Mac.
+FOLDING = _FOLDING + """
+_fold_names("/b", lambda name: name.lower())
+"""
+#: Below the portal srvtrf names are one whatever their case and Unicode form.
+FOLDING_FORMS = _FOLDING + """
+def _one_form(name):
+    import os, unicodedata
+    folded = unicodedata.normalize("NFC", os.fsdecode(name)).lower()
+    return os.fsencode(folded) if isinstance(name, bytes) else folded
+_fold_names("/srvtrf", _one_form)
+"""
 #: A file system with short names, as encrypted ones have.
 SHORT_NAMES = """
 def _short_names():
