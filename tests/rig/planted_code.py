@@ -87,17 +87,23 @@ def _fold_names(below, fold):
 """
 )
 #: Below a folder called b names are one whatever their case, as on a Mac.
-FOLDING = _FOLDING + """
+FOLDING = (
+    _FOLDING
+    + """
 _fold_names("/b", lambda name: name.lower())
 """
+)
 #: Below the portal srvtrf names are one whatever their case and Unicode form.
-FOLDING_FORMS = _FOLDING + """
+FOLDING_FORMS = (
+    _FOLDING
+    + """
 def _one_form(name):
     import os, unicodedata
     folded = unicodedata.normalize("NFC", os.fsdecode(name)).lower()
     return os.fsencode(folded) if isinstance(name, bytes) else folded
 _fold_names("/srvtrf", _one_form)
 """
+)
 #: A file system with short names, as encrypted ones have.
 SHORT_NAMES = """
 def _short_names():
