@@ -6,7 +6,9 @@ know are given only if this machine's client takes them: an unknown one ends ssh
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import subprocess
 from functools import cache
 
@@ -54,6 +56,8 @@ _NEWER = {
 _SETPRIV = ("/usr/bin/setpriv", "/bin/setpriv")
 #: SIGTERM for ssh as soon as the process dies that started it.
 _WITH_PARENT = "--pdeathsig=TERM"
+#: The name of the record of programs that were found right, in the user's cache; its length.
+_RECORD, _RECORD_BYTES = "ssh-client", 8192
 
 
 def fixed() -> dict[str, str]:
@@ -69,27 +73,97 @@ def command() -> list[str]:
     busybox.
     """
     # Without ssh, setpriv would exit with a status, where exec raises an error that names ssh.
-    return [*(_asked()[0] if _is_there() else ()), "ssh"]
+    return [*(_asked()[0] if _client() else ()), "ssh"]
 
 
 @cache
 def _asked() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what ends ssh with this process, and the newer options that ssh takes.
 
-    Asked once a process, in one call if both are as they should be.
+    Asked once a process, in one call if both are as they should be; not at all if the same
+    programs of this machine have been found so before.
     """
     setpriv = next((program for program in _SETPRIV if os.access(program, os.X_OK)), "")
     prefix = (setpriv, _WITH_PARENT) if setpriv else ()
+    programs = _identity(_client(), setpriv)
+    if programs and programs == _found_right():
+        return prefix, tuple(_NEWER)
     if _works(prefix, *_NEWER):
+        _keep(programs)
         return prefix, tuple(_NEWER)
     if prefix and not _works(prefix):
         prefix = ()
     return prefix, tuple(name for name in _NEWER if _works((), name))
 
 
-def _is_there() -> bool:
-    """True if ssh is in PATH."""
-    return any(os.access(os.path.join(at, "ssh"), os.X_OK) for at in os.get_exec_path())
+def _client() -> str:
+    """Return the path of the ssh that is first in PATH; empty if there is none."""
+    paths = (os.path.join(at, "ssh") for at in os.get_exec_path())
+    return next((path for path in paths if os.access(path, os.X_OK)), "")
+
+
+def _identity(client: str, setpriv: str) -> str:
+    """Return what tells these programs, and the options asked for, from any others.
+
+    It is empty if the client is a script: which program that starts is not known.
+    """
+    words = ["1", *(f"{name}={value}" for name, value in _NEWER.items())]
+    try:
+        for program in filter(None, (client, setpriv)):
+            with open(program, "rb") as file:
+                if file.read(2) == b"#!":
+                    return ""
+                found = os.fstat(file.fileno())
+            words += [program, *map(str, (found.st_dev, found.st_ino, found.st_size))]
+            words += [str(found.st_mtime_ns), str(found.st_ctime_ns)]
+    except OSError:
+        return ""  # A program that this user may start but not read: it is asked each time.
+    return " ".join(words) if client else ""
+
+
+def _cache() -> tuple[str, str]:
+    """Return the folder for the record of the programs found right, and the one it has to be in.
+
+    Both are empty without one, by the XDG base directory specification.
+    """
+    base, home = os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("HOME", "")
+    if os.path.isabs(base):
+        return os.path.join(base, "ketter"), base
+    return (os.path.join(home, ".cache", "ketter"), home) if os.path.isabs(home) else ("", "")
+
+
+def _found_right() -> str:
+    """Return the identity of the programs on record; empty without a record."""
+    how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    path = os.path.join(_cache()[0], _RECORD)
+    # Without a record ssh is asked.
+    with contextlib.suppress(OSError, ValueError), open(os.open(path, how), "rb") as file:
+        found = os.fstat(file.fileno())
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+            return file.read(_RECORD_BYTES).decode()
+    return ""
+
+
+def _keep(programs: str) -> None:
+    """Put the programs on record; not in another user's home, as under sudo."""
+    folder, base = _cache()
+    if not folder or not 0 < len(programs.encode()) <= _RECORD_BYTES:
+        return
+    path = os.path.join(folder, _RECORD)
+    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError, ValueError):  # ssh is asked the next time, too.
+        if os.stat(base).st_uid != os.geteuid():
+            return
+        os.makedirs(folder, 0o700, exist_ok=True)
+        new = f"{path}.{os.getpid()}"
+        fd = os.open(new, how, 0o600)
+        try:
+            with open(fd, "wb") as file:
+                file.write(programs.encode())
+            os.replace(new, path)
+        except BaseException:
+            os.unlink(new)
+            raise
 
 
 def _works(prefix: tuple[str, ...], *names: str) -> bool:
