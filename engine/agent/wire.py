@@ -30,7 +30,7 @@ from array import array
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO, Iterable, Sequence
+    from typing import Any, Iterable, Sequence
 
 #: An agent writes this before its first message: what comes earlier is a shell's greeting.
 MAGIC = b"\n\x00KETTER AGENT 2\n"
@@ -319,21 +319,6 @@ def _read_column(form: str, count: int, data: bytes, at: int) -> tuple[array[int
     return column, end
 
 
-def read_exactly(stream: BinaryIO, size: int) -> bytes:
-    """Read `size` bytes; raises EndOfStream if the stream ends before."""
-    data = stream.read(size)
-    while data is not None and len(data) < size:
-        more = stream.read(size - len(data))
-        if not more:
-            break
-        data += more
-    if not data or len(data) < size:
-        if size == 0:
-            return b""
-        raise EndOfStream
-    return data
-
-
 def check_header(kind: bytes, size: int) -> tuple[bytes, int]:
     """Return a frame's type and length; raises AGENT_FAILED if they exceed the limits."""
     if kind not in _KINDS or size > (MAX_DATA if kind == DATA else MAX_MESSAGE):
@@ -341,12 +326,6 @@ def check_header(kind: bytes, size: int) -> tuple[bytes, int]:
             "AGENT_FAILED", f"protocol error: a frame of type {kind!r} and {size} bytes came"
         )
     return kind, size
-
-
-def read_frame(stream: BinaryIO) -> tuple[bytes, bytes]:
-    """Read the next frame's type and body."""
-    kind, size = check_header(*HEADER.unpack(read_exactly(stream, HEADER.size)))
-    return kind, read_exactly(stream, size)
 
 
 def write_all(fd: int, *pieces: Any) -> None:

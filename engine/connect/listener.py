@@ -116,7 +116,7 @@ class Listener:
 
         Raises AgentError for another frame: payload never comes this way.
         """
-        header = wire.read_exactly(self.stream, wire.HEADER.size)
+        header = read_exactly(self.stream, wire.HEADER.size)
         if not header.translate(None, _TEXT):
             raise wire.EndOfStream
         kind, size = wire.check_header(*wire.HEADER.unpack(header))
@@ -125,7 +125,7 @@ class Listener:
                 "AGENT_FAILED",
                 f"protocol error: a frame of type {kind!r} came in place of a message",
             )
-        return wire.read_exactly(self.stream, size)
+        return read_exactly(self.stream, size)
 
     def _skip_noise(self) -> bool:
         """Skip a banner or a shell's greeting; False if the agent sent nothing."""
@@ -137,3 +137,18 @@ class Listener:
                 return False
             came = (came + byte)[-_NOISE:]
         return True
+
+
+def read_exactly(stream: BinaryIO, size: int) -> bytes:
+    """Read `size` bytes; raises wire.EndOfStream if the stream ends before."""
+    data = stream.read(size)
+    while data is not None and len(data) < size:
+        more = stream.read(size - len(data))
+        if not more:
+            break
+        data += more
+    if not data or len(data) < size:
+        if size == 0:
+            return b""
+        raise wire.EndOfStream
+    return data

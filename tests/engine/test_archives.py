@@ -26,6 +26,7 @@ from tests.engine.exactness import (
     with_folders_above,
 )
 from tests.rig.archives import UTF8_FLAG, assert_extracts_to, assert_standard, name_of
+from tests.rig.frames import read_frame
 from tests.rig.hard_tree import assert_same, build_hard, describe
 from tests.rig.observers import Meddler
 from tests.rig.planted_code import Plant
@@ -78,13 +79,13 @@ def teed(root: Path, archive: Path) -> None:
 def keep_payload(frames: int, archive: Path) -> None:
     """Write the payload of a stream of frames, with a hole where there are only zeros."""
     with open(frames, "rb") as stream, archive.open("wb") as file:
-        kind, body = wire.read_frame(stream)
+        kind, body = read_frame(stream)
         while kind in (wire.HEAD, wire.DATA):
             if kind == wire.DATA and body == bytes(len(body)):
                 file.seek(len(body), os.SEEK_CUR)
             elif kind == wire.DATA:
                 file.write(body)
-            kind, body = wire.read_frame(stream)
+            kind, body = read_frame(stream)
         file.truncate(file.tell())
 
 

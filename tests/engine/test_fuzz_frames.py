@@ -22,6 +22,7 @@ from engine.agent.tree import Tree
 from engine.agent.wire import AgentError, Entry, pack_entries, unpack_entries
 from engine.protocol.messages import READERS
 from tests.rig import answers, fuzzing, hostile
+from tests.rig.frames import read_frame
 from tests.rig.fuzzing import examples, spoilt
 from tests.rig.hostile import facts
 
@@ -90,7 +91,7 @@ def test_a_damaged_stream_of_frames_is_read_to_its_end_or_refused(
 
     def read_all() -> None:
         while True:
-            kind, body = wire.read_frame(source)
+            kind, body = read_frame(source)
             assert len(body) <= len(stream)
             if kind != wire.DATA:
                 wire.decode(body)

@@ -31,6 +31,7 @@ from engine.agent.wire import (
     unpack_entries,
 )
 from engine.connect import bundle
+from tests.rig.frames import read_frame
 from tests.rig.transfers import Run
 from tests.rig.trees import build_small, snapshot
 
@@ -254,7 +255,7 @@ class Driven:
     def hear(self) -> dict[str, Any]:
         """The next thing it says."""
         while True:
-            said = decode(wire.read_frame(self._process.stderr)[1])
+            said = decode(read_frame(self._process.stderr)[1])
             if "beat" not in said:
                 return said
 

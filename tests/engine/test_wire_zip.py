@@ -22,6 +22,7 @@ from engine.agent.target.receiver import Receiver
 from engine.agent.target.staged_files import WriteOptions
 from engine.agent.tree import Tree
 from engine.agent.wire import DIGEST, NO_DIGEST, AgentError, Entry, pack_entries
+from tests.rig.frames import read_frame
 from tests.rig.trees import build_mixed, build_small, snapshot
 
 
@@ -50,9 +51,9 @@ def frames_of(root: Path, entries: list[Entry], tree: Tree, tmp_path: Path) -> b
 def payload_of(frames: bytes) -> tuple[bytes, bytes]:
     """What is in the frames of a parcel, and the sender's digests after it."""
     stream, payload = io.BytesIO(frames), b""
-    assert wire.read_frame(stream)[0] == wire.HEAD
+    assert read_frame(stream)[0] == wire.HEAD
     while True:
-        kind, body = wire.read_frame(stream)
+        kind, body = read_frame(stream)
         if kind != wire.DATA:
             assert (kind, stream.read()) == (wire.END_PARCEL, b"")
             return payload, wire.decode(body)["blob"]

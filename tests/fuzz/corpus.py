@@ -18,6 +18,7 @@ sys.path.insert(0, str(PROJECT))
 
 from engine.agent import wire  # noqa: E402 - found by the line above
 from tests.rig import hostile  # noqa: E402
+from tests.rig.frames import read_frame  # noqa: E402
 
 #: Between two frames of a seed whose headers the fuzzer makes: see `framed`.
 GAP = b"\xfe\xedGAP"
@@ -45,7 +46,7 @@ def pieces_of(stream: bytes) -> bytes:
     """The pieces of a stream, as `framed` takes them."""
     source, pieces = io.BytesIO(stream), []
     while source.tell() < len(stream):
-        kind, body = wire.read_frame(source)
+        kind, body = read_frame(source)
         pieces.append(bytes([_KINDS.index(kind)]) + body)
     return GAP.join(pieces)
 

@@ -33,6 +33,7 @@ from tests.fuzz.corpus import (
     journal_of,
 )
 from tests.rig import answers, hostile
+from tests.rig.frames import read_frame
 
 _known: set[str] = set()
 
@@ -56,7 +57,7 @@ def _frames(data: bytes) -> None:
 
     def read() -> None:
         while True:
-            _, body = wire.read_frame(stream)
+            _, body = read_frame(stream)
             wire.decode(body)
 
     tell(hostile.ending(read))
