@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -344,3 +346,25 @@ def test_catalogues_are_well_formed():
         line = ["msgfmt", "--check", "--output-file=/dev/null", str(path)]
         done = subprocess.run(line, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow  # As above.
+def test_catalogues_hold_the_texts_of_today(tmp_path: Path):
+    """Fails once a text has changed: run the first command of locale/README.md."""
+    command = next(line for line in (LOCALE / "README.md").read_text().splitlines()
+                   if "manage.py makemessages" in line).split()  # fmt: skip
+    for room in (*ROOMS, "engine", "locale"):
+        shutil.copytree(PROJECT / room, tmp_path / room)
+    shutil.copy(PROJECT / "manage.py", tmp_path)
+    command[0] = sys.executable
+
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    for path in LOCALE.glob("*/LC_MESSAGES/django.po"):
+        made = (tmp_path / path.relative_to(PROJECT)).read_text("utf-8")
+        assert texts_of(made) == texts_of(path.read_text("utf-8")), path
+
+
+def texts_of(catalogue: str) -> list[str]:
+    """The lines of a catalogue but the moment at which it was made."""
+    return [line for line in catalogue.splitlines() if "POT-Creation-Date" not in line]
