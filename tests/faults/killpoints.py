@@ -2,7 +2,7 @@
 
 Nothing of it is in the product: `install` puts an observer around the engine's
 that strikes where a job's idempotency key says so, "point:deed" and whatever
-else makes the key unique, in the job's first attempt only.
+else makes the key unique, once a job: in the first attempt that comes to the point.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -90,14 +92,15 @@ class Strike:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        point, _, deed = job.idempotency_key.partition(":")
-        self._point = point if job.attempt == 1 else ""
+        self._point, _, deed = job.idempotency_key.partition(":")
         self._deed = deed.partition(":")[0]
+        # Its crew's own: on a busy machine an attempt may be lost before it comes to the point.
+        self._mark = Path(tempfile.gettempdir(), f"struck-{job.pk}-{self._point}")
 
     def at(self, point: str) -> None:
         """The job has come to that point."""
-        if point == self._point:
-            self._point = ""
+        if point == self._point and not self._mark.exists():
+            self._mark.touch()
             DEEDS[self._deed](self._job)
 
 

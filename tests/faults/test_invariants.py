@@ -169,7 +169,7 @@ def test_a_job_killed_at_any_point_ends_with_the_tree_of_an_undisturbed_run(stag
     wanted = whole(stage.oracles[undisturbed].target)
     for job in killed:
         stage.oracles[job].judge(job)
-        assert job.attempt == 2, job.idempotency_key
+        assert job.attempt > 1, f"nobody was killed: {job.idempotency_key}"
         assert_equal_trees(wanted, whole(stage.oracles[job].target))
 
 
