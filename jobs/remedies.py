@@ -39,10 +39,18 @@ _REMEDIES: dict[str, Promise] = {
         "Give the portal's user the right to read or write there, then resume the job."
     ),
     "PORTAL_DISABLED": _("Enable the portal, then resume the job."),
+    "PORTAL_MOVED": _(
+        "Cancel the job and launch it again for the new address; or give the portal its old "
+        "address and credential back, then resume the job."
+    ),
     "ROOT_MISSING": _("Mount or make the portal's root folder, then resume the job."),
     "ROOT_MOVED": _(
         "Ketter has read and written nothing there. Find out who moved the folder. If the new "
         "place is right, test the portal and confirm it there, then resume the job."
+    ),
+    "SECRET_OF_ANOTHER_ROW": _(
+        "Find out who changed the database, enter the credential's secret again, then resume "
+        "the job."
     ),
     "STAGING_NOT_OURS": _(
         "Find out who made that folder, let no other user write into the target folder, move the "

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from engine.types import Endpoint, SshAccess
 from portals.crypto import decrypt
-from portals.errors import CannotDecrypt, HostKeyNotPinned, PortalDisabled
+from portals.errors import CannotDecrypt, HostKeyNotPinned, PortalDisabled, PortalMoved
 from portals.kinds import PortalKind
 from portals.models import Credential, CredentialKind, Portal, PortalState
 from portals.roots import ROOT, real_path, root_now, stamp
@@ -21,7 +21,8 @@ def endpoint_for(portal: Portal, path: str) -> Endpoint:
     """The endpoint of a path in a portal, for a job that runs now.
 
     Raises PortalDisabled if the portal is disabled, HostKeyNotPinned if it is behind SSH
-    without a pinned host key, and CannotDecrypt if no key opens its credential's secret.
+    without a pinned host key, CannotDecrypt if no key opens its credential's secret, and
+    PortalMoved if that credential belongs to another address (see `thawed`).
     """
     if portal.state == PortalState.DISABLED:
         raise PortalDisabled(_("The portal “%s” is disabled.") % portal.name)
@@ -39,9 +40,15 @@ def freeze(portal: Portal) -> dict[str, Any]:
     """Where a portal is at this moment, without any secret; the job stores it."""
     return {
         **{name: getattr(portal, name) for name in (*FROZEN, *_THERE)},
+        "credential": _stamp(portal.credential),
         "real_root": portal.real_root,
         "root_confirmed": stamp(portal),
     }
+
+
+def _stamp(credential: Credential | None) -> str:
+    """What changes with another credential, and with each change of one."""
+    return f"{credential.pk} {credential.updated_at.isoformat()}" if credential else ""
 
 
 def thawed(portal: Portal, frozen: dict[str, Any]) -> Portal:
@@ -49,13 +56,16 @@ def thawed(portal: Portal, frozen: dict[str, Any]) -> Portal:
 
     If the address is still the same, the present user name and pinned key count, so that
     a person can repair what a job waits for. A root that a person has confirmed since
-    counts, too (see `root_now`). The copy must not be saved.
+    counts, too (see `root_now`). If the address is another one and the credential has changed
+    as well, that one is for the new address: `endpoint_for` raises PortalMoved for the copy,
+    which must not be saved.
     """
     moved = any(getattr(portal, name) != frozen[name] for name in _ADDRESS)
     then = copy(portal)
     for name in (*FROZEN, *_THERE) if moved else FROZEN:
         setattr(then, name, frozen[name])
     then.real_root = root_now(portal, frozen)
+    then.lost_credential = moved and frozen.get("credential") != _stamp(portal.credential)
     return then
 
 
@@ -89,6 +99,15 @@ def _ssh_access(portal: Portal) -> SshAccess:
             )
             % portal.name
         )
+    if portal.lost_credential:
+        raise PortalMoved(
+            _(
+                "The portal “%(name)s” was at %(host)s, port %(port)s, when this job began. It has "
+                "another address and another credential now, and Ketter does not use that one at "
+                "%(host)s."
+            )
+            % {"name": portal.name, "host": portal.host, "port": portal.port}
+        )
     access = ssh_address(portal)._replace(host_key=portal.host_key)
     return _with_credential(access, portal.credential) if portal.credential else access
 
@@ -115,8 +134,8 @@ def _with_credential(access: SshAccess, credential: Credential) -> SshAccess:
 
 def _open(credential: Credential) -> str:
     try:
-        return decrypt(credential.secret)
+        return decrypt(credential.secret, of=credential.row)
     except CannotDecrypt as error:
-        raise CannotDecrypt(
+        raise type(error)(
             _("Credential “%(name)s”: %(why)s") % {"name": credential.name, "why": error}
         ) from None

@@ -2,8 +2,10 @@
 
 PortalError                 code, status_code (for the API), retry (as in engine.errors)
 ├── CannotDecrypt           no key of this installation opens the secret
+│   └── SecretOfAnotherRow  it was made for another row of the database
 ├── PortalDisabled          an operator took the portal out of use
 ├── HostKeyNotPinned        no host key is pinned yet
+├── PortalMoved             its credential belongs to another address than the job's
 ├── PortalChanged           edited while it was tested
 ├── PortalInUse             jobs need it
 └── CredentialInUse         portals need it
@@ -29,6 +31,12 @@ class CannotDecrypt(PortalError):
     status_code = 500
 
 
+class SecretOfAnotherRow(CannotDecrypt):
+    """A stored secret was encrypted for another row: a program copied it from there."""
+
+    code = "SECRET_OF_ANOTHER_ROW"
+
+
 class PortalDisabled(PortalError):
     """The portal is disabled, so no job may use it."""
 
@@ -39,6 +47,12 @@ class HostKeyNotPinned(PortalError):
     """The portal has no pinned host key, so Ketter cannot tell the host from an impostor."""
 
     code = "HOST_KEY_UNKNOWN"
+
+
+class PortalMoved(PortalError):
+    """The portal has moved since the job began, and its credential has changed as well."""
+
+    code = "PORTAL_MOVED"
 
 
 class PortalChanged(PortalError):

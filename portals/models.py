@@ -87,6 +87,11 @@ class Credential(models.Model):
             )
 
     @property
+    def row(self) -> str:
+        """The name of this row in its encrypted secret, see `portals.crypto`."""
+        return f"credential {self.pk} {self.kind}"
+
+    @property
     def has_secret(self) -> bool:
         """True if a secret is stored; Ketter never shows the secret itself."""
         return bool(self.secret)
@@ -189,6 +194,10 @@ class Portal(models.Model):
     checked_at = models.DateTimeField(_("tested"), null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated"), auto_now=True)
+
+    #: True in a copy that `portals.endpoints.thawed` makes for a job at the portal's old address,
+    #: if the credential is for the new one.
+    lost_credential = False
 
     class Meta:
         db_table = "portals"

@@ -15,7 +15,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from engine import Probe, display_path
 from engine.errors import HostKeyChanged
-from portals.crypto import can_decrypt, encrypt, rotate
+from portals.crypto import check, encrypt, is_bound, rotate
 from portals.errors import CannotDecrypt, CredentialInUse, PortalChanged, PortalInUse
 from portals.findings import Finding, portal_look, root_moved
 from portals.host_keys import host_key_parse
@@ -223,13 +223,17 @@ def portal_delete(portal: Portal) -> None:
 
 
 @sensitive_variables("secret", "clean")
+@transaction.atomic
 def credential_create(*, name: str, kind: str, secret: str = "", key_path: str = "") -> Credential:
     """Register a credential; its secret is encrypted here and shown nowhere."""
     credential = Credential(name=name, kind=kind, key_path=key_path)
     credential.full_clean(exclude=["secret"])
     clean = secret_clean(kind, secret)
-    credential.secret = encrypt(clean) if clean else ""
+    credential.secret = encrypt(clean, of="") if clean else ""
     credential.save()
+    if clean:  # Only a saved row has the number that its token names.
+        credential.secret = encrypt(clean, of=credential.row)
+        credential.save()
     return credential
 
 
@@ -261,7 +265,7 @@ def credential_set_secret(credential: Credential, *, secret: str) -> Credential:
     credential.refresh_from_db(from_queryset=Credential.objects.select_for_update())
     if credential.kind not in SECRET_KINDS:
         raise ValidationError({"secret": NO_SECRET})
-    credential.secret = encrypt(secret_clean(credential.kind, secret))
+    credential.secret = encrypt(secret_clean(credential.kind, secret), of=credential.row)
     credential.save()
     _portals_forget(credential)
     return credential
@@ -313,26 +317,36 @@ def secret_clean(kind: str, secret: str) -> str:
 
 @transaction.atomic
 def credentials_rotate() -> int:
-    """Encrypt every secret again with the first key, all or none; return how many.
+    """Encrypt every secret again with the first key, bound to its row; return how many.
 
-    Raises CannotDecrypt, and changes nothing, if no key opens one of the secrets: the old
+    Raises CannotDecrypt, and changes nothing, if one of the secrets cannot be used: the old
     key must not be taken out of the list before that secret is repaired.
     """
-    rows = list(Credential.objects.exclude(secret="").select_for_update())
-    if lost := [credential.name for credential in rows if not can_decrypt(credential.secret)]:
+    if lost := credentials_unusable():
         raise CannotDecrypt(
-            _(
-                "Nothing was rotated: no key in KETTER_FIELD_KEYS opens the secret of %s. Put "
-                "the old key back at the end of the list, or enter the secret again."
-            )
-            % ", ".join(lost)
+            _("Nothing was rotated. %s")
+            % " ".join(f"{credential.name}: {error}" for credential, error in lost)
         )
+    rows = list(Credential.objects.exclude(secret="").select_for_update())
     for credential in rows:
-        Credential.objects.filter(pk=credential.pk).update(secret=rotate(credential.secret))
+        token = rotate(credential.secret, of=credential.row)
+        Credential.objects.filter(pk=credential.pk).update(secret=token)
     return len(rows)
 
 
-def credentials_undecryptable() -> list[Credential]:
-    """The credentials whose secret no key of this installation opens."""
-    rows = Credential.objects.exclude(secret="")
-    return [credential for credential in rows if not can_decrypt(credential.secret)]
+def credentials_unusable() -> list[tuple[Credential, CannotDecrypt]]:
+    """The credentials whose secret cannot be opened, or is another row's; with the error."""
+    found = []
+    for credential in Credential.objects.exclude(secret=""):
+        try:
+            check(credential.secret, of=credential.row)
+        except CannotDecrypt as error:
+            found.append((credential, error))
+    return found
+
+
+def credentials_unbound() -> list[Credential]:
+    """The credentials whose secret an older Ketter encrypted: it would open in any row."""
+    unusable = {credential.pk for credential, _error in credentials_unusable()}
+    rows = Credential.objects.exclude(secret="").exclude(pk__in=unusable)
+    return [credential for credential in rows if not is_bound(credential.secret)]

@@ -13,7 +13,7 @@ from django.conf import settings
 from dku.findings import Finding, Verdict, worst
 from ketter_site.env import LOOPBACK
 from portals.models import Credential, CredentialKind
-from portals.services import credentials_undecryptable
+from portals.services import credentials_unbound, credentials_unusable
 
 PYTHON_MINIMUM = (3, 11)
 #: Characters, and different ones, that Django's own deployment check demands of a SECRET_KEY.
@@ -110,20 +110,21 @@ def _key_file_fault(credential: Credential) -> tuple[Verdict, str] | None:
 def credentials() -> Finding:
     """Check that the field keys open every stored secret, and that key files are private."""
     rows = list(Credential.objects.all())
-    faults = [
-        (Verdict.FAIL, f"{row.name}: no key in KETTER_FIELD_KEYS opens its secret.")
-        for row in credentials_undecryptable()
-    ]
+    faults = [(Verdict.FAIL, f"{row.name}: {error}") for row, error in credentials_unusable()]
     key_files = (row for row in rows if row.kind == CredentialKind.KEY_FILE)
     faults += [fault for fault in map(_key_file_fault, key_files) if fault]
-    measured = {"credentials": len(rows), "faulty": len(faults)}
+    if unbound := credentials_unbound():
+        sentence = f"{len(unbound)} secret(s) are of an older Ketter, and would open in any row: "
+        names = ", ".join(row.name for row in unbound)
+        faults.append((Verdict.WARN, f"{sentence}{names}. Run manage.py rotate_credentials."))
+    measured = {"credentials": len(rows), "faulty": len(faults), "unbound": len(unbound)}
     value = f"{len(rows)} credential(s)"
     if not faults:
         return Finding(Verdict.PASS, value, "Every credential can be used.", measured=measured)
     return Finding(
         worst(verdict for verdict, _ in faults),
         value,
-        f"{len(faults)} of {len(rows)} credentials cannot be used as they are.",
+        f"{len(rows)} credentials: {len(faults)} fault(s).",
         "Put the key that encrypted them back into KETTER_FIELD_KEYS, or set the secrets again; "
         "make key files readable for the worker's user only (chmod 600).",
         details=tuple(sentence for _, sentence in faults),

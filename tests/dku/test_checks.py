@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from django.db import OperationalError
 
 from dku.checks import installation, places, services
 from dku.diagnosis import diagnose
 from dku.findings import Check, Finding, Verdict, worst
 from dku.redaction import HIDDEN, redacted
-from portals.models import Portal, PortalHealth
+from portals.models import Credential, Portal, PortalHealth
 from portals.services import credential_create
 from tests.factories import PortalFactory
 
@@ -103,8 +104,6 @@ def test_the_credentials_check_passes_when_every_credential_opens(db):
 
 
 def test_the_credentials_check_names_credentials_that_do_not_open(db, settings):
-    from cryptography.fernet import Fernet
-
     credential_create(name="lab", kind="password", secret="hunter2-hunter2")
     settings.FIELD_KEYS = [Fernet.generate_key().decode()]
 
@@ -112,6 +111,17 @@ def test_the_credentials_check_names_credentials_that_do_not_open(db, settings):
 
     assert found.verdict is Verdict.FAIL
     assert found.details[0].startswith("lab: ")
+
+
+def test_the_credentials_check_counts_the_secrets_of_an_older_version(db, settings):
+    row = credential_create(name="lab", kind="password", secret="hunter2-hunter2")
+    older = Fernet(settings.FIELD_KEYS[0]).encrypt(b"a secret").decode()
+    Credential.objects.filter(pk=row.pk).update(secret=older)
+
+    found = installation.credentials()
+
+    assert (found.verdict, found.measured["unbound"]) == (Verdict.WARN, 1)
+    assert "1 secret(s) are of an older Ketter, and would open in any row: lab" in str(found)
 
 
 def test_the_credentials_check_warns_of_key_files_that_are_missing_or_readable_by_others(

@@ -25,6 +25,7 @@ from jobs.tasks import run_job
 from portals.errors import PortalError
 from portals.models import Credential, Portal
 from portals.services import (
+    credential_create,
     credential_set_secret,
     portal_pin_host_key,
     portal_update,
@@ -317,6 +318,19 @@ def test_a_job_resumes_where_it_stopped_after_portal_and_secret_are_usable_again
     job_resume(job, by=oscar)
     assert_waits_for_a_person(job, "CANNOT_DECRYPT", "Enter the credential's secret again")
     credential_set_secret(far.credential, secret=sshd.identity_file.read_text())
+    assert_goes_on(job, oscar, far, source, line)
+
+
+@pytest.mark.slow
+def test_a_job_asks_before_the_credential_of_a_new_host_is_given_to_the_old_one(
+    begun: Callable[[], Job], oscar: User, far: Portal, source: Path, line: Relay
+) -> None:
+    job, port, old = begun(), far.port, far.credential
+    new = credential_create(name="of-the-new-host", kind="password", secret="swordfish")
+    portal_update(far, port=1, credential=new)
+    assert_waits_for_a_person(job, "PORTAL_MOVED", "Cancel the job and launch it again")
+
+    portal_update(far, port=port, credential=old, host_key=job.frozen["target"]["host_key"])
     assert_goes_on(job, oscar, far, source, line)
 
 

@@ -103,7 +103,7 @@ def test_the_credential_form_stores_a_password_that_no_admin_page_shows(as_alice
     form = {"name": "pass", "kind": "password", "password": f" {SECRET} ", "key_path": ""}
     assert as_alice.post(f"{CREDENTIALS}add/", form).status_code == 302
     credential = Credential.objects.get()
-    assert decrypt(credential.secret) == f" {SECRET} "
+    assert decrypt(credential.secret, of=credential.row) == f" {SECRET} "
     url = f"{CREDENTIALS}{credential.pk}/change/"
     renamed = {"name": "renamed", "kind": "password", "password": "", "key_path": ""}
     assert as_alice.post(url, renamed).status_code == 302
@@ -111,13 +111,16 @@ def test_the_credential_form_stores_a_password_that_no_admin_page_shows(as_alice
         page(as_alice.get(u)) for u in (url, CREDENTIALS, f"{CREDENTIALS}{credential.pk}/history/")
     ]
     credential.refresh_from_db()
-    assert (credential.name, decrypt(credential.secret)) == ("renamed", f" {SECRET} ")
+    assert (credential.name, decrypt(credential.secret, of=credential.row)) == (
+        "renamed",
+        f" {SECRET} ",
+    )
     for text in pages:
         assert SECRET not in text
         assert credential.secret not in text
     as_alice.post(url, {**renamed, "password": "another"})
     credential.refresh_from_db()
-    assert decrypt(credential.secret) == "another"
+    assert decrypt(credential.secret, of=credential.row) == "another"
 
 
 def test_the_credential_form_stores_a_private_key_pasted_with_windows_line_ends(
@@ -126,7 +129,7 @@ def test_the_credential_form_stores_a_private_key_pasted_with_windows_line_ends(
     pasted = private_key.replace("\n", "\r\n")
     form = {"name": "key", "kind": "private_key", "private_key": pasted, "key_path": ""}
     assert as_alice.post(f"{CREDENTIALS}add/", form).status_code == 302
-    assert decrypt(Credential.objects.get().secret) == private_key
+    assert decrypt(Credential.objects.get().secret, of=Credential.objects.get().row) == private_key
 
 
 @pytest.mark.parametrize(

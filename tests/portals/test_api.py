@@ -110,7 +110,7 @@ def test_the_api_stores_secrets_and_no_answer_contains_them(alice, api) -> None:
     made = client.post("/api/credentials/", body)
     assert made.status_code == 201, made.json()
     row = Credential.objects.get()
-    assert decrypt(row.secret) == f" {SECRET} "
+    assert decrypt(row.secret, of=row.row) == f" {SECRET} "
     url = f"/api/credentials/{row.pk}/"
     kept = client.patch(url, {"name": "renamed", "secret": ""})
     changed = client.patch(url, {"secret": f"{SECRET}2"})
@@ -121,7 +121,7 @@ def test_the_api_stores_secrets_and_no_answer_contains_them(alice, api) -> None:
         assert b'"secret"' not in answer.content
     assert changed.json()["has_secret"] is True
     row.refresh_from_db()
-    assert (row.name, decrypt(row.secret)) == ("renamed", f"{SECRET}2")
+    assert (row.name, decrypt(row.secret, of=row.row)) == ("renamed", f"{SECRET}2")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 
 from engine.types import Endpoint
-from portals.endpoints import endpoint_for, endpoint_to_test, ssh_address
-from portals.errors import CannotDecrypt, HostKeyNotPinned, PortalDisabled
+from portals.endpoints import endpoint_for, endpoint_to_test, freeze, ssh_address, thawed
+from portals.errors import CannotDecrypt, HostKeyNotPinned, PortalDisabled, PortalMoved
 from portals.models import Portal
-from portals.services import credential_create, portal_create, portal_update
+from portals.services import (
+    credential_create,
+    credential_set_secret,
+    credential_update,
+    portal_create,
+    portal_update,
+)
 from tests.portals.helpers import HOST_KEY, SECRET
 
 
@@ -84,6 +91,82 @@ def test_endpoint_for_names_the_credential_that_no_key_decrypts(db, settings) ->
     settings.FIELD_KEYS = [Fernet.generate_key().decode()]
     with pytest.raises(CannotDecrypt, match=r"“vault”.*KETTER_FIELD_KEYS"):
         endpoint_for(portal_without_host(credential=credential), "")
+
+
+@pytest.fixture
+def begun(db) -> tuple[Portal, dict[str, Any]]:
+    """A portal with a password, and what a job that began with it keeps."""
+    credential = credential_create(name="old", kind="password", secret=SECRET)
+    portal = portal_without_host(credential=credential)
+    return portal, freeze(portal)
+
+
+def replace_credential(portal: Portal) -> None:
+    """Give the portal another credential."""
+    new = credential_create(name="new", kind="password", secret="of the new host")
+    portal_update(portal, credential=new)
+
+
+def replace_secret(portal: Portal) -> None:
+    """Put another secret into the portal's credential."""
+    assert portal.credential
+    credential_set_secret(portal.credential, secret="of the new host")
+    portal.refresh_from_db()
+
+
+def remove_credential(portal: Portal) -> None:
+    """Take the portal's credential away, for an address that needs none."""
+    portal_update(portal, credential=None)
+
+
+LOCAL = {"kind": "local", "host": "", "username": "", "host_key": "", "port": 22}
+
+
+@pytest.mark.parametrize(
+    ("change", "address"),
+    [
+        (replace_credential, {"host": "new-nas"}),
+        (replace_credential, {"port": 22}),
+        (replace_secret, {"host": "new-nas"}),
+        (remove_credential, {"host": "new-nas"}),
+        (remove_credential, LOCAL),
+    ],
+)
+def test_the_credential_of_a_new_address_is_not_given_to_the_old_one(
+    begun, change: Callable[[Portal], None], address: dict[str, Any]
+) -> None:
+    portal, frozen = begun
+    change(portal)
+    portal_update(portal, **address)
+
+    with pytest.raises(PortalMoved, match="was at srvtrf, port 2222, when this job began"):
+        endpoint_for(thawed(portal, frozen), "")
+
+
+def test_the_credential_of_the_old_address_is_used_there_after_a_move(begun) -> None:
+    portal, frozen = begun
+    portal_update(portal, host="new-nas")
+    ssh = endpoint_for(thawed(portal, frozen), "").ssh
+    assert ssh is not None
+    assert (ssh.host, ssh.password, ssh.host_key) == ("srvtrf", SECRET, HOST_KEY)
+
+
+def test_a_repaired_credential_counts_at_the_same_address(begun) -> None:
+    portal, frozen = begun
+    replace_secret(portal)
+    credential_update(portal.credential, name="renamed")
+    ssh = endpoint_for(thawed(portal, frozen), "").ssh
+    assert ssh is not None
+    assert ssh.password == "of the new host"
+
+
+def test_a_job_of_an_older_version_asks_once_its_portal_has_moved(begun) -> None:
+    portal, frozen = begun
+    del frozen["credential"]
+    assert endpoint_for(thawed(portal, frozen), "").ssh
+    portal_update(portal, host="new-nas")
+    with pytest.raises(PortalMoved):
+        endpoint_for(thawed(portal, frozen), "")
 
 
 def test_the_endpoint_repr_and_the_bare_ssh_address_contain_no_secret(db, private_key: str) -> None:

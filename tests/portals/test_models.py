@@ -77,7 +77,7 @@ def test_the_database_accepts_an_unusual_but_valid_portal(db, fields: dict[str, 
 def test_the_database_refuses_an_invalid_credential(
     db, constraint: str, fields: dict[str, str]
 ) -> None:
-    secret = encrypt(fields["secret"]) if "secret" in fields else ""
+    secret = encrypt(fields["secret"], of="a row") if "secret" in fields else ""
     with pytest.raises(IntegrityError, match=constraint):
         Credential.objects.create(name="c", **{**fields, "secret": secret})
 

@@ -126,8 +126,8 @@ def test_credential_create_encrypts_passwords_and_private_keys(db, private_key: 
     password = credential_create(name="p", kind="password", secret=f" {SECRET} ")
     key = credential_create(name="k", kind="private_key", secret=private_key)
     assert SECRET not in password.secret
-    assert decrypt(password.secret) == f" {SECRET} "
-    assert decrypt(key.secret) == private_key
+    assert decrypt(password.secret, of=password.row) == f" {SECRET} "
+    assert decrypt(key.secret, of=key.row) == private_key
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_credential_set_secret_replaces_the_secret_and_clears_the_health_of_its_
     credential_set_secret(credential, secret="another")
     portal.refresh_from_db()
     credential.refresh_from_db()
-    assert decrypt(credential.secret) == "another"
+    assert decrypt(credential.secret, of=credential.row) == "another"
     assert portal.health == PortalHealth.UNKNOWN
 
 

@@ -14,8 +14,8 @@ class Command(BaseCommand):
     """Encrypt every stored secret again with the first key, all or none."""
 
     help = (
-        "Encrypts every stored secret with the first key in KETTER_FIELD_KEYS. Afterwards the "
-        "other keys can be taken out of the list."
+        "Encrypts every stored secret with the first key in KETTER_FIELD_KEYS, for its own row. "
+        "Afterwards the other keys can be taken out of the list."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
