@@ -22,6 +22,8 @@ BACKOFF_MAX_SECONDS = 30
 STARTS_IN_VAIN = 3
 #: Lines of the child's log that are shown then: the end of a traceback says what is wrong.
 LINES_SHOWN = 10
+#: The signal that requested the end of this process.
+_received: list[signal.Signals] = []
 #: How long a child may take to end after the first signal: a worker gives its job back in that
 #: time.
 PATIENCE_SECONDS = 10
@@ -69,7 +71,7 @@ class Supervisor:
         self._start(child)
 
     def watch(self) -> None:
-        """Keep all children running until `StopRequested` is raised.
+        """Keep all children running until a signal raises `StopRequested`.
 
         Raises StartFailed if a child ends STARTS_IN_VAIN times and was never ready.
         """
@@ -92,6 +94,7 @@ class Supervisor:
     def stop(self) -> None:
         """End all children: first those that need the servers, then the servers."""
         _heed_no_more()
+        _received.clear()
         front = [c.process for c in self.children if c.process and not c.is_server]
         for process in front:
             process.send_signal(signal.SIGTERM)
@@ -112,6 +115,7 @@ class Supervisor:
         self.ledger.add(child.process.pid)
 
     def _look_after_all(self) -> None:
+        _raise_again()
         for child in self.children:
             self._look_after(child)
 
@@ -158,16 +162,25 @@ def raise_on_signals() -> None:
     """Turn Ctrl-C, SIGTERM and the end of the terminal into `StopRequested`, once.
 
     A closed terminal sends its signal twice: the second must not interrupt the end of the children.
+    Python drops an exception that is raised while a destructor runs; the supervisor's next look
+    at its children raises it again.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         _heed_no_more()
-        raise StopRequested(signal.Signals(number).name)
+        _received.append(signal.Signals(number))
+        _raise_again()
 
     for number in ENDING:
         # Under nohup, Ketter survives a closed terminal.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def _raise_again() -> None:
+    """Raise StopRequested if a signal came."""
+    if _received:
+        raise StopRequested(_received[0].name)
 
 
 def _heed_no_more() -> None:

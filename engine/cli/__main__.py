@@ -36,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _transfer(chosen: argparse.Namespace) -> int:
-    stop = errors.Interrupted if chosen.resume else errors.Cancelled
+    stop = _Stop(errors.Interrupted if chosen.resume else errors.Cancelled)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stopper(stop))
+        signal.signal(number, stop.on_signal)
     try:
-        observer = _observer(chosen)
+        observer = _observer(chosen, stop)
     except errors.EngineError as error:
         return _show_error(error, chosen.json)
     try:
@@ -83,10 +83,15 @@ def _verify(chosen: argparse.Namespace) -> int:
 class _PlainObserver(SilentObserver):
     """Writes the manifest, if one is wanted, and prints warnings; shows no progress."""
 
-    def __init__(self, manifest: str) -> None:
+    def __init__(self, manifest: str, stop: _Stop) -> None:
+        self._stop = stop
         self.wants_manifests = bool(manifest)
         # Now, so that a path that cannot be written fails before the transfer.
         self._manifest = _manifest_file(manifest) if manifest else None
+
+    def checkpoint(self) -> None:
+        """Stop the transfer if a signal requested that."""
+        self._stop.check()
 
     def parcel(self, parcel: ParcelReport) -> None:
         """Append a verified parcel's manifest to the file."""
@@ -111,8 +116,8 @@ def _manifest_file(path: str) -> BinaryIO:
     return create(path)
 
 
-def _observer(chosen: argparse.Namespace) -> Any:
-    plain = _PlainObserver(chosen.manifest)
+def _observer(chosen: argparse.Namespace, stop: _Stop) -> Any:
+    plain = _PlainObserver(chosen.manifest, stop)
     if not sys.stderr.isatty() or chosen.json:
         return plain
     from engine.cli.progress_bar import ProgressBar
@@ -120,11 +125,26 @@ def _observer(chosen: argparse.Namespace) -> Any:
     return ProgressBar(sys.stderr, plain)
 
 
-def _stopper(stop: type[errors.EngineError]) -> Any:
-    def stopped(*_: Any) -> NoReturn:
-        raise stop("stopped by a signal or by Ctrl-C")
+class _Stop:
+    """Ends the transfer at a signal.
 
-    return stopped
+    Python drops an exception that a handler raises while a destructor runs; then the next
+    checkpoint raises it again.
+    """
+
+    def __init__(self, error: type[errors.EngineError]) -> None:
+        self._error = error
+        self._requested = False
+
+    def on_signal(self, *_: Any) -> NoReturn:
+        """Stop at once; a signal handler."""
+        self._requested = True
+        raise self._error("stopped by a signal or by Ctrl-C")
+
+    def check(self) -> None:
+        """Raise the error again if a signal came."""
+        if self._requested:
+            self.on_signal()
 
 
 def _result(report: Report) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from engine.types import ParcelReport, Phase, Progress
 class ProgressBar(SilentObserver):
     """Draws one line, and overwrites it with each report; `end` clears it.
 
-    It passes parcels and events on to `other`.
+    It passes checkpoints, parcels and events on to `other`.
     """
 
     def __init__(self, out: TextIO, other: SilentObserver) -> None:
@@ -22,6 +22,10 @@ class ProgressBar(SilentObserver):
         self.wants_manifests = other.wants_manifests
         self._phase = ""
         self._began = time.monotonic()
+
+    def checkpoint(self) -> None:
+        """Stop the transfer if the other observer does."""
+        self._other.checkpoint()
 
     def phase(self, phase: Phase) -> None:
         """Draw the name of the phase."""

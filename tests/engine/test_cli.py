@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli.__main__ import main
+from engine.observer import SilentObserver
+from engine.types import Phase
 from tests.rig.command import agents_of, cli, finish, running
 from tests.rig.trees import assert_equal_trees, build_small, snapshot
 from tests.rig.waiting import wait_until
@@ -109,6 +112,36 @@ def test_a_signal_cancels_a_running_command_and_leaves_nothing_at_the_target(
     assert not (large / "b").exists()
     assert snapshot(large / "a") == before
     assert not any(map(running, agents))
+
+
+class SignalledAtItsEnd:
+    """Gets its process a signal while Python runs its destructor."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_comes_while_a_destructor_runs_cancels_the_command(
+    large: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python drops the handler's exception there."""
+
+    def phase(_observer: object, phase: Phase) -> None:
+        if phase is Phase.TRANSFER:
+            SignalledAtItsEnd()
+
+    monkeypatch.setattr(SilentObserver, "phase", phase)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        status = main(["--from", f"{large}/a", "--to", f"{large}/b", *SLOWLY])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    assert status == 130
+    assert capsys.readouterr().err.startswith("CANCELLED")
+    assert not (large / "b").exists()
 
 
 def test_a_killed_command_publishes_nothing_and_the_next_run_completes_the_move(

@@ -68,9 +68,11 @@ def test_two_clones_run_their_demos_at_once_at_different_addresses(clone_of):
     said = read_until(running, "The admin is at")
     done = other.demo()
     assert_done(other, done)
-    assert "127.0.0.1:8000 is taken: Ketter listens at http://127.0.0.1:" in done.stdout
-    addresses = {re.search(r"The admin is at (\S+)", text)[1] for text in (said, done.stdout)}
-    assert len(addresses) == 2
+    first, second = (re.search(r"The admin is at (\S+)", text)[1] for text in (said, done.stdout))
+    assert first != second
+    # Another program of this machine may have had the port when the first one began.
+    if ":8000/" in first:
+        assert "127.0.0.1:8000 is taken: Ketter listens at http://127.0.0.1:" in done.stdout
 
     same = one.demo()
     assert_says(same, "Ketter already runs here, as process", "End it first (kill ")

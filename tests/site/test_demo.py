@@ -25,6 +25,7 @@ def demo() -> ModuleType:
     return module
 
 
+@pytest.mark.xdist_group("first_run")  # One demo at a time has port 8000.
 def test_the_demo_transfers_a_folder_and_stops_its_processes(installation):
     done = subprocess.run(
         [sys.executable, "deploy/demo.py", "--exit", "--files", "120", "--large-mib", "3"],

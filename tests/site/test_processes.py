@@ -105,6 +105,27 @@ def test_spawn_keeps_one_old_log_when_the_log_is_full(tmp_path, monkeypatch):
     assert (tmp_path / "log").read_text() == "second\n"
 
 
+class SignalledAtItsEnd:
+    """Gets its process a signal while Python runs its destructor."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_comes_while_a_destructor_runs_ends_the_supervisor(tmp_path, handlers):
+    """Python drops the handler's exception there: `up` went on as if nothing had been said."""
+    supervisor = Supervisor(Ledger(tmp_path / "children.json"), lambda _: None)
+    supervisor.add(
+        Child("waits", lambda: spawn(tmp_path, WAITING), ready=lambda _: bool(SignalledAtItsEnd()))
+    )
+    raise_on_signals()
+    with pytest.raises(StopRequested, match="SIGTERM"):
+        supervisor.watch()
+    supervisor.stop()
+    assert supervisor.children[0].process.poll() is not None
+
+
 def test_a_second_signal_does_not_interrupt_the_shutdown(tmp_path, handlers):
     """A terminal that closes sends its signal twice, and a wrapper passes on what all have got."""
     supervisor = Supervisor(Ledger(tmp_path / "children.json"), lambda _: None)
