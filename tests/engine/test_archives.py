@@ -154,6 +154,7 @@ def test_the_archive_strategy_delivers_the_tree_as_a_standard_archive(
         assert_same(before, left)
 
 
+@pytest.mark.nightly  # The whole has it in a job: tests/faults/test_names.py.
 @pytest.mark.slow
 @pytest.mark.xdist_group("large")
 def test_a_delivered_archive_may_exceed_the_limits_of_zip32(

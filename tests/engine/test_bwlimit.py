@@ -13,6 +13,7 @@ import pytest
 from engine import Phase, SilentObserver
 from tests.rig.command import cli, finish
 from tests.rig.interrupted import MIB, build_large, build_many
+from tests.rig.lanes import nightly
 from tests.rig.transfers import Run
 from tests.rig.trees import assert_equal_trees
 
@@ -71,7 +72,7 @@ def both(root: Path) -> None:
     build_large(root / "large.mov", SIZE // 2)
 
 
-@pytest.mark.parametrize("streams", [1, 4])
+@pytest.mark.parametrize("streams", [nightly(1), 4])
 @pytest.mark.parametrize("build", [large, many, both])
 def test_bwlimit_applies_to_all_streams_together(
     tmp_path: Path, run: Run, build: Callable[[Path], None], streams: int
@@ -93,7 +94,7 @@ def test_bwlimit_applies_to_all_streams_together(
         pytest.fail(f"late {TRIES} times, at last {watch.seconds:.2f} s instead of {due:.2f} s")
 
 
-@pytest.mark.parametrize("streams", [1, 4])
+@pytest.mark.parametrize("streams", [nightly(1), 4])
 def test_the_command_line_takes_as_long_as_its_bwlimit_says(tmp_path: Path, streams: int) -> None:
     large(tmp_path / "a")
     line = ["--from", tmp_path / "a", "--to", tmp_path / "b", "--streams", str(streams)]

@@ -11,6 +11,7 @@ import pytest
 import engine
 from engine import Mode, OnConflict
 from engine.phases import Transfer
+from tests.rig.lanes import nightly
 from tests.rig.planted_code import DYING, Plant
 from tests.rig.transfers import Run
 from tests.rig.trees import Entry, assert_equal_trees, snapshot
@@ -39,7 +40,7 @@ def without_folder_times(root: Path) -> dict[bytes, Entry]:
     }
 
 
-@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("resume", [nightly(False), True])
 @pytest.mark.parametrize("policy", [OnConflict.OVERWRITE, OnConflict.KEEP_BOTH])
 def test_the_next_run_completes_a_move_whose_agents_died_at_any_step(
     tmp_path: Path, run: Run, plant: Plant, policy: OnConflict, resume: bool
@@ -83,7 +84,7 @@ def test_the_next_run_completes_a_move_whose_agents_died_at_any_step(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", [nightly(Mode.COPY), Mode.MOVE])
 def test_a_resumed_run_completes_the_target_folder_after_agents_died_at_any_step(
     tmp_path: Path, run: Run, plant: Plant, mode: Mode
 ) -> None:

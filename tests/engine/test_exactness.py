@@ -186,15 +186,12 @@ def test_a_file_time_far_in_the_future_is_carried_or_its_file_is_reported(
     assert set(os.listdir(tmp_path / "a")) == {os.fsdecode(one) for one in named}
 
 
+@pytest.mark.nightly  # The whole has it in a job: tests/faults/test_names.py.
 @pytest.mark.slow
 @pytest.mark.xdist_group("large")
 @pytest.mark.parametrize(
     ("strategy", "mode"),
-    [
-        (Strategy.AUTO, Mode.MOVE),
-        pytest.param(Strategy.ZIP, Mode.COPY, marks=pytest.mark.nightly),
-        pytest.param(Strategy.FILES, Mode.COPY, marks=pytest.mark.nightly),
-    ],
+    [(Strategy.AUTO, Mode.MOVE), (Strategy.ZIP, Mode.COPY), (Strategy.FILES, Mode.COPY)],
 )
 def test_a_folder_of_more_than_65535_files_arrives(
     tmp_path: Path, run: Run, strategy: Strategy, mode: Mode
@@ -208,16 +205,10 @@ def test_a_folder_of_more_than_65535_files_arrives(
     assert_same(to_arrive(before), tmp_path / "b")
 
 
+@pytest.mark.nightly  # As above.
 @pytest.mark.slow
 @pytest.mark.xdist_group("large")
-@pytest.mark.parametrize(
-    "strategy",
-    # The others say nothing more of sizes: that one is in an archive, whose fields are narrow.
-    [
-        pytest.param(each, marks=() if each == Strategy.ZIP else pytest.mark.nightly)
-        for each in STRATEGIES
-    ],
-)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_file_larger_than_4_gib_arrives(tmp_path: Path, run: Run, strategy: Strategy) -> None:
     if shutil.disk_usage(tmp_path).free < NEEDED_BYTES:
         pytest.skip("a copy of the 4 GiB file needs 10 GiB of free space in the temporary folder")

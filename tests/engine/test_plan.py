@@ -25,6 +25,7 @@ from engine.parcels.builder import (
 )
 from engine.parcels.spool import Spool
 from engine.protocol.messages import FilePart
+from tests.rig.lanes import nightly
 
 
 def planned(
@@ -123,7 +124,7 @@ def test_parcels_start_small_and_grow_to_their_limit(strategy: Strategy, kind: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [0, 10**6, 53 * 10**6, 10**8])
+@pytest.mark.parametrize("size", [0, nightly(10**6), 53 * 10**6, nightly(10**8)])
 def test_a_million_files_make_fewer_than_4800_parcels_whatever_their_size(size: int) -> None:
     """Each is a row of the database."""
     spool = Spool()
@@ -169,7 +170,7 @@ def test_small_files_beside_a_very_large_one_are_in_small_parcels() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "size"), [(1, 12 << 40), (1000, 12 << 30), (30, 1 << 40)])
+@pytest.mark.parametrize(("count", "size"), [(1, 12 << 40), (1000, 12 << 30), nightly(30, 1 << 40)])
 def test_sliced_large_files_make_a_bounded_number_of_parcels(count: int, size: int) -> None:
     planner = ParcelBuilder(Strategy.AUTO, Spool())
     planner.add(Entry(f"{number}.mov", "f", size, 0, 0o644, number) for number in range(count))

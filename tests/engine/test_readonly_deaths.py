@@ -17,6 +17,7 @@ from engine import Mode, OnConflict
 from engine.phases import Transfer
 from tests.engine.plain import PLAIN, ROOT, give_to_another, mode
 from tests.rig.interrupted import whole
+from tests.rig.lanes import nightly
 from tests.rig.planted_code import DYING, Plant
 from tests.rig.project import PROJECT
 from tests.rig.transfers import Run, endpoint
@@ -50,8 +51,8 @@ def build_shut(place: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode_of_transfer", list(Mode))
-@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("mode_of_transfer", [nightly(Mode.COPY), Mode.MOVE])
+@pytest.mark.parametrize("resume", [nightly(False), True])
 def test_the_next_run_restores_read_only_modes_after_agents_died_at_any_step(
     tmp_path: Path, run: Run, plant: Plant, mode_of_transfer: Mode, resume: bool
 ) -> None:

@@ -21,6 +21,7 @@ from tests.rig.interrupted import (
     staging,
     whole,
 )
+from tests.rig.lanes import nightly
 from tests.rig.trees import Entry, assert_equal_trees, snapshot
 from tests.rig.waiting import wait_until
 
@@ -91,7 +92,7 @@ def test_a_resumed_transfer_does_not_send_proven_files_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("streams", ["1", "4"])
+@pytest.mark.parametrize("streams", [nightly("1"), "4"])
 @pytest.mark.parametrize("verify", ["stream", "readback"])
 def test_a_killed_transfer_loses_at_most_64_mib_of_a_large_file(
     tmp_path: Path, streams: str, verify: str

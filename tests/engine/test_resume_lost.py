@@ -23,6 +23,7 @@ from tests.rig.interrupted import (
     staging,
     whole,
 )
+from tests.rig.lanes import nightly
 from tests.rig.observers import Disturber
 from tests.rig.relay import Relay
 from tests.rig.sshd import Sshd
@@ -101,7 +102,7 @@ def own_agents() -> list[int]:
     )
 
 
-@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("streams", [nightly(1), 3])
 @pytest.mark.parametrize(
     ("agents", "more"),
     [(slice(0, 1), {}), (slice(1, 2), {}), (slice(None), {"attempt": 2})],
@@ -126,7 +127,7 @@ def ends(broken: Broken, side: str, access: SshAccess) -> dict[str, Endpoint]:
     return {side: Endpoint(str(broken.root), "ab"[side == "target"], access)}
 
 
-@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("streams", [nightly(1), 3])
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize("what", ["sshd", "python"])
 def test_a_transfer_whose_ssh_session_ended_is_kept_and_resumed(
@@ -146,7 +147,7 @@ def test_a_transfer_whose_ssh_session_ended_is_kept_and_resumed(
     wait_until(lambda: not fresh_sshd.sessions())
 
 
-@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("streams", [nightly(1), 3])
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_a_transfer_whose_connection_broke_is_kept_and_resumed(
     broken: Broken, sshd: Sshd, side: str, streams: int

@@ -13,6 +13,7 @@ import pytest
 import engine
 from engine import Mode, OnConflict, Phase, Verify
 from tests.rig.interrupted import MIB, build_large, build_many, staged, staging, whole
+from tests.rig.lanes import nightly
 from tests.rig.observers import Listener, Meddler, Stop
 from tests.rig.transfers import Run
 from tests.rig.trees import MTIME, assert_equal_trees
@@ -136,7 +137,7 @@ CHANGES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("streams", [1, 4])
+@pytest.mark.parametrize("streams", [1, nightly(4)])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_resumed_transfer_delivers_the_source_as_it_is_now(
     tmp_path: Path,

@@ -22,8 +22,9 @@ from tests.factories import JobFactory, PortalFactory
 from tests.faults.crew import Stage
 from tests.faults.here import Here
 from tests.faults.kill_cases import cases, verdict
-from tests.faults.killpoints import FINISH, VICTIMS
+from tests.faults.killpoints import FINISH
 from tests.faults.oracle import Oracle, names_below, whole
+from tests.rig.lanes import nightly
 from tests.rig.trees import build_small
 
 OVERWRITES = ("overwrite", "overwrite-older")
@@ -73,7 +74,14 @@ class ArchiveOracle(Oracle):
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
-    ("mode", "victim"), [("copy", "worker"), *(("move", victim) for victim in VICTIMS)]
+    ("mode", "victim"),
+    [
+        ("copy", "worker"),
+        ("move", "sender"),
+        ("move", "receiver"),
+        nightly("move", "worker"),
+        nightly("move", "sshd"),
+    ],
 )
 def test_an_archive_job_makes_one_whole_archive_whichever_process_is_killed(
     mode: str, victim: str, stage: Stage
@@ -106,7 +114,7 @@ def test_an_archive_job_makes_one_whole_archive_whichever_process_is_killed(
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("strategy", ["auto", "archive"])
+@pytest.mark.parametrize("strategy", ["auto", nightly("archive")])
 @pytest.mark.parametrize("point", ["remove_source", FINISH])
 def test_a_move_of_one_file_is_done_when_its_killed_attempt_had_removed_the_source(
     point: str, strategy: str, stage: Stage

@@ -17,6 +17,7 @@ from tests.faults.crew import MARKED, MakeStage, Stage, in_state
 from tests.faults.oracle import command_line
 from tests.rig.events import codes
 from tests.rig.interrupted import MIB, build_large, staged
+from tests.rig.lanes import nightly
 from tests.rig.relay import Relay, Way
 from tests.rig.sshd import Sshd
 from tests.rig.trees import build_small
@@ -116,8 +117,10 @@ def flip(line: Relay) -> None:
 
 
 @pytest.mark.fault(12)
-@pytest.mark.parametrize("spoil", [drop, half_close])
-@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
+@pytest.mark.parametrize(
+    ("back", "spoil"),
+    [(False, drop), (True, half_close), nightly(False, half_close), nightly(True, drop)],
+)
 def test_a_job_resumes_after_its_connection_is_reset_or_half_closed(
     far_stage: Stage, line: Relay, spoil: Callable[[Relay], None], back: bool
 ) -> None:
@@ -133,7 +136,7 @@ def test_a_job_resumes_after_its_connection_is_reset_or_half_closed(
 
 
 @pytest.mark.fault(13)
-@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
+@pytest.mark.parametrize("back", [False, nightly(True)])
 def test_a_job_resumes_after_its_connection_falls_silent_during_the_transfer(
     far_stage: Stage, line: Relay, back: bool
 ) -> None:
@@ -155,7 +158,7 @@ def test_a_job_resumes_after_its_connection_falls_silent_during_the_transfer(
 
 
 @pytest.mark.fault(13)
-@pytest.mark.parametrize("point", ["preflight", "publish", "cleanup"])
+@pytest.mark.parametrize("point", ["preflight", "publish", nightly("cleanup")])
 def test_a_job_notices_a_connection_that_falls_silent_at_its_beginning_or_end(
     far_stage: Stage, line: Relay, point: str
 ) -> None:

@@ -24,6 +24,7 @@ from jobs.services import job_cancel, job_create
 from jobs.states import Status
 from jobs.tasks import run_job
 from tests.factories import PortalFactory
+from tests.rig.lanes import nightly
 from tests.rig.planted_code import Plant
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -210,7 +211,7 @@ os.rmdir = slow
 """
 
 
-@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("dies", [nightly(False), True])
 def test_a_worker_renews_its_lease_during_a_long_cleanup(
     launch: Callable[..., Job],
     oscar: User,

@@ -20,6 +20,7 @@ from jobs.states import FINAL, Status
 from ketter_site.servers import valkey_url
 from tests.factories import JobFactory
 from tests.faults.own_redis import Redis, is_, start_worker
+from tests.rig.lanes import nightly
 from tests.rig.sshd import end_tree
 from tests.rig.waiting import wait_until
 
@@ -69,7 +70,7 @@ def mend(redis_: Any) -> None:
     redis_.config_set("save", "")
 
 
-REFUSALS = [oom, readonly, misconf, noauth, noperm]
+REFUSALS = [oom, nightly(readonly), nightly(misconf), noauth, nightly(noperm)]
 SAID: dict[Refuse, str] = {
     oom: "failing: Redis is full, it takes no writes (maxmemory)",
     readonly: "failing: Redis is a replica, it takes no writes",
@@ -148,7 +149,9 @@ def test_workers_wait_and_their_reaper_continues_while_redis_refuses_commands(
     assert "Redis takes orders again" in said
 
 
-@pytest.mark.parametrize("refuse", [oom, readonly, noauth], ids=lambda refuse: refuse.__name__)
+@pytest.mark.parametrize(
+    "refuse", [oom, nightly(readonly), nightly(noauth)], ids=lambda refuse: refuse.__name__
+)
 def test_a_running_job_is_done_and_its_worker_stays_while_redis_refuses_commands(
     refuse: Refuse,
     admin: Any,

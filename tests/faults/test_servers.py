@@ -13,6 +13,7 @@ from tests import servers
 from tests.faults.crew import MARKED, Stage
 from tests.rig.events import codes
 from tests.rig.interrupted import MIB, build_large, staged
+from tests.rig.lanes import nightly
 from tests.rig.trees import build_small
 
 pytestmark = [
@@ -52,7 +53,7 @@ def stop_postgres() -> None:
 
 
 @pytest.mark.fault(6)
-@pytest.mark.parametrize("how", ["flushed", "restarted"])
+@pytest.mark.parametrize("how", [nightly("flushed"), "restarted"])
 def test_running_and_waiting_jobs_are_done_after_redis_forgets_everything(
     stage: Stage, redis_again: None, how: str
 ) -> None:

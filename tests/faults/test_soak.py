@@ -24,7 +24,8 @@ from tests.faults.soak_jobs import Case
 from tests.faults.soak_world import Slot
 from tests.rig.project import PROJECT
 
-SEED, MINUTES = 7, 2.0
+#: The longer soak is for the nightly lane.
+SEED, MINUTES = 7, 0.5
 
 
 @pytest.mark.slow
@@ -37,8 +38,8 @@ def test_the_soak_finds_no_violation_in_minutes_of_faults(minutes: float, tmp_pa
     tally = json.loads(report.read_text())
     assert ended.returncode == 0, ended.stderr[-8000:]
     assert {kind: tally[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
-    assert tally["jobs"] > 10
-    assert tally["faults_total"] > 20
+    assert tally["jobs"] > 5 * minutes
+    assert tally["faults_total"] > 10 * minutes
 
 
 def test_the_soak_report_counts_a_worker_that_ended_by_itself() -> None:

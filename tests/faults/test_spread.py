@@ -17,6 +17,7 @@ from jobs.states import Status
 from tests.faults.crew import SMALL, MakeStage, Stage, in_state, kill_with_horse, worker_of
 from tests.rig.events import codes
 from tests.rig.interrupted import MIB, build_large
+from tests.rig.lanes import nightly
 from tests.rig.relay import Relay
 from tests.rig.sshd import Sshd, descendants
 from tests.rig.trees import build_small
@@ -100,8 +101,8 @@ def test_a_job_below_the_size_limit_gets_no_helper(stage: Stage, tmp_path: Path)
 @pytest.mark.parametrize(
     ("mode", "deed"),
     [
-        ("copy", "worker"), ("move", "worker"), ("copy", "sender"), ("move", "receiver"),
-        ("copy", "sshd"), ("copy", "end"),
+        ("copy", "worker"), ("move", "receiver"), ("copy", "end"),
+        nightly("move", "worker"), nightly("copy", "sender"), nightly("copy", "sshd"),
     ],
 )  # fmt: skip
 def test_a_helper_that_dies_amid_a_parcel_costs_nothing_but_time(
@@ -159,7 +160,7 @@ def test_a_helper_whose_agents_freeze_too_ends_the_attempt_and_not_the_job(
     assert "TARGET_BUSY" in codes(job)
 
 
-@pytest.mark.parametrize("mode", ["copy", "move"])
+@pytest.mark.parametrize("mode", [nightly("copy"), "move"])
 def test_a_job_is_retried_when_the_worker_that_lends_its_parcels_dies(
     stage: Stage, tmp_path: Path, mode: str
 ) -> None:
@@ -197,7 +198,7 @@ def test_several_workers_carry_the_slices_of_one_file(
         assert codes(job).count("HELPER_LOST") == bool(deed)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [nightly(1), 3])
 def test_a_file_too_large_for_one_loan_travels_in_slices_where_workers_are_free(
     stage: Stage, workers: int
 ) -> None:

@@ -21,13 +21,14 @@ from jobs.queueing.notify import QUEUE
 from jobs.states import FINAL, Status
 from jobs.worker import KetterWorker
 from tests.faults.own_redis import Redis, is_
+from tests.rig.lanes import nightly
 from tests.rig.sshd import descendants
 from tests.rig.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
-@pytest.mark.parametrize("killed", ["redis", "redis and the process that runs the job"])
+@pytest.mark.parametrize("killed", [nightly("redis"), "redis and the process that runs the job"])
 def test_a_busy_worker_stays_alive_until_its_redis_is_back(
     killed: str, own_redis: Redis, lone_worker: subprocess.Popen[bytes], launch: Callable[..., Job]
 ) -> None:

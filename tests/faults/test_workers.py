@@ -16,6 +16,7 @@ from tests.faults.crew import MARKED, Stage, kill_with_horse, worker_of
 from tests.faults.oracle import debris
 from tests.rig.events import codes
 from tests.rig.interrupted import MIB, build_large, staged
+from tests.rig.lanes import nightly
 from tests.rig.trees import build_small, spoil
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -141,7 +142,9 @@ def test_a_job_that_is_queued_several_times_runs_once(stage: Stage) -> None:
 
 
 @pytest.mark.fault(9)
-@pytest.mark.parametrize("point", ["transfer", "publish", "remove_source", "finish"])
+@pytest.mark.parametrize(
+    "point", ["transfer", nightly("publish"), "remove_source", nightly("finish")]
+)
 def test_a_frozen_worker_that_wakes_up_after_the_takeover_changes_nothing(
     stage: Stage, point: str
 ) -> None:
@@ -165,7 +168,7 @@ def test_a_frozen_worker_that_wakes_up_after_the_takeover_changes_nothing(
 
 
 @pytest.mark.fault(30)
-@pytest.mark.parametrize("skew", [-86400, 86400])
+@pytest.mark.parametrize("skew", [-86400, nightly(86400)])
 def test_a_job_is_done_in_one_attempt_by_workers_whose_clock_is_a_day_wrong(
     stage: Stage, skew: int
 ) -> None:

@@ -18,6 +18,7 @@ from jobs.states import Status
 from portals.models import Portal
 from tests.jobs.helpers import MEGABYTE, ours, tree, wait_for_bytes, wait_for_status
 from tests.rig.events import codes
+from tests.rig.lanes import nightly
 from tests.rig.relay import Relay, Way
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -53,7 +54,7 @@ def shut_down(worker: subprocess.Popen[bytes]) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize(("files", "size"), [(1, 80 * MEGABYTE), (12, SIZE), (2400, SIZE)])
+@pytest.mark.parametrize(("files", "size"), [(1, 80 * MEGABYTE), nightly(12, SIZE), (2400, SIZE)])
 def test_the_next_worker_resumes_a_job_that_was_handed_back_and_sends_only_the_rest(
     files: int,
     size: int,

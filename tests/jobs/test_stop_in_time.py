@@ -27,6 +27,7 @@ from tests.jobs.helpers import (
     wait_for_status,
 )
 from tests.rig.events import codes
+from tests.rig.lanes import nightly
 from tests.rig.relay import Relay
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -43,7 +44,7 @@ HOLDS = {
 }
 CASES = [
     *(("move", phase) for phase in HOLDS),
-    *(("copy", phase) for phase in (Phase.TRANSFER, Phase.VERIFY, Phase.PUBLISH)),
+    *(nightly("copy", phase) for phase in (Phase.TRANSFER, Phase.VERIFY, Phase.PUBLISH)),
 ]
 
 

@@ -20,7 +20,8 @@ from ketter_site.logs import without_secrets
 from tests.rig.waiting import wait_until
 from tests.site.helpers import Installation
 
-pytestmark = pytest.mark.slow
+#: In one process, with one installation.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("logs")]
 
 BROKEN = {
     "/broken/view/": "in the view",
