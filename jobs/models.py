@@ -305,7 +305,7 @@ class JobParcel(models.Model):
 class ParcelLease(models.Model):
     """A parcel of a running job that is offered to helpers or carried by one.
 
-    See `jobs.queueing.leases`.
+    See `jobs.queueing.parcel_leases`.
     """
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="leases")
@@ -313,7 +313,7 @@ class ParcelLease(models.Model):
     number = models.PositiveIntegerField()
     state = models.CharField(max_length=8, choices=LeaseState, default=LeaseState.OFFERED)
     created_at = models.DateTimeField(default=timezone.now)
-    #: The parcel and its destination as JSON, without the entries; see `jobs.queueing.leases`.
+    #: The parcel and its destination as JSON, without the entries.
     loan = models.TextField(db_column="errand")
     entries = models.BinaryField()
     most = models.PositiveIntegerField()

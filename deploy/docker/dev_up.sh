@@ -34,6 +34,7 @@ make_env() {
 # Made by dev_up.sh. Keep a copy apart from the database's: without
 # KETTER_FIELD_KEYS the stored credentials cannot be read.
 POSTGRES_PASSWORD=$(random 30)
+REDIS_PASSWORD=$(random 30)
 KETTER_SECRET_KEY=$(random 48)
 KETTER_FIELD_KEYS=$(random 32)
 # web is how the worker's diagnosis calls the web server.
@@ -60,6 +61,8 @@ wait_healthy() {
 
 need_engine
 [ -e .env ] || make_env
+# A file of an earlier Ketter has none.
+grep -q '^REDIS_PASSWORD=' .env || printf 'REDIS_PASSWORD=%s\n' "$(random 30)" >>.env
 compose up --build --detach
 wait_healthy
 say "Ketter is up: http://$(compose port web 8000)/admin/"

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from engine import errors
-from engine.connect.ssh_options import CONNECT_SECONDS
 from engine.protocol.fields import Failure
 
 if TYPE_CHECKING:
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
 ENDING_SECONDS = 1.0
 #: Seconds to wait for the exit of a process whose messages have ended.
 _EXIT_SECONDS = 5.0
-#: Seconds of silence after which an agent counts as stalled; agents send a beat every 3 seconds.
-SILENCE_SECONDS = 45.0
-#: Seconds that an agent may take to introduce itself.
-HELLO_SECONDS = CONNECT_SECONDS * 2 + 5.0
 #: Codes that only a target may report.
 _TARGET_CODES = ("REPLACED", "TARGET_BUSY")
 
@@ -39,17 +34,6 @@ def error_of(agent: AgentProcess, failure: Failure) -> errors.EngineError:
     if isinstance(error, errors.RootMoved):
         error.of_target = agent.is_target
     return error
-
-
-def check_silence(agent: AgentProcess, now: float) -> None:
-    """Raises HostUnreachable or Stalled if the agent has been silent for too long."""
-    if agent.child.is_closed:
-        return
-    silent = agent.listener.silence(now)
-    if not agent.greeted and silent > HELLO_SECONDS:
-        raise errors.HostUnreachable(f"{agent.place} did not answer in {HELLO_SECONDS:.0f} s")
-    if agent.greeted and silent > SILENCE_SECONDS:
-        raise errors.Stalled(f"{agent.place} has been silent for {silent:.0f} s")
 
 
 def terminate(agent: AgentProcess) -> None:

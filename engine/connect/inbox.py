@@ -16,10 +16,10 @@ from engine.connect.endings import (
     ENDING_SECONDS,
     blame_rank,
     cause_of_death,
-    check_silence,
     error_of,
     terminate,
 )
+from engine.connect.listener import check_silence
 from engine.protocol.messages import Failed, Lost, Message
 
 if TYPE_CHECKING:

@@ -7,13 +7,21 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from engine import errors
 from engine.agent import wire
+from engine.connect.ssh_options import CONNECT_SECONDS
 from engine.protocol.fields import Failure
 from engine.protocol.messages import Beat, Failed, Message, read_message
 
+if TYPE_CHECKING:
+    from engine.connect.agent_process import AgentProcess
+
+#: Seconds of silence after which an agent counts as stalled; agents send a beat every 3 seconds.
+SILENCE_SECONDS = 45.0
+#: Seconds that an agent may take to introduce itself.
+HELLO_SECONDS = CONNECT_SECONDS * 2 + 5.0
 #: Messages of an agent that may wait for the worker; then the agent waits. The source may finish
 #: its scan before the target's host has let the worker in.
 WAITING_MESSAGES = 32
@@ -137,6 +145,17 @@ class Listener:
                 return False
             came = (came + byte)[-_NOISE:]
         return True
+
+
+def check_silence(agent: AgentProcess, now: float) -> None:
+    """Raises HostUnreachable or Stalled if the agent has been silent for too long."""
+    if agent.child.is_closed:
+        return
+    silent = agent.listener.silence(now)
+    if not agent.greeted and silent > HELLO_SECONDS:
+        raise errors.HostUnreachable(f"{agent.place} did not answer in {HELLO_SECONDS:.0f} s")
+    if agent.greeted and silent > SILENCE_SECONDS:
+        raise errors.Stalled(f"{agent.place} has been silent for {silent:.0f} s")
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:

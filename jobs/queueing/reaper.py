@@ -20,8 +20,8 @@ from django_rq import get_connection
 
 from jobs.models import Job
 from jobs.queueing.attempts import job_lost, job_queue_due, jobs_eligible
-from jobs.queueing.leases import jobs_that_lend, leases_give_back
 from jobs.queueing.notify import QUEUE, notify_again
+from jobs.queueing.parcel_leases import jobs_that_lend, leases_give_back
 from jobs.states import Status
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,13 @@ from jobs.errors import AWAY, HandedBack, Orphaned
 from jobs.models import ParcelLease
 from jobs.queueing.attempts import bandwidth_share
 from jobs.queueing.eligibility import next_eligible
-from jobs.queueing.leases import lease_deliver, lease_renew, lease_return, lease_take, loan_of
+from jobs.queueing.parcel_leases import (
+    lease_deliver,
+    lease_renew,
+    lease_return,
+    lease_take,
+    loan_of,
+)
 from jobs.running.attempt_writer import RENEW_EVERY, tolerate_outage
 from jobs.running.request import request_for
 from jobs.running.shutdown import shutdown_requested

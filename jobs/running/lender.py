@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 from engine.loans import LentParcel, LoanStatus, Location, ParcelResult
 from jobs.choices import LeaseState
 from jobs.models import EventLevel, Job, ParcelLease
-from jobs.queueing.leases import leases_renew, leases_withdraw, result_of
 from jobs.queueing.notify import idle_workers, notify
+from jobs.queueing.parcel_leases import leases_renew, leases_withdraw, result_of
 
 logger = logging.getLogger(__name__)
 

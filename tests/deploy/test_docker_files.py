@@ -8,12 +8,17 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
+import yaml
 from cryptography.fernet import Fernet
 
+from ketter_site.programs import valkey_program
 from tests.deploy.helpers import Run
 from tests.rig.project import PROJECT
+from tests.rig.waiting import wait_until
 
 DOCKER = PROJECT / "deploy" / "docker"
 LINT = PROJECT / "deploy" / "scripts" / "lint_deploy.sh"
@@ -23,7 +28,7 @@ SETTINGS = {
     "KETTER_SECRET_KEY": "x",
     "KETTER_FIELD_KEYS": "x",
     "DATABASE_URL": "postgresql://ketter:p@db:5432/ketter",
-    "REDIS_URL": "redis://redis:6379/0",
+    "REDIS_URL": "redis://:p@redis:6379/0",
 }
 #: Says yes to everything and notes what it was asked; knows no volume.
 STAND_IN = """#!/bin/sh
@@ -120,10 +125,62 @@ def test_dev_up_creates_keys_once_and_readable_by_their_owner_only(folder: Path)
     Fernet(values["KETTER_FIELD_KEYS"])
     assert len(values["KETTER_SECRET_KEY"]) >= 50
     assert len(values["POSTGRES_PASSWORD"]) >= 32
+    assert len(values["REDIS_PASSWORD"]) >= 32
     assert stat.S_IMODE(env.stat().st_mode) == 0o600
 
     assert _with_stand_in(folder, "dev_up.sh").returncode == 0
     assert env.read_text("utf-8") == first
+
+
+def test_dev_up_adds_the_redis_password_to_a_file_of_an_earlier_version(folder: Path) -> None:
+    env = folder / ".env"
+    env.write_text("POSTGRES_PASSWORD=x\n")
+    for _ in range(2):
+        assert _with_stand_in(folder, "dev_up.sh").returncode == 0
+    first, second = env.read_text("utf-8").splitlines()
+    assert first == "POSTGRES_PASSWORD=x"
+    assert len(second.removeprefix("REDIS_PASSWORD=")) >= 32
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    """The services of the compose file."""
+    return dict(yaml.safe_load((DOCKER / "docker-compose.yml").read_text("utf-8"))["services"])
+
+
+def test_the_redis_of_the_compose_file_asks_for_the_password(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its own command, with this machine's Valkey: at a socket, for its port may be taken."""
+    service = compose["redis"]
+    (variable,) = service["environment"]
+    shell, option, line = service["command"]
+    socket = tmp_path / "s"
+    here = f"port 0\nunixsocket {socket}\ndir {tmp_path}"
+    line = line.replace("$$", "$").replace("appendonly yes", here)
+    (tmp_path / "valkey-server").symlink_to(valkey_program())
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", variable: "swordfish-swordfish"}
+    server = subprocess.Popen([shell, option, line], env=env, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(socket.exists)
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(unix_socket_path=str(socket)).ping()
+        told = redis.Redis(unix_socket_path=str(socket), password="swordfish-swordfish")
+        assert told.ping()
+        told.close()
+        words = Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        assert words.startswith(b"valkey-server")
+        assert b"swordfish" not in words
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def test_no_argument_of_the_compose_file_has_a_password(compose: dict[str, Any]) -> None:
+    for name, service in compose.items():
+        words = f"{service.get('command', '')} {service.get('healthcheck', '')}"
+        assert "PASSWORD" not in words, name
+    assert ":${REDIS_PASSWORD:?" in (DOCKER / "docker-compose.yml").read_text("utf-8")
 
 
 def test_dev_up_creates_no_new_keys_when_the_database_volume_exists(folder: Path) -> None:

@@ -15,9 +15,9 @@ import engine
 from engine import Mode, OnConflict, Strategy
 from engine.agent import wire
 from engine.agent.source.filters import Filter
+from engine.agent.source.paced_writer import FrameWriter
 from engine.agent.source.scan import Scanner, Wanted
 from engine.agent.source.sender import Sender
-from engine.agent.source.writer import FrameWriter
 from engine.agent.tree import Tree
 from tests.engine.exactness import (
     assert_only_specials_failed,

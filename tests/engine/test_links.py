@@ -123,8 +123,8 @@ def test_a_suspended_worker_does_not_take_its_own_pause_for_silent_agents(tmp_pa
         file.truncate(2 << 30)
     code = (
         "import sys; from engine.cli import __main__ as cli; "
-        "from engine.connect import endings, inbox; "
-        "endings.SILENCE_SECONDS, inbox.ASLEEP_SECONDS = 4.0, 2.0; sys.exit(cli.main())"
+        "from engine.connect import inbox, listener; "
+        "listener.SILENCE_SECONDS, inbox.ASLEEP_SECONDS = 4.0, 2.0; sys.exit(cli.main())"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--from", tmp_path / "a", "--to", tmp_path / "b"],

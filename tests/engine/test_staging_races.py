@@ -273,7 +273,7 @@ def test_a_second_stream_that_falls_silent_ends_the_transfer_as_stalled(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where nothing else is to come that would be waited for."""
-    monkeypatch.setattr("engine.connect.endings.SILENCE_SECONDS", 4.0)
+    monkeypatch.setattr("engine.connect.listener.SILENCE_SECONDS", 4.0)
     send = Carrier._send
     frozen: list[object] = []
     for number in range(24):

@@ -13,9 +13,9 @@ import pytest
 from engine.agent import wire
 from engine.agent.reader import FrameReader
 from engine.agent.source.filters import Filter
+from engine.agent.source.paced_writer import FrameWriter
 from engine.agent.source.scan import Scanner, Wanted
 from engine.agent.source.sender import Sender
-from engine.agent.source.writer import FrameWriter
 from engine.agent.source.zip_writer import ZipWriter
 from engine.agent.target.journal import Journal
 from engine.agent.target.receiver import Receiver

@@ -25,7 +25,7 @@ from tests.rig.trees import build_small
 pytestmark = pytest.mark.django_db(transaction=True)
 
 #: An agent that says nothing for so long is taken for lost.
-IMPATIENT = {**MARKED, "engine.connect.endings.SILENCE_SECONDS": 3.0}
+IMPATIENT = {**MARKED, "engine.connect.listener.SILENCE_SECONDS": 3.0}
 #: And an attempt before that does not leave the target is not waited for as long.
 HASTY = {
     **IMPATIENT,
@@ -166,7 +166,7 @@ def test_a_job_notices_a_connection_that_falls_silent_at_its_beginning_or_end(
     job = far_stage.launch("day1", lambda root: build_small(root, 40), failpoint=f"{point}:wait")
     gate = far_stage.crew.temp / "gate"
     far_stage.crew.start(
-        1, {**IMPATIENT, "engine.connect.endings.HELLO_SECONDS": 3.0}, KETTER_FAULTS_GATE=gate
+        1, {**IMPATIENT, "engine.connect.listener.HELLO_SECONDS": 3.0}, KETTER_FAULTS_GATE=gate
     )
     far_stage.watch(lambda: gate.with_suffix(".there").exists())
     line.stalled = True

@@ -20,7 +20,7 @@ from engine.types import OPTIONS_VERSION
 from jobs.models import Job, ParcelLease
 from jobs.queueing import reaper
 from jobs.queueing.attempts import bandwidth_share
-from jobs.queueing.leases import (
+from jobs.queueing.parcel_leases import (
     jobs_that_lend,
     lease_deliver,
     lease_renew,

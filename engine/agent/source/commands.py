@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from engine.agent.context import Context
 from engine.agent.source.filters import Filter
+from engine.agent.source.paced_writer import FrameWriter
 from engine.agent.source.scan import Scanner, Wanted
-from engine.agent.source.writer import FrameWriter
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import Entry, pack_entries, unpack_entries
 

@@ -8,7 +8,7 @@ import stat
 import zlib
 
 from engine.agent.inodes import settle
-from engine.agent.source.writer import CHUNK, FrameWriter
+from engine.agent.source.paced_writer import CHUNK, FrameWriter
 from engine.agent.source.zip_writer import ZipWriter
 from engine.agent.tree import OPEN_FILE, Tree, unchanged
 from engine.agent.typed import TYPE_CHECKING
