@@ -6,6 +6,7 @@ import io
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,6 +26,8 @@ HELLO_SECONDS = CONNECT_SECONDS * 2 + 5.0
 #: Messages of an agent that may wait for the worker; then the agent waits. The source may finish
 #: its scan before the target's host has let the worker in.
 WAITING_MESSAGES = 32
+#: And bytes of messages; one message may be larger.
+WAITING_BYTES = 32 << 20
 #: Bytes that are kept of the output before an agent's first message.
 _NOISE = 8192
 #: What a text begins with that is in place of a frame, whose length has zeros.
@@ -48,7 +51,10 @@ class Listener:
         #: The output before the first message: a shell's greeting, or why no agent started.
         self.noise = b""
         self._silent_since = time.monotonic()
-        self._room = threading.Semaphore(WAITING_MESSAGES)
+        self._room = threading.Condition()
+        #: The sizes of the messages that wait for the worker, in bytes, and their sum.
+        self._waiting: deque[int] = deque()
+        self._waiting_bytes = 0
         self._is_closed = False
         self.thread = threading.Thread(target=self.run, daemon=True)
 
@@ -69,13 +75,20 @@ class Listener:
         self._silent_since = time.monotonic()
 
     def taken(self) -> None:
-        """Make room for a message: the worker has taken one."""
-        self._room.release()
+        """Make room for a message: the worker has taken one.
+
+        It is mostly the oldest; the sum is right again once the others are taken.
+        """
+        with self._room:
+            if self._waiting:
+                self._waiting_bytes -= self._waiting.popleft()
+            self._room.notify()
 
     def close(self) -> None:
         """Let the thread read to the end of the stream, however many messages wait."""
-        self._is_closed = True
-        self._room.release()
+        with self._room:
+            self._is_closed = True
+            self._room.notify()
 
     def dispose(self) -> None:
         """Wait for the thread, and close the stream."""
@@ -113,11 +126,23 @@ class Listener:
             if not message.sibling_lives:
                 self._sibling_died()
             return
-        if not self._is_closed:
-            self._silent_since = math.inf  # While the message waits, the worker is the slow one.
-            self._room.acquire()
-            self._silent_since = time.monotonic()
+        self._wait_for_room(len(body))
         self._put(message)
+
+    def _wait_for_room(self, size: int) -> None:
+        with self._room:
+            self._silent_since = math.inf  # While the message waits, the worker is the slow one.
+            self._room.wait_for(lambda: self._is_closed or self._has_room(size))
+            self._silent_since = time.monotonic()
+            self._waiting.append(size)
+            self._waiting_bytes += size
+
+    def _has_room(self, size: int) -> bool:
+        """True if the message may wait for the worker beside those that do."""
+        if not self._waiting:
+            return True
+        fits = self._waiting_bytes + size <= WAITING_BYTES
+        return fits and len(self._waiting) < WAITING_MESSAGES
 
     def _read_body(self) -> bytes:
         """Read a message's frame; a text in its place is the end, as a killed agent's shell says.

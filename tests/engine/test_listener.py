@@ -11,10 +11,11 @@ from typing import BinaryIO
 import pytest
 
 from engine.agent import wire
-from engine.connect.listener import Listener
-from engine.protocol.messages import Failed, Message
+from engine.connect.listener import WAITING_BYTES, Listener
+from engine.protocol.messages import Failed, Hello, Message
 from tests.rig.lying import Lie, failed_agent, reply_to
 from tests.rig.transfers import Run
+from tests.rig.waiting import wait_until
 
 
 def listened(said: bytes | BinaryIO) -> list[Message | None]:
@@ -54,6 +55,41 @@ def test_bytes_that_are_no_message_end_the_agent_with_its_failure(what: str) -> 
 def test_a_text_in_place_of_a_frame_is_no_agents_and_its_end_says_why(text: bytes) -> None:
     """A shell writes one where the agent was killed: that is no fault of the agent."""
     assert listened(BEAT + text) == [None]
+
+
+HELLO = {"hello": 1, "python": "3.11", "system": "linux"}
+
+
+def test_messages_that_wait_for_the_worker_have_32_mib_at_most() -> None:
+    """A host may send its longest messages faster than the worker takes them in."""
+    one = wire.encode(wire.JSON, {**HELLO, "x": "y" * (3 << 20)})
+    said = io.BytesIO(wire.MAGIC + one * 40)
+    passed: list[Message | None] = []
+    agent = Listener("lab", passed.append, lambda: None)
+
+    agent.start(said)
+    wait_until(lambda: len(passed) == WAITING_BYTES // len(one))
+    time.sleep(0.1)
+    assert len(passed) == WAITING_BYTES // len(one)
+    agent.taken()
+    wait_until(lambda: len(passed) == WAITING_BYTES // len(one) + 1)
+    agent.close()
+    agent.thread.join(10)
+
+    assert len(passed) == 40 + 1  # And the end.
+
+
+def test_a_message_beyond_the_limit_is_passed_on_alone() -> None:
+    one = wire.encode(wire.JSON, HELLO, b"z" * (WAITING_BYTES + 1))
+    passed: list[Message | None] = []
+    agent = Listener("lab", passed.append, lambda: None)
+    agent.start(io.BytesIO(wire.MAGIC + one * 2))
+    for number in (1, 2):
+        wait_until(lambda number=number: len(passed) >= number)
+        agent.taken()
+    agent.thread.join(10)
+
+    assert [isinstance(message, Hello) for message in passed] == [True, True, False]
 
 
 class Short(io.BytesIO):
