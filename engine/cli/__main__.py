@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _transfer(chosen: argparse.Namespace) -> int:
-    stop = _Stop(errors.Interrupted if chosen.resume else errors.Cancelled)
+    stop = _Stop(chosen.resume)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.on_signal)
     try:
@@ -132,14 +132,19 @@ class _Stop:
     checkpoint raises it again.
     """
 
-    def __init__(self, error: type[errors.EngineError]) -> None:
-        self._error = error
+    def __init__(self, resume: bool) -> None:
+        self._error = errors.Interrupted if resume else errors.Cancelled
+        self._then = (
+            "what had arrived stays; the same command goes on"
+            if resume
+            else "what had arrived is removed; with --resume it stays"
+        )
         self._requested = False
 
     def on_signal(self, *_: Any) -> NoReturn:
         """Stop at once; a signal handler."""
         self._requested = True
-        raise self._error("stopped by a signal or by Ctrl-C")
+        raise self._error(f"stopped by a signal or by Ctrl-C; {self._then}")
 
     def check(self) -> None:
         """Raise the error again if a signal came."""

@@ -57,7 +57,11 @@ def transfer_parser(description: str, epilog: str) -> argparse.ArgumentParser:
     for verb, what in (("include", "take"), ("exclude", "leave out")):
         add(f"--{verb}", action=_Rule, metavar="PATTERN", help=f"{what} entries that match, with the patterns of gitignore; the last rule that matches decides")  # noqa: E501  # fmt: skip
     add("--bwlimit", type=rate, default=0, metavar="RATE", help="bytes per second: 500k, 20M, 1G")
-    add("--resume", action="store_true", help="resume an interrupted run of this command")
+    add(
+        "--resume",
+        action="store_true",
+        help="keep what has arrived if this run is interrupted by a signal, and go on with what an earlier run left",
+    )
     add("--manifest", default="", metavar="FILE", help="write a JSON line for each proven entry")
     add("--dry-run", action="store_true", help="print the plan and change nothing")
     add_access(parser)

@@ -49,7 +49,7 @@ def end_after_error(job: Job, error: engine.EngineError | PortalError, *, advanc
         at = None
         if isinstance(error, engine.EngineError) and error.of_target is not None:
             at = job.target_portal if error.of_target else job.source_portal
-        message = f"{error} {remedy_for(error.code)}"
+        message = f"{_as_sentence(str(error))} {remedy_for(error.code)}"
         if at and isinstance(error, engine.RootMoved):
             words = {"portal": at.name, "error": error}
             message = _("Portal “%(portal)s”: %(error)s.") % words + f" {remedy_for(error.code)}"
@@ -101,6 +101,11 @@ def end_of_bug(job: Job, bug: Exception) -> End:
     message = f"{message} {remedy_for('INTERNAL')}"
     columns = {"error_code": "INTERNAL", "error_message": message}
     return End(Status.NEEDS_ATTENTION, "INTERNAL", message, EventLevel.ERROR, columns=columns)
+
+
+def _as_sentence(text: str) -> str:
+    """Return an error's text with a full stop: the engine's texts may be part of a longer line."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def end_of(report: engine.Report) -> End:

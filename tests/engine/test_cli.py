@@ -109,6 +109,7 @@ def test_a_signal_cancels_a_running_command_and_leaves_nothing_at_the_target(
     status, _, err = finish(process)
 
     assert (status, err.split(":")[0]) == (130, "CANCELLED")
+    assert "what had arrived is removed; with --resume it stays" in err
     assert not (large / "b").exists()
     assert snapshot(large / "a") == before
     assert not any(map(running, agents))
