@@ -11,19 +11,24 @@ failed, 5 no connection (host, host key, credential, Python), 6 no space,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from engine import errors, transfer
 from engine.cli import arguments
+from engine.cli.output import OUTPUT_MAY_FAIL
 from engine.observer import SilentObserver
 from engine.types import ParcelReport, ParcelState, Report
 
 EXIT_PARTIAL, EXIT_DIFFERENT = 3, 4
+#: Seconds after a signal in which a further one waits for the clean-up.
+CLEANING_SECONDS = 35.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,20 +46,25 @@ def _transfer(chosen: argparse.Namespace) -> int:
         signal.signal(number, stop.on_signal)
     try:
         observer = _observer(chosen, stop)
+        try:
+            request = arguments.request(chosen)
+            if chosen.dry_run:
+                plan = transfer.dry_run(request, observer)
+                result, status = {"status": "planned", "plan": plan}, 0
+            else:
+                report = transfer.run(request, observer)
+                result = _result(report)
+                status = 0 if report.status == "done" else EXIT_PARTIAL
+        finally:
+            stop.disarm()
+            observer.end()
     except errors.EngineError as error:
         return _show_error(error, chosen.json)
     try:
-        request = arguments.request(chosen)
-        if chosen.dry_run:
-            _show({"status": "planned", "plan": transfer.dry_run(request, observer)}, chosen.json)
-            return 0
-        report = transfer.run(request, observer)
-    except errors.EngineError as error:
-        return _show_error(error, chosen.json)
-    finally:
-        observer.end()
-    _show(_result(report), chosen.json)
-    return 0 if report.status == "done" else EXIT_PARTIAL
+        _show(result, chosen.json)
+    except OSError as error:
+        _report_lost_output(error)
+    return status
 
 
 def _verify(chosen: argparse.Namespace) -> int:
@@ -104,7 +114,8 @@ class _PlainObserver(SilentObserver):
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
         """Print warnings and errors."""
         if level != "info":
-            print(f"{level}: {message} ({code})", file=sys.stderr)
+            with OUTPUT_MAY_FAIL:
+                print(f"{level}: {message} ({code})", file=sys.stderr)
 
     def end(self) -> None:
         """Do nothing: no progress was drawn."""
@@ -129,7 +140,8 @@ class _Stop:
     """Ends the transfer at a signal.
 
     Python drops an exception that a handler raises while a destructor runs; then the next
-    checkpoint raises it again.
+    checkpoint raises it again. A further signal does not cut off the clean-up after the first
+    one, which takes CLEANING_SECONDS at most.
     """
 
     def __init__(self, resume: bool) -> None:
@@ -139,17 +151,29 @@ class _Stop:
             if resume
             else "what had arrived is removed; with --resume it stays"
         )
-        self._requested = False
+        self._requested_at = 0.0
+        self._is_over = False
 
-    def on_signal(self, *_: Any) -> NoReturn:
+    def on_signal(self, *_: Any) -> None:
         """Stop at once; a signal handler."""
-        self._requested = True
-        raise self._error(f"stopped by a signal or by Ctrl-C; {self._then}")
+        now = time.monotonic()
+        if self._is_over:
+            return
+        if now - self._requested_at < CLEANING_SECONDS:
+            with contextlib.suppress(OSError):  # Not `print`: it may be interrupted itself.
+                os.write(2, b"stopping already: the target is being left in order\n")
+            return
+        self._requested_at = now
+        self.check()
 
     def check(self) -> None:
-        """Raise the error again if a signal came."""
-        if self._requested:
-            self.on_signal()
+        """Raise the error if a signal came."""
+        if self._requested_at:
+            raise self._error(f"stopped by a signal or by Ctrl-C; {self._then}")
+
+    def disarm(self) -> None:
+        """Ignore signals from now on: only the result is still to be shown."""
+        self._is_over = True
 
 
 def _result(report: Report) -> dict[str, Any]:
@@ -198,19 +222,42 @@ def _show_plan(plan: dict[str, Any]) -> None:
 
 
 def _show_error(error: errors.EngineError, as_json: bool) -> int:
-    if as_json:
-        result = {"status": "failed", "code": error.code, "message": str(error)}
-        print(json.dumps({**result, "kept": error.kept}))
-    else:
-        print(f"{error.code}: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
-        if error.kept:
-            print("run the same command with --resume to go on", file=sys.stderr)
+    with OUTPUT_MAY_FAIL:
+        if as_json:
+            result = {"status": "failed", "code": error.code, "message": str(error)}
+            print(json.dumps({**result, "kept": error.kept}))
+        else:
+            print(f"{error.code}: {error}", file=sys.stderr)
+            for note in getattr(error, "__notes__", ()):
+                print(note, file=sys.stderr)
+            if error.kept:
+                print("run the same command with --resume to go on", file=sys.stderr)
     return error.exit_code
 
 
+def _run() -> int:
+    """Run the command; a result that cannot be written does not change how it ended."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # Closed when this process began.
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    try:
+        status = main()
+    except KeyboardInterrupt:  # `verify` changes nothing that would have to be put in order.
+        return 130
+    with OUTPUT_MAY_FAIL:
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _report_lost_output(error)
+    return status
+
+
+def _report_lost_output(error: OSError) -> None:
+    with OUTPUT_MAY_FAIL:
+        print(f"the result could not be written: {error}", file=sys.stderr, flush=True)
+
+
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
+    status = _run()
     os._exit(status)  # All output is written; tearing down the interpreter only takes time.

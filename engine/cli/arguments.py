@@ -60,7 +60,7 @@ def transfer_parser(description: str, epilog: str) -> argparse.ArgumentParser:
     add(
         "--resume",
         action="store_true",
-        help="keep what has arrived if this run is interrupted by a signal, and go on with what an earlier run left",
+        help="go on with what an interrupted run left; at a signal, leave what has arrived",
     )
     add("--manifest", default="", metavar="FILE", help="write a JSON line for each proven entry")
     add("--dry-run", action="store_true", help="print the plan and change nothing")

@@ -6,6 +6,7 @@ import shutil
 import time
 from typing import Any, TextIO
 
+from engine.cli.output import OUTPUT_MAY_FAIL
 from engine.observer import SilentObserver
 from engine.types import ParcelReport, Phase, Progress
 
@@ -60,10 +61,13 @@ class ProgressBar(SilentObserver):
 
     def end(self) -> None:
         """Clear the line for the output that follows."""
-        self._out.write("\r\x1b[K")
-        self._out.flush()
+        self._write("")
 
     def _draw(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
-        self._out.write("\r\x1b[K" + text[:width])
-        self._out.flush()
+        self._write(text[:width])
+
+    def _write(self, text: str) -> None:
+        with OUTPUT_MAY_FAIL:
+            self._out.write("\r\x1b[K" + text)
+            self._out.flush()

@@ -140,14 +140,14 @@ def _found_right() -> str:
     with contextlib.suppress(OSError, ValueError), open(os.open(path, how), "rb") as file:
         found = os.fstat(file.fileno())
         if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
-            return file.read(_RECORD_BYTES).decode()
+            return os.fsdecode(file.read(_RECORD_BYTES))
     return ""
 
 
 def _keep(programs: str) -> None:
     """Put the programs on record; not in another user's home, as under sudo."""
     folder, base = _cache()
-    if not folder or not 0 < len(programs.encode()) <= _RECORD_BYTES:
+    if not folder or not 0 < len(os.fsencode(programs)) <= _RECORD_BYTES:
         return
     path = os.path.join(folder, _RECORD)
     how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -159,7 +159,7 @@ def _keep(programs: str) -> None:
         fd = os.open(new, how, 0o600)
         try:
             with open(fd, "wb") as file:
-                file.write(programs.encode())
+                file.write(os.fsencode(programs))
             os.replace(new, path)
         except BaseException:
             os.unlink(new)

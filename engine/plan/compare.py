@@ -120,7 +120,8 @@ class TreeComparison:
                 self._take(unpack_entries(message.entries), compare)
             elif isinstance(message, ScanFailures):
                 for problem in message.problems:
-                    self._fail(*problem)
+                    if problem.code != "VANISHED" or not self._forgives_vanished:
+                        self._fail(*problem)
             elif isinstance(message.reply, ScanReply):
                 self.scan = message.reply
                 return
@@ -180,15 +181,21 @@ class TreeComparison:
             self.tally.skipped += len(same)
 
     def _on_vanished(self, entry: Entry) -> None:
-        """Handle an entry that vanished after the scan.
-
-        In a later attempt of a move, the agent of an earlier attempt, whose connection broke, may
-        still remove what it delivered: then the entry counts as if the scan had not found it.
-        """
-        request = self._session.request
-        if request.mode is not Mode.MOVE or request.attempt == 1:
+        """Report an entry that vanished after the scan, unless an earlier attempt removes it."""
+        if not self._forgives_vanished:
             sentence = f"{display_path(entry.path)} is no longer at the source"
             self._fail(entry.path, "VANISHED", sentence)
+
+    @property
+    def _forgives_vanished(self) -> bool:
+        """True if an entry may vanish: it then counts as if the scan had not found it.
+
+        In a later attempt of a move, the agent of an earlier attempt, whose connection broke, may
+        still remove what it delivered. The command line does not count its attempts.
+        """
+        request = self._session.request
+        again = request.attempt > 1 or (request.resume and not request.on_record)
+        return request.mode is Mode.MOVE and again
 
     def still_fits(self, entries: list[Entry]) -> list[Entry]:
         """Return the staged entries whose place at the target is free; decide about the others."""

@@ -241,7 +241,7 @@ def fixed_of_a_new_process() -> dict[str, str]:
 def client_in_path(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """Put a copy of this machine's client first in PATH."""
     copy = folder / "bin" / "ssh"
-    copy.parent.mkdir()
+    copy.parent.mkdir(parents=True)
     shutil.copy(str(shutil.which("ssh")), copy)
     patch.setenv("PATH", f"{copy.parent}:{os.environ['PATH']}")
     return copy
@@ -295,6 +295,15 @@ def test_a_client_that_is_a_script_or_lacks_an_option_is_asked_each_time(
 
     assert not (cache / "ketter").exists()
     assert len(log.read_text().splitlines()) % 2 == 0
+
+
+def test_a_client_in_a_folder_whose_name_is_no_utf_8_is_put_on_record(
+    cache: Path, questions: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client_in_path(tmp_path / os.fsdecode(b"\xff"), monkeypatch)
+    for _ in range(2):
+        assert "KnownHostsCommand" in fixed_of_a_new_process()
+    assert len(questions) == 1
 
 
 @pytest.mark.parametrize("plant", ["fifo", "link", "folder", "closed", "no home", "not ours"])
