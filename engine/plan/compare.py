@@ -29,7 +29,7 @@ from engine.protocol.digests import agree, digest_at, require_count, require_dig
 from engine.protocol.messages import Done, ScanFailures, ScannedEntries
 from engine.protocol.replies import ScanReply
 from engine.session.session import Session
-from engine.types import Mode, OnConflict, display_path
+from engine.types import Mode, OnConflict, Request, display_path
 
 #: Conflicts that the error names if the policy is to fail, at most.
 NAMED_CONFLICTS = 5
@@ -120,7 +120,7 @@ class TreeComparison:
                 self._take(unpack_entries(message.entries), compare)
             elif isinstance(message, ScanFailures):
                 for problem in message.problems:
-                    if problem.code != "VANISHED" or not self._forgives_vanished:
+                    if problem.code != "VANISHED" or not _forgives_vanished(self._session.request):
                         self._fail(*problem)
             elif isinstance(message.reply, ScanReply):
                 self.scan = message.reply
@@ -182,20 +182,9 @@ class TreeComparison:
 
     def _on_vanished(self, entry: Entry) -> None:
         """Report an entry that vanished after the scan, unless an earlier attempt removes it."""
-        if not self._forgives_vanished:
+        if not _forgives_vanished(self._session.request):
             sentence = f"{display_path(entry.path)} is no longer at the source"
             self._fail(entry.path, "VANISHED", sentence)
-
-    @property
-    def _forgives_vanished(self) -> bool:
-        """True if an entry may vanish: it then counts as if the scan had not found it.
-
-        In a later attempt of a move, the agent of an earlier attempt, whose connection broke, may
-        still remove what it delivered. The command line does not count its attempts.
-        """
-        request = self._session.request
-        again = request.attempt > 1 or (request.resume and not request.on_record)
-        return request.mode is Mode.MOVE and again
 
     def still_fits(self, entries: list[Entry]) -> list[Entry]:
         """Return the staged entries whose place at the target is free; decide about the others."""
@@ -281,3 +270,13 @@ class TreeComparison:
                 # SAME means the same size and time, but the content differs.
                 if self._replaces(entry, DIFFERENT if state in (SAME, ABSENT) else state):
                     self._builder.add([entry])
+
+
+def _forgives_vanished(request: Request) -> bool:
+    """Return True if an entry may vanish: it then counts as if the scan had not found it.
+
+    In a later attempt of a move, the agent of an earlier attempt, whose connection broke, may
+    still remove what it delivered. The command line does not count its attempts.
+    """
+    again = request.attempt > 1 or (request.resume and not request.on_record)
+    return request.mode is Mode.MOVE and again
