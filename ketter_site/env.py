@@ -20,13 +20,14 @@ from django.core.exceptions import ImproperlyConfigured
 BASE_DIR = Path(__file__).resolve().parent.parent
 #: The names by which this machine alone reaches its web server.
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+#: What says that there is no file of keys for this user.
+_NO_SECRETS = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 env = environ.FileAwareEnv()
 environ.Env.read_env(BASE_DIR / ".env")
 
 VAR_DIR = Path(env.str("KETTER_VAR_DIR", default="") or BASE_DIR / "var").absolute()
 SECRETS_FILE = VAR_DIR / "secrets.env"
-environ.Env.read_env(SECRETS_FILE)
 
 
 def required(name: str, why: str) -> str:
@@ -76,9 +77,8 @@ def private_folder(folder: Path, mode: int = 0o700) -> Path:
     """
     try:
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
-        owner = folder.stat().st_uid
+        owner = _close_folder(folder, mode)
         if owner == os.geteuid():
-            folder.chmod(mode)
             return folder
         reason = f"it belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
     except OSError as error:
@@ -87,6 +87,22 @@ def private_folder(folder: Path, mode: int = 0o700) -> Path:
         f"Ketter cannot use {folder} for its own files ({reason}): make this user its "
         "owner, or name another folder in KETTER_VAR_DIR."
     )
+
+
+def _close_folder(folder: Path, mode: int) -> int:
+    """Give a folder that mode if this user owns it, and the symlink to it; return the owner."""
+    found = folder.lstat()
+    if stat.S_ISLNK(found.st_mode) and found.st_uid != os.geteuid():
+        return found.st_uid
+    follow = 0 if stat.S_ISLNK(found.st_mode) else os.O_NOFOLLOW
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | follow)
+    try:
+        owner = os.fstat(fd).st_uid
+        if owner == os.geteuid():
+            os.fchmod(fd, mode)
+        return owner
+    finally:
+        os.close(fd)
 
 
 def _user_name(number: int) -> str:
@@ -111,22 +127,44 @@ def make_secrets() -> None:
     make_var_dir()
     with open(_open_secrets(), "w", encoding="utf-8") as stream:
         stream.writelines(f"{name}={value}\n" for name, value in missing.items())
-    environ.Env.read_env(SECRETS_FILE)
+    _read_secrets()
 
 
-def _open_secrets() -> int:
-    """Open the file of keys to append; raises ImproperlyConfigured unless it is this user's own."""
+def _read_secrets() -> None:
+    """Put the file of keys into the environment; raises ImproperlyConfigured as `_open_secrets`.
+
+    Another user's file could name servers of that user.
+    """
     try:
-        file = os.open(SECRETS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        file = _open_secrets(os.O_RDONLY)
+    except _NO_SECRETS:
+        return  # None yet, or none for this user.
+    environ.Env.read_env(os.fdopen(file, encoding="utf-8"))
+
+
+def _open_secrets(how: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> int:
+    """Open the file of keys; raises ImproperlyConfigured unless it is this user's own.
+
+    To read it also raises FileNotFoundError, NotADirectoryError and PermissionError.
+    """
+    how |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file = os.open(SECRETS_FILE, how, 0o600)
         found = os.fstat(file)
         if stat.S_ISREG(found.st_mode) and (found.st_uid, found.st_nlink) == (os.geteuid(), 1):
-            os.fchmod(file, 0o600)
+            if how & os.O_CREAT:
+                os.fchmod(file, 0o600)
             return file
         os.close(file)
         reason = "it is no plain file of this user, or has a second name"
     except OSError as error:
+        if not how & os.O_CREAT and isinstance(error, _NO_SECRETS):
+            raise
         reason = str(error.strerror)
     raise ImproperlyConfigured(
         f"Ketter cannot keep its keys in {SECRETS_FILE} ({reason}): find out who made that file, "
         "and remove it."
     )
+
+
+_read_secrets()

@@ -163,6 +163,50 @@ def test_make_secrets_writes_no_key_into_a_planted_file(tmp_path, planted):
     assert (stolen.read_text() if stolen.exists() else "#") == "#"
 
 
+@pytest.mark.parametrize("planted", ["symlink", "pipe", "second name"])
+def test_settings_read_no_planted_file_of_keys(tmp_path, planted):
+    """It could name a Redis and a database of the user who put it there."""
+    file, elsewhere = tmp_path / "secrets.env", tmp_path / "elsewhere"
+    elsewhere.write_text("REDIS_URL=redis://evil:1/0\n")
+    if planted == "symlink":
+        file.symlink_to(elsewhere)
+    elif planted == "pipe":
+        os.mkfifo(file)
+    else:
+        os.link(elsewhere, file)
+
+    done = python("import ketter_site.settings", KETTER_VAR_DIR=str(tmp_path))
+
+    assert "Ketter cannot keep its keys in" in done.stderr.splitlines()[-1]
+
+
+@root_only
+def test_settings_read_no_file_of_keys_of_another_user(tmp_path):
+    file = tmp_path / "secrets.env"
+    file.write_text("REDIS_URL=redis://evil:1/0\n")
+    os.chown(file, 65534, 65534)
+    done = python("import ketter_site.settings", KETTER_VAR_DIR=str(tmp_path))
+    assert "no plain file of this user" in done.stderr.splitlines()[-1]
+
+
+@root_only
+def test_another_users_symlink_in_place_of_the_var_folder_is_refused(tmp_path):
+    ours = tmp_path / "ours"
+    ours.mkdir(mode=0o755)
+    link = tmp_path / "var"
+    link.symlink_to(ours)
+    assert make_secrets_in(link).returncode == 0
+    (ours / "secrets.env").unlink()
+    ours.chmod(0o755)
+    os.lchown(link, 65534, 65534)
+
+    done = make_secrets_in(link)
+
+    assert "belongs to nobody, and this is root" in done.stderr.splitlines()[-1]
+    assert stat.S_IMODE(ours.stat().st_mode) == 0o755
+    assert list(ours.iterdir()) == []
+
+
 @root_only
 @pytest.mark.parametrize("name", ["var", "var/log", "var/run", "var/secrets.env"])
 def test_a_folder_or_file_of_another_user_is_refused_and_stays_as_it_is(tmp_path, name):
