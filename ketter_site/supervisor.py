@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,8 @@ STARTS_IN_VAIN = 3
 LINES_SHOWN = 10
 #: The signal that requested the end of this process.
 _received: list[signal.Signals] = []
+#: True while StopRequested has to wait.
+_waits = False
 #: How long a child may take to end after the first signal: a worker gives its job back in that
 #: time.
 PATIENCE_SECONDS = 10
@@ -109,7 +112,10 @@ class Supervisor:
                 end(child.process, child.stop_signal, seconds=20)
 
     def _start(self, child: Child) -> None:
-        child.process = child.start()
+        # Else a child could run that nothing knows of. The start of a server takes longer, and
+        # ends it itself.
+        with contextlib.nullcontext() if child.is_server else _stop_waits():
+            child.process = child.start()
         child.was_ready |= child.ready is None
         child.started_at = time.monotonic()
         self.ledger.add(child.process.pid)
@@ -139,15 +145,18 @@ class Supervisor:
     def _start_again(self, child: Child) -> None:
         try:
             self._start(child)
-        except StartFailed as error:
+        except (StartFailed, OSError) as error:  # No process, no memory, no room on the disk.
+            if child.process is not None:
+                end(child.process, child.stop_signal)
             self._plan_start(child, str(error))
 
     def _plan_start(self, child: Child, why: str) -> None:
         """Plan the next start after a wait, which doubles with each crash."""
         wait = min(BACKOFF_MAX_SECONDS, 0.5 * 2**child.crashes)
-        self.say(f"{child.name} ended ({why}), starts again in {wait:g} s")
         child.crashes += 1
         child.process, child.start_at = None, time.monotonic() + wait
+        with contextlib.suppress(OSError):  # The terminal may have gone.
+            self.say(f"{child.name} ended ({why}), starts again in {wait:g} s")
 
 
 def _with_log(child: Child, what: str) -> str:
@@ -177,9 +186,23 @@ def raise_on_signals() -> None:
             signal.signal(number, stop)
 
 
+@contextlib.contextmanager
+def _stop_waits() -> Iterator[None]:
+    """Have StopRequested raised after the block. The signals are not blocked: a child would
+    inherit that.
+    """
+    global _waits
+    _waits = True
+    try:
+        yield
+    finally:
+        _waits = False
+    _raise_again()
+
+
 def _raise_again() -> None:
-    """Raise StopRequested if a signal came."""
-    if _received:
+    """Raise StopRequested if a signal came, and nothing has to be done first."""
+    if _received and not _waits:
         raise StopRequested(_received[0].name)
 
 

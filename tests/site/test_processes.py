@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ketter_site import processes
-from ketter_site.processes import Ledger, StartFailed
+from ketter_site.processes import Ledger, Process, StartFailed
 from ketter_site.supervisor import ENDING, Child, StopRequested, Supervisor, raise_on_signals
 from tests.rig.waiting import wait_until
 
+BRIEF = "print('ready', flush=True); raise SystemExit(1)"
 WAITING = "import time; print('ready', flush=True); time.sleep(60)"
 BUSY = """
 import signal, time
@@ -103,6 +105,61 @@ def test_spawn_keeps_one_old_log_when_the_log_is_full(tmp_path, monkeypatch):
         processes.spawn([sys.executable, "-c", f"print('{text}')"], log=tmp_path / "log").wait()
     assert (tmp_path / "log.1").read_text() == "first\n"
     assert (tmp_path / "log").read_text() == "second\n"
+
+
+def signalled_after(start: Callable[[], Process]) -> Callable[[], Process]:
+    """A start amid which the end is requested: the child runs, and is not recorded yet."""
+
+    def started() -> Process:
+        process = start()
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    return started
+
+
+def test_a_child_that_was_just_started_is_ended_with_the_others(tmp_path, handlers):
+    supervisor = Supervisor(Ledger(tmp_path / "children.json"), lambda _: None)
+    child = Child("waits", signalled_after(lambda: spawn(tmp_path, WAITING)))
+    raise_on_signals()
+    with pytest.raises(StopRequested):
+        supervisor.add(child)
+    assert child.process is not None
+    supervisor.stop()
+    assert child.process.poll() is not None
+
+
+@pytest.mark.parametrize("trouble", ["no process", "no room", "no terminal"])
+def test_a_machine_in_trouble_does_not_end_the_other_children(tmp_path, trouble):
+    ledger, starts = Ledger(tmp_path / "children.json"), []
+
+    def say(line: str) -> None:
+        if trouble == "no terminal":
+            raise BrokenPipeError
+
+    def start() -> Process:
+        starts.append(time.monotonic())
+        if len(starts) == 2 and trouble == "no process":
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return spawn(tmp_path, BRIEF if len(starts) < 3 else WAITING)
+
+    def add(pid: int) -> None:
+        if len(starts) == 2 and trouble == "no room":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    ledger.add = add
+    supervisor = Supervisor(ledger, say)
+    supervisor.add(Child("fragile", start))
+    supervisor.add(Child("steady", lambda: spawn(tmp_path, WAITING)))
+    deadline = time.monotonic() + 20
+    while len(starts) < 3 and time.monotonic() < deadline:
+        supervisor._look_after_all()
+        time.sleep(0.05)
+
+    fragile, steady = (child.process for child in supervisor.children)
+    assert (len(starts), steady.poll()) == (3, None)
+    supervisor.stop()
+    assert fragile.returncode == steady.returncode == -signal.SIGTERM
 
 
 class SignalledAtItsEnd:
