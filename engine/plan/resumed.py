@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from engine.agent.wire import Entry, unpack_entries
+from engine.agent.wire import AgentError, Entry, unpack_entries
 from engine.parcels.spool import Block, Spool
 from engine.protocol.digests import digest_at, require_digests
 from engine.protocol.messages import DeliveredArchive, FilePart, StagedEntries, StagedParts
+
+#: Files that arrived in part, at most: each was under way when an attempt ended, and has 64 MiB
+#: or more.
+MOST_PARTS = 100_000
 
 
 class Resumed:
@@ -30,6 +34,11 @@ class Resumed:
         """Take in one of the target's messages about its staging folder."""
         if isinstance(message, StagedParts):
             self.parts.update({part.path: part for part in message.parts})
+            if len(self.parts) > MOST_PARTS:
+                raise AgentError(
+                    "AGENT_FAILED",
+                    f"protocol error at the target: more than {MOST_PARTS:,} files in part",
+                )
         elif isinstance(message, DeliveredArchive):
             self.delivered = message.name
         else:

@@ -38,11 +38,14 @@ def read(manifest: Path) -> Iterator[Listed]:
     """
     try:
         with manifest.open("rb") as file:
+            number = 0
             for number, line in enumerate(_lines(file), 1):
                 try:
                     yield _entry(json.loads(line))
                 except (ValueError, RecursionError, AgentError) as error:
                     raise ValueError(f"line {number}: {error!s:.200}") from None
+            if not number:
+                raise ValueError("it names no entry, so there is nothing to compare")
     except (OSError, ValueError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise errors.BadRequest(f"{manifest} is not a Ketter manifest: {reason}") from error

@@ -27,14 +27,15 @@ from engine.agent.wire import (
     LINK,
     MARK,
     NO_DIGEST,
+    AgentError,
     Entry,
     encode,
     message,
     pack_entries,
 )
 from engine.parcels.spool import Spool
-from engine.plan.resumed import Resumed
-from engine.protocol.messages import StagedParts, read_message
+from engine.plan.resumed import MOST_PARTS, Resumed
+from engine.protocol.messages import FilePart, StagedParts, read_message
 from tests.engine.staged import MTIME, Place, prove
 
 
@@ -332,6 +333,20 @@ def test_the_worker_takes_a_survey_of_any_number_of_slices(place: Place) -> None
     assert max(map(len, messages)) < 3 << 20
     assert len(resumed.parts) == 47
     assert len(resumed.parts["a"].slices) == len(resumed.parts["b"].slices) == _RUNS
+
+
+def test_a_target_that_reports_files_in_part_without_end_is_refused() -> None:
+    """A host that lies about what had arrived does not fill the worker's memory."""
+    resumed = Resumed(Spool())
+    numbers = iter(range(MOST_PARTS + 2))
+
+    def batch(size: int) -> StagedParts:
+        parts = (FilePart(str(next(numbers)), 1, 1, 1, 1, ()) for _ in range(size))
+        return StagedParts(parts=tuple(parts))
+
+    resumed.on_message(batch(MOST_PARTS))
+    with pytest.raises(AgentError, match="files in part"):
+        resumed.on_message(batch(1))
 
 
 def test_a_receiver_records_only_slices_that_both_ends_agree_on(place: Place) -> None:

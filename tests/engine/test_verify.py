@@ -140,6 +140,8 @@ def test_a_malformed_manifest_is_refused_in_a_sentence(
 @pytest.mark.parametrize(
     "data",
     [
+        b"",
+        zlib.compress(b""),
         zlib.compress(b"")[:-1],
         zlib.compress(line_of("x"))[:-4],
         zlib.compress(line_of("x")) + b"more",
@@ -147,9 +149,9 @@ def test_a_malformed_manifest_is_refused_in_a_sentence(
         bytes(100_000),
         b"\xff\xfe\x00",
     ],
-    ids=range(6),
+    ids=range(8),
 )
-def test_a_damaged_manifest_is_refused_in_a_sentence(tmp_path: Path, data: bytes) -> None:
+def test_an_empty_or_damaged_manifest_is_refused_in_a_sentence(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m").write_bytes(data)
 
     with pytest.raises(BadRequest, match="/m is not a Ketter manifest: "):
