@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ENDING_SECONDS = 1.0
 #: Seconds to wait for the exit of a process whose messages have ended.
 _EXIT_SECONDS = 5.0
+#: The `blame_rank` of an agent that ended in order: some other end is the cause.
+ORDERLY = 2
 #: Codes that only a target may report.
 _TARGET_CODES = ("REPLACED", "TARGET_BUSY")
 
@@ -44,11 +46,11 @@ def terminate(agent: AgentProcess) -> None:
 
 
 def blame_rank(agent: AgentProcess) -> int:
-    """Sort key for root causes: 0 = a connection, 1 = a failed agent, 2 = a clean exit."""
+    """Sort key for root causes: 0 = a connection, 1 = a failed agent, ORDERLY = a clean exit."""
     if agent.access.is_remote:
         return 0
     agent.child.has_ended(time.monotonic() + ENDING_SECONDS)
-    return 1 if agent.child.process is None or agent.child.status else 2
+    return 1 if agent.child.process is None or agent.child.status else ORDERLY
 
 
 def cause_of_death(agent: AgentProcess) -> errors.EngineError:

@@ -14,6 +14,7 @@ from engine import errors
 from engine.connect.child import CHECK_SECONDS
 from engine.connect.endings import (
     ENDING_SECONDS,
+    ORDERLY,
     blame_rank,
     cause_of_death,
     error_of,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 ASLEEP_SECONDS = 10.0
 #: Seconds to wait for the cause when an agent has ended: another agent may report it.
 CAUSE_SECONDS = 0.5
+#: The same if no end that is known can be the cause: a busy machine is late with ssh's.
+LATE_CAUSE_SECONDS = 5.0
 
 
 class Inbox:
@@ -159,12 +162,14 @@ class Inbox:
     def _cause(self, agent: AgentProcess) -> errors.EngineError:
         """Return why an agent ended: another agent's end or error may be the cause."""
         ended = [agent]
-        until = time.monotonic() + CAUSE_SECONDS
-        while (left := until - time.monotonic()) > 0:
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < CAUSE_SECONDS or (
+            waited < LATE_CAUSE_SECONDS and not self._is_explained(ended)
+        ):
             try:
-                other, message = self._arrived.get(timeout=left)
+                other, message = self._arrived.get(timeout=CAUSE_SECONDS / 4)
             except Empty:
-                break
+                continue
             if message is None:
                 ended.append(other)
             elif isinstance(message, Failed):
@@ -176,3 +181,7 @@ class Inbox:
             else:
                 self._kept.append((other, message))
         return cause_of_death(min(ended, key=blame_rank))
+
+    def _is_explained(self, ended: list[AgentProcess]) -> bool:
+        """False if all that ended did so in order: then another one did not, and is late."""
+        return len(ended) == len(self.agents) or any(blame_rank(agent) < ORDERLY for agent in ended)

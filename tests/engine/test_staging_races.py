@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -26,7 +27,7 @@ from engine.agent.tree import remove_tree
 from engine.agent.wire import AgentError
 from engine.carry.carrier import Carrier
 from engine.connect.agent_process import AgentProcess
-from engine.connect.inbox import Inbox
+from engine.connect.inbox import CAUSE_SECONDS, Inbox
 from engine.connect.stream import Stream
 from engine.protocol.commands import INSPECT
 from engine.protocol.fields import Failure
@@ -255,6 +256,25 @@ def test_an_optional_streams_permanent_error_is_not_the_cause_but_a_full_disk_is
         inbox.wait_for(first, Done)
 
     assert caught.value.code == cause
+
+
+def test_the_late_end_of_a_connection_is_the_cause_of_an_orderly_one() -> None:
+    """On a busy machine the end of ssh comes later than that of the agent that lost its peer."""
+    inbox = Inbox(lambda: None)
+    near: Any = _Dead(optional=False)
+    near.child.process, near.child.status = object(), 0
+    far: Any = _Dead(optional=False)
+    lost = errors.ConnectionLost("the connection broke")
+    far.access = SimpleNamespace(is_remote=True, explain=lambda *_: lost)
+    inbox.agents += [near, far]
+    inbox.put(near, None)
+    late = threading.Timer(CAUSE_SECONDS * 3, inbox.put, (far, None))
+    late.start()
+
+    with pytest.raises(errors.ConnectionLost):
+        inbox.wait_for(near, Done)
+
+    late.join()
 
 
 def test_sending_a_command_to_a_closed_agent_does_nothing(tmp_path: Path) -> None:

@@ -53,10 +53,12 @@ def run_in_lab(hosts: TwoHosts, source: Any, target: Any, mode: str = "copy") ->
     """Run a transfer on LAB; with a place of its own for helper files, which must end up empty."""
     helpers = hosts.folder / f"tmp-{time.monotonic_ns()}"
     helpers.mkdir()
+    home = hosts.folder / "home"  # For the record of ssh's client.
+    home.mkdir(exist_ok=True)
     told = {"source": source, "target": target, "id": "two-hosts", "mode": mode}
     answer = hosts.run_in_lab(
         [sys.executable, "-W", "error", "-c", RUN, json.dumps(told)],
-        env={"PATH": os.environ["PATH"], "HOME": str(helpers), "TMPDIR": str(helpers)},
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(helpers)},
     )
     assert answer.returncode == 0, answer.stderr
     assert os.listdir(helpers) == []

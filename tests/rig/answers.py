@@ -53,7 +53,8 @@ class Parrot(AgentProcess):
 def listen(said: bytes, most: int = 1000) -> list[Message]:
     """The messages that the worker takes from such an agent, to the error that ends them."""
     inbox = Inbox(lambda: None)
-    patience, inbox_module.CAUSE_SECONDS = inbox_module.CAUSE_SECONDS, 0.0
+    patience = inbox_module.CAUSE_SECONDS, inbox_module.LATE_CAUSE_SECONDS
+    inbox_module.CAUSE_SECONDS = inbox_module.LATE_CAUSE_SECONDS = 0.0
     taken: list[Message] = []
     try:
         link = Parrot(inbox, said)
@@ -65,7 +66,7 @@ def listen(said: bytes, most: int = 1000) -> list[Message]:
         if link.died_of is not None:
             raise link.died_of
     finally:
-        inbox_module.CAUSE_SECONDS = patience
+        inbox_module.CAUSE_SECONDS, inbox_module.LATE_CAUSE_SECONDS = patience
         inbox.close()
     return taken
 
