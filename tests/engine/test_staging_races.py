@@ -237,8 +237,12 @@ class _Dead:
         self.optional = optional
         lost = errors.AgentLost("it was killed")
         self.access = SimpleNamespace(is_remote=False, explain=lambda *_: lost)
-        self.child = SimpleNamespace(process=None, status=None, has_ended=lambda until: True)
-        self.listener = SimpleNamespace(noise=b"", taken=lambda: None)
+        self.child = SimpleNamespace(
+            process=None, status=None, has_ended=lambda until: True, is_closed=True
+        )
+        self.listener = SimpleNamespace(
+            noise=b"", taken=lambda: None, reset_silence=lambda: None, silence=lambda now: 0.0
+        )
 
 
 @pytest.mark.parametrize(("code", "cause"), [("VANISHED", "AGENT_LOST"), ("NO_SPACE", "NO_SPACE")])

@@ -130,7 +130,7 @@ def test_a_child_that_was_just_started_is_ended_with_the_others(tmp_path, handle
 
 
 @pytest.mark.parametrize("trouble", ["no process", "no room", "no terminal"])
-def test_a_machine_in_trouble_does_not_end_the_other_children(tmp_path, trouble):
+def test_a_machine_in_trouble_does_not_end_the_other_children(tmp_path, monkeypatch, trouble):
     ledger, starts = Ledger(tmp_path / "children.json"), []
 
     def say(line: str) -> None:
@@ -147,7 +147,7 @@ def test_a_machine_in_trouble_does_not_end_the_other_children(tmp_path, trouble)
         if len(starts) == 2 and trouble == "no room":
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    ledger.add = add
+    monkeypatch.setattr(ledger, "add", add)
     supervisor = Supervisor(ledger, say)
     supervisor.add(Child("fragile", start))
     supervisor.add(Child("steady", lambda: spawn(tmp_path, WAITING)))
