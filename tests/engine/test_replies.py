@@ -22,64 +22,12 @@ from engine.protocol.messages import (
     StagedParts,
     read_message,
 )
+from tests.rig.replies import GOOD, reply
 
 AGENT = Path(__file__).resolve().parents[2] / "engine" / "agent"
-PLACE = [[1, 2], [1, "a/b"]]
-#: A good reply for each command that has fields: values, and the bytes behind them.
-GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
-    "inspect": (
-        {
-            "kind": "folder",
-            "real": "/r/a",
-            "root": "/r",
-            "has_root": True,
-            "below_root": "a",
-            "writable": True,
-            "free": 1,
-            "size": 2,
-            "free_inodes": -1,
-            "name_max": 255,
-            "case_folding": False,
-            "left": False,
-            "cores": 2,
-            "host": "lab",
-            "machine": "id",
-            "ancestor_ids": PLACE,
-            "exposed": ["/r"],
-        },
-        b"",
-    ),
-    "hash": ({"ids": [[1, 2], []], "whole": "", "gone": [1]}, bytes(64)),
-    "scan": ({"hard_links": 1, "links_skipped": 0, "links_unknown": 0}, b""),
-    "send": (
-        {"sent": 1, "errors": {"0": ["VANISHED", "x"]}, "torn": False, "archive": ""},
-        bytes(32),
-    ),
-    "remove": ({"removed": 1, "kept": [["a", "VANISHED", "x"]]}, b""),
-    "remove_folders": ({"removed": 1, "full": 0, "problems": []}, b""),
-    "compare": ({"states": "as", "others": {"1": "b"}}, b""),
-    "stage": (
-        {"fresh": True, "left": False, "transfer_id": "t", "keeps_owners": True},
-        b"",
-    ),
-    "names": ({"rules": [255, False, False, True]}, b""),
-    "receive": (
-        {"got": 1, "list": "ab", "errors": {}, "refused": ["x"], "refusals": 1},
-        bytes(32),
-    ),
-    "fence_out": ({"fence_out": "h1"}, b""),
-    "complete": ({"whole": "a"}, bytes(32)),
-    "close_archive": ({"archive": "0" * 64}, b""),
-    "publish_archive": ({"there": "a.zip"}, b""),
-    "publish": ({"problems": [["a", "IO_ERROR", "x"]], "problem_count": 1}, b""),
-}
 #: Nothing that any field may be.
 ODD: list[Any] = [3.5, {"x": []}, [[]], [None], -(1 << 70), 1 << 70, "\ud800", "a\0b"]
 FIELDS = [(op, field) for op, (values, _) in GOOD.items() for field in values]
-
-
-def reply(op: str, values: Any, blob: bytes = b"") -> bytes:
-    return message({"done": values, "op": op}, blob)
 
 
 def test_every_command_with_reply_fields_has_a_valid_reply_to_test_with() -> None:

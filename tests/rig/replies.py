@@ -1,0 +1,61 @@
+"""Good replies of an agent, one for each command: tests change what they have to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.agent.wire import message
+
+PLACE = [[1, 2], [1, "a/b"]]
+#: A good reply for each command that has fields: values, and the bytes behind them.
+GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
+    "inspect": (
+        {
+            "kind": "folder",
+            "real": "/r/a",
+            "root": "/r",
+            "has_root": True,
+            "below_root": "a",
+            "writable": True,
+            "free": 1,
+            "size": 2,
+            "free_inodes": -1,
+            "name_max": 255,
+            "case_folding": False,
+            "left": False,
+            "cores": 2,
+            "host": "lab",
+            "machine": "id",
+            "ancestor_ids": PLACE,
+            "exposed": ["/r"],
+        },
+        b"",
+    ),
+    "hash": ({"ids": [[1, 2], []], "whole": "", "gone": [1]}, bytes(64)),
+    "scan": ({"hard_links": 1, "links_skipped": 0, "links_unknown": 0}, b""),
+    "send": (
+        {"sent": 1, "errors": {"0": ["VANISHED", "x"]}, "torn": False, "archive": ""},
+        bytes(32),
+    ),
+    "remove": ({"removed": 1, "kept": [["a", "VANISHED", "x"]]}, b""),
+    "remove_folders": ({"removed": 1, "full": 0, "problems": []}, b""),
+    "compare": ({"states": "as", "others": {"1": "b"}}, b""),
+    "stage": (
+        {"fresh": True, "left": False, "transfer_id": "t", "keeps_owners": True},
+        b"",
+    ),
+    "names": ({"rules": [255, False, False, True]}, b""),
+    "receive": (
+        {"got": 1, "list": "ab", "errors": {}, "refused": ["x"], "refusals": 1},
+        bytes(32),
+    ),
+    "fence_out": ({"fence_out": "h1"}, b""),
+    "complete": ({"whole": "a"}, bytes(32)),
+    "close_archive": ({"archive": "0" * 64}, b""),
+    "publish_archive": ({"there": "a.zip"}, b""),
+    "publish": ({"problems": [["a", "IO_ERROR", "x"]], "problem_count": 1}, b""),
+}
+
+
+def reply(op: str, values: Any, blob: bytes = b"") -> bytes:
+    return message({"done": values, "op": op}, blob)
