@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine import errors
-from engine.agent.wire import AgentError, message
+from engine.agent.wire import AgentError
 from engine.connect.endings import error_of
 from engine.protocol.commands import COMMANDS
 from engine.protocol.fields import ITEMS, SENTENCE, Failure

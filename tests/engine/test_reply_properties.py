@@ -29,13 +29,15 @@ often = settings(max_examples=400, deadline=None, suppress_health_check=list(Hea
 
 def read(body: bytes) -> Message | None:
     """A message as the worker takes it; None if it is refused in one printable line."""
+    refused = None
     try:
         return read_message(body)
     except AgentError as error:
-        assert error.code == "AGENT_FAILED"
-        assert str(error).isprintable(), repr(str(error))
-        assert len(str(error)) <= SENTENCE
-        return None
+        refused = error
+    assert refused.code == "AGENT_FAILED"
+    assert str(refused).isprintable(), repr(str(refused))
+    assert len(str(refused)) <= SENTENCE
+    return None
 
 
 @given(where=FIELDS, value=ANYTHING, blob=some.none() | BLOBS)
