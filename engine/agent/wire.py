@@ -55,8 +55,8 @@ DIGEST = 32
 NO_DIGEST = bytes(DIGEST)
 
 #: States of a place at the target, in comparison with the source: nothing there, the same, another
-#: content, an older file, an entry of another kind.
-ABSENT, SAME, DIFFERENT, OLDER, OTHER_KIND = "a", "s", "d", "o", "t"
+#: content, an older file, an entry of another kind, a folder with the same mode and time.
+ABSENT, SAME, DIFFERENT, OLDER, OTHER_KIND, UNCHANGED = "a", "s", "d", "o", "t", "u"
 
 #: What a transfer's staging folder, at the top of the target folder, has around its id.
 STAGING_PREFIX, STAGING_SUFFIX = ".ketter-", ".part"

@@ -253,6 +253,12 @@ class ParcelBuilder:
         self.counts.update(counts)
         self.bytes += total
 
+    def drop(self) -> None:
+        """Forget all entries: none has to be sent."""
+        self._groups = {ParcelKind.ZIP: _Group(), ParcelKind.FILE: _Group()}
+        self.parcels.clear()
+        self.counts.clear()
+
     def finish(self) -> None:
         """Cut the rest into parcels; `plan_large` is still to plan the large files."""
         for kind, group in self._groups.items():

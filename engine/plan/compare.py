@@ -16,6 +16,8 @@ from engine.agent.wire import (
     OLDER,
     OTHER_KIND,
     SAME,
+    UNCHANGED,
+    AgentError,
     Entry,
     pack_entries,
     unpack_entries,
@@ -46,7 +48,7 @@ _SENT = {
 
 
 class Tally:
-    """The figures of a comparison; folders are not counted."""
+    """The figures of a comparison; all but `unchanged` are without folders."""
 
     def __init__(self) -> None:
         #: Entries that the target keeps, that it gets replaced, and that it cannot hold.
@@ -54,6 +56,8 @@ class Tally:
         #: Places that hold something the policy forbids to replace, and the names of some.
         self.conflicts = 0
         self.conflict_names: list[str] = []
+        #: Folders that the target has with the same mode and time.
+        self.unchanged = 0
 
 
 class TreeComparison:
@@ -163,7 +167,10 @@ class TreeComparison:
         same: list[tuple[Entry, Entry]] = []
         send: list[Entry] = []
         for index, (entry, state) in enumerate(zip(entries, states, strict=True)):
-            if state == ABSENT or (entry.kind == FOLDER and state == SAME):
+            if state == UNCHANGED:
+                _require_folder(entry)
+                self.tally.unchanged += 1
+            if state == ABSENT or (entry.kind == FOLDER and state in (SAME, UNCHANGED)):
                 send.append(entry)
             elif state == SAME:
                 if entry.kind == HARD_LINK:  # It is proven, and removed, as a file.
@@ -196,7 +203,7 @@ class TreeComparison:
         free: list[Entry] = []
         taken: list[Entry] = []
         for entry, state in zip(entries, states, strict=True):
-            fits = state == ABSENT or (entry.kind == FOLDER and state == SAME)
+            fits = state == ABSENT or (entry.kind == FOLDER and state in (SAME, UNCHANGED))
             (free if fits else taken).append(entry)
         if taken:
             self._decide(list(map(self._session.aim.at_source, taken)), compare=True)
@@ -270,6 +277,13 @@ class TreeComparison:
                 # SAME means the same size and time, but the content differs.
                 if self._replaces(entry, DIFFERENT if state in (SAME, ABSENT) else state):
                     self._builder.add([entry])
+
+
+def _require_folder(entry: Entry) -> None:
+    if entry.kind != FOLDER:
+        raise AgentError(
+            "AGENT_FAILED", "protocol error at the target: the state of a folder came for a file"
+        )
 
 
 def _forgives_vanished(request: Request) -> bool:

@@ -16,7 +16,7 @@ from engine.proof.proofs import Proofs
 from engine.proof.reporter import Reporter, Totals
 from engine.protocol.commands import NAMES
 from engine.session.session import Session
-from engine.types import HardLinks
+from engine.types import HardLinks, Mode
 
 if TYPE_CHECKING:
     from engine.loans import Lender
@@ -59,6 +59,8 @@ class TransferPlan:
             self.bytes_resumed = self._reuse.bytes
             return
         self._reuse.staged()
+        if self._leaves_folders_alone():
+            self.builder.drop()
         self.builder.finish()
         self.streams = choose_streams(session, self.builder)
         if self.streams > 1:
@@ -69,6 +71,19 @@ class TransferPlan:
             helpers = self._lender.helpers(self.builder.bytes, self.streams)
         self.bytes_resumed += self.builder.plan_large(self.streams, self._reuse.part, helpers)
         self._report_links()
+
+    def _leaves_folders_alone(self) -> bool:
+        """True if the target lacks nothing: all there is to send are folders it has unchanged.
+
+        In a move they go on, for only what was sent and proven is removed at the source.
+        """
+        session, builder = self._session, self.builder
+        request, unchanged = session.request, self.comparison.tally.unchanged
+        if request.mode is Mode.MOVE or request.xattrs or session.aim.archive_name:
+            return False
+        if self.resumed or session.staging.is_there:
+            return False
+        return bool(unchanged) and builder.counts.total() == unchanged
 
     @property
     def resumed(self) -> int:

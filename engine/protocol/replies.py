@@ -9,7 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from engine.agent.typed import NamedTuple
-from engine.agent.wire import ABSENT, DIFFERENT, DIGEST, OLDER, OTHER_KIND, SAME, AgentError
+from engine.agent.wire import (
+    ABSENT,
+    DIFFERENT,
+    DIGEST,
+    OLDER,
+    OTHER_KIND,
+    SAME,
+    UNCHANGED,
+    AgentError,
+)
 from engine.protocol.fields import (
     COUNT,
     COUNT_OR_UNKNOWN,
@@ -42,7 +51,7 @@ from engine.protocol.record import Record
 #: The kinds of entry that INSPECT reports.
 KINDS = ("absent", "folder", "file", "other")
 #: The letters that COMPARE answers with.
-_STATES = frozenset(ABSENT + SAME + DIFFERENT + OLDER + OTHER_KIND)
+_STATES = frozenset(ABSENT + SAME + DIFFERENT + OLDER + OTHER_KIND + UNCHANGED)
 #: Refused attributes that one report names, at most.
 _SHOWN_REFUSALS = 100
 

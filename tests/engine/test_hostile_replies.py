@@ -79,6 +79,12 @@ def test_a_state_of_no_meaning_is_the_agents_failure(same: Path, run: Run, lie: 
     assert "states" in failed_agent(run)
 
 
+def test_the_state_of_a_folder_says_nothing_of_a_file(same: Path, run: Run, lie: Lie) -> None:
+    lie(target_compare=reply_to("compare", 'done["states"] = "u" * len(done["states"])'))
+
+    assert "state of a folder" in failed_agent(run)
+
+
 @pytest.mark.parametrize("end", ["source", "target"])
 def test_a_report_of_a_parcel_has_a_digest_for_each_entry(
     tree: Path, run: Run, lie: Lie, end: str

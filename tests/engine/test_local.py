@@ -106,6 +106,65 @@ def test_a_repeated_move_keeps_a_source_file_whose_delivered_copy_differs(
     assert report.files_removed == 19
 
 
+def test_a_second_copy_touches_nothing_where_the_target_lacks_nothing(
+    tmp_path: Path, run: Run
+) -> None:
+    build_small(tmp_path / "a", 20)
+    run()
+    before = snapshot(tmp_path / "b")
+    changed = (tmp_path / "b").stat().st_ctime_ns
+
+    report = run()
+
+    assert (report.files, report.files_skipped, report.parcels) == (0, 20, 0)
+    assert snapshot(tmp_path / "b") == before
+    assert (tmp_path / "b").stat().st_ctime_ns == changed
+
+
+def _other_mode(folder: Path) -> None:
+    folder.chmod(0o700)
+
+
+def _other_time(folder: Path) -> None:
+    os.utime(folder, ns=(1, 10**18))
+
+
+def _another_file(folder: Path) -> None:
+    (folder / "another").write_text("x")
+
+
+def _another_folder(folder: Path) -> None:
+    (folder / "inner").mkdir()
+
+
+@pytest.mark.parametrize("change", [_other_mode, _other_time, _another_file, _another_folder])
+def test_a_second_copy_brings_one_changed_folder_in_line(
+    tmp_path: Path, run: Run, change: Callable[[Path], None]
+) -> None:
+    build_small(tmp_path / "a", 20)
+    run()
+    change(next(path for path in (tmp_path / "a").rglob("*") if path.is_dir()))
+
+    run()
+
+    assert_equal_trees(below_top(snapshot(tmp_path / "a")), below_top(snapshot(tmp_path / "b")))
+
+
+def below_top(tree: dict[bytes, Any]) -> dict[bytes, Any]:
+    """A snapshot without the top, whose time a second copy leaves alone."""
+    return {path: entry for path, entry in tree.items() if path not in (b"", b".")}
+
+
+def test_a_move_of_what_is_there_already_removes_the_folders_too(tmp_path: Path, run: Run) -> None:
+    build_small(tmp_path / "a", 20)
+    run()
+
+    report = run(mode=Mode.MOVE)
+
+    assert report.files_removed == 20
+    assert list((tmp_path / "a").rglob("*")) == []
+
+
 @pytest.mark.parametrize(
     ("again", "forgiven"),
     [

@@ -107,7 +107,7 @@ def test_a_missing_entrys_position_lies_in_the_list(gone: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("states", ["x", "asx", "A", "a s"])
-def test_a_state_is_one_of_five_letters(states: str) -> None:
+def test_a_state_is_one_of_six_letters(states: str) -> None:
     with pytest.raises(AgentError, match="states"):
         read_message(reply("compare", {"states": states, "others": {}}))
 

@@ -22,6 +22,7 @@ from engine.agent.wire import (
     OLDER,
     OTHER_KIND,
     SAME,
+    UNCHANGED,
     Entry,
     explain,
     unpack_entries,
@@ -50,7 +51,8 @@ def compare(
     """Compare each entry with what the target holds in its place; return one letter for each.
 
     a: nothing is there. s: the same (kind, size and mtime; link text). d: something different,
-    of a kind that may be replaced. o: as d, and older. t: something that is never replaced. With
+    of a kind that may be replaced. o: as d, and older. t: something that is never replaced. u: a
+    folder that needs nothing, for its mode and time are the same. With
     `by_content` files of one size count as the same: their digests will decide. With `keep_both`
     a copy under an earlier second name counts as the same; the second result maps indexes to
     such names.
@@ -65,8 +67,18 @@ def compare(
                     state, others[str(index)] = SAME, path
                 if second in (SAME, ABSENT):
                     break
+        if state == SAME and entry.kind == FOLDER and _is_unchanged(target, entry):
+            state = UNCHANGED
         states.append(state)
     return "".join(states), others
+
+
+def _is_unchanged(target: Tree, entry: Entry) -> bool:
+    """True if the target's folder has the mode and time of the entry, by itself."""
+    folder, name = target.parent(entry.path)
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    alike = (stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (entry.mode, entry.mtime_ns)
+    return alike and not write_access.is_left_open(found)
 
 
 def compare_one(target: Tree, entry: Entry, path: str, by_content: bool = False) -> str:
