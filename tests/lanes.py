@@ -74,17 +74,15 @@ SHARES = {
     "cluster": Share(1),
     "lint and types": Share(2),
 }
-#: What the suites of today take until *House* has made them shorter.
-TODAY_UNTIL_HOUSE = 20
 
 SUITES = {
-    "tests": Suite(0.3, ("test_imports", "test_lanes", "test_sizes", "test_status")),
-    "tests/bench": Suite(0.6, ("test_bench", "test_paired")),
-    "tests/deploy": Suite(0.5, ("test_alembic_chain", "test_docker_files")),
-    "tests/dku": Suite(0.5, ("test_checks", "test_smoke")),
-    "tests/e2e": Suite(0.5),
+    "tests": Suite(0.2, ("test_imports", "test_lanes", "test_sizes", "test_status")),
+    "tests/bench": Suite(0.2, ("test_bench", "test_paired")),
+    "tests/deploy": Suite(0.3, ("test_alembic_chain", "test_docker_files")),
+    "tests/dku": Suite(0.2, ("test_checks", "test_smoke")),
+    "tests/e2e": Suite(0.2),
     "tests/engine": Suite(
-        6,
+        4.5,
         (
             "test_agent",
             "test_conflicts",
@@ -100,11 +98,11 @@ SUITES = {
             "test_wire_zip",
         ),
     ),
-    "tests/faults": Suite(7),
-    "tests/filesystems": Suite(2),
-    "tests/first_run": Suite(3),
+    "tests/faults": Suite(5.5),
+    "tests/filesystems": Suite(0.6),
+    "tests/first_run": Suite(1.8),
     "tests/jobs": Suite(
-        2,
+        1.6,
         (
             "test_admin",
             "test_api",
@@ -120,10 +118,10 @@ SUITES = {
             "test_transitions",
         ),
     ),
-    "tests/portals": Suite(0.3, (ALL,)),
-    "tests/rig": Suite(0.5, ("test_folders",)),
+    "tests/portals": Suite(0.2, (ALL,)),
+    "tests/rig": Suite(0.1, ("test_folders",)),
     "tests/site": Suite(
-        0.8,
+        1,
         ("test_admin", "test_api", "test_create_token", "test_env", "test_health", "test_pages"),
     ),
 }
@@ -246,10 +244,9 @@ def tables() -> list[str]:
         lines.append(f"| `{name}` | {lane} | {suite.minutes:g} | {told} |")
     lines += ["", "| share | minutes | suites |", "| --- | --- | --- |"]
     for name, share in SHARES.items():
-        until = f" ({TODAY_UNTIL_HOUSE} until *House*)" if name == "today" else ""
         suites = "-" if not share.suites else ", ".join(f"`{suite}`" for suite in share.suites)
         told = "the others above" if name == "today" else suites
-        lines.append(f"| {name} | {share.minutes:g}{until} | {told} |")
+        lines.append(f"| {name} | {share.minutes:g} | {told} |")
     return lines
 
 

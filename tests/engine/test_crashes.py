@@ -41,7 +41,7 @@ def without_folder_times(root: Path) -> dict[bytes, Entry]:
 
 
 @pytest.mark.parametrize("resume", [nightly(False), True])
-@pytest.mark.parametrize("policy", [OnConflict.OVERWRITE, OnConflict.KEEP_BOTH])
+@pytest.mark.parametrize("policy", [OnConflict.OVERWRITE, nightly(OnConflict.KEEP_BOTH)])
 def test_the_next_run_completes_a_move_whose_agents_died_at_any_step(
     tmp_path: Path, run: Run, plant: Plant, policy: OnConflict, resume: bool
 ) -> None:

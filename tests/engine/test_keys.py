@@ -6,6 +6,7 @@ writes into the pipe from which the receiver reads its program, its key and its 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -122,7 +123,8 @@ def test_agents_of_probe_verify_clean_up_and_helper_show_no_key(
     """The connection test, a manifest's check, clearing away, and a helper's agents."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    (tmp_path / "manifest").write_bytes(b"")
+    listed = {"path": "x", "kind": "f", "size": 1, "sha256": "0" * 64}
+    (tmp_path / "manifest").write_text(json.dumps(listed))
     request = Request(**ends(tmp_path, sshd, way), transfer_id="test", resume=True)
     session = Session(request, lambda: None)
     try:
