@@ -23,7 +23,7 @@ QUICK = ["--quick", "--scale", "0.001", "--rounds", "3", "--most", "3", "--perce
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """Run git as nobody in particular; its output."""
+    """Run git with an author of this test's own; return its output."""
     who = ["-c", "user.name=K", "-c", "user.email=k@localhost", "-c", "commit.gpgsign=false"]
     ended = subprocess.run(
         ["git", "-C", str(repository), *who, *arguments], capture_output=True, text=True, check=True

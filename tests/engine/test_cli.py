@@ -14,6 +14,7 @@ from engine.cli.__main__ import main
 from engine.observer import SilentObserver
 from engine.types import Phase
 from tests.rig.command import agents_of, cli, finish, running
+from tests.rig.signals import SignalledAtItsEnd
 from tests.rig.trees import assert_equal_trees, build_small, snapshot
 from tests.rig.waiting import wait_until
 
@@ -113,13 +114,6 @@ def test_a_signal_cancels_a_running_command_and_leaves_nothing_at_the_target(
     assert not (large / "b").exists()
     assert snapshot(large / "a") == before
     assert not any(map(running, agents))
-
-
-class SignalledAtItsEnd:
-    """Gets its process a signal while Python runs its destructor."""
-
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

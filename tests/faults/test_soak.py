@@ -22,6 +22,7 @@ from tests.faults import soak_jobs, soak_oracle
 from tests.faults.soak import KINDS, Soak, markdown
 from tests.faults.soak_jobs import Case
 from tests.faults.soak_world import Slot
+from tests.rig.lanes import nightly
 from tests.rig.project import PROJECT
 
 #: The longer soak is for the nightly lane.
@@ -29,7 +30,7 @@ SEED, MINUTES = 7, 0.5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("minutes", [MINUTES, pytest.param(30.0, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("minutes", [MINUTES, nightly(30.0)])
 def test_the_soak_finds_no_violation_in_minutes_of_faults(minutes: float, tmp_path: Path) -> None:
     report = tmp_path / "soak.json"
     command = [sys.executable, "-m", "tests.faults.soak", "--json", str(report)]

@@ -17,6 +17,7 @@ import pytest
 from ketter_site import processes
 from ketter_site.processes import Ledger, Process, StartFailed
 from ketter_site.supervisor import ENDING, Child, StopRequested, Supervisor, raise_on_signals
+from tests.rig.signals import SignalledAtItsEnd
 from tests.rig.waiting import wait_until
 
 BRIEF = "print('ready', flush=True); raise SystemExit(1)"
@@ -160,13 +161,6 @@ def test_a_machine_in_trouble_does_not_end_the_other_children(tmp_path, monkeypa
     assert (len(starts), steady.poll()) == (3, None)
     supervisor.stop()
     assert fragile.returncode == steady.returncode == -signal.SIGTERM
-
-
-class SignalledAtItsEnd:
-    """Gets its process a signal while Python runs its destructor."""
-
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
