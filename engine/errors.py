@@ -108,7 +108,7 @@ class ConnectionLost(ConnectError):
 
 
 class Stalled(ConnectError):
-    """The connection is open, but the agent has been silent for too long."""
+    """The connection is open, but the agent is silent, or does not get on, for too long."""
 
     code = "STALLED"
 

@@ -9,21 +9,43 @@ from typing import Any
 from engine import errors
 from engine.connect.agent_process import AgentProcess
 from engine.connect.inbox import Inbox
+from engine.connect.listener import HELLO_SECONDS, SILENCE_SECONDS, Patience
 from engine.protocol.commands import CLEAN, OPEN
 from engine.session.places import inspect, named
 from engine.types import Endpoint, Request
 
+#: Seconds for which a host may show no sign of work while it removes a staging folder.
+STANDSTILL_SECONDS = 60.0
+#: The same if a person waits for the end; and seconds that the host has to let the worker in.
+HASTE_SECONDS, HASTE_HELLO_SECONDS = 2.0, 3.0
+#: Seconds after which the removal ends, however it gets on: a million files take minutes.
+MOST_SECONDS = 3600.0
+
+
+def patience(hasty: bool) -> Patience:
+    """Return how long to wait for a host that removes a staging folder."""
+    if hasty:
+        hello, still = HASTE_HELLO_SECONDS, HASTE_SECONDS
+        return Patience(hello, hello, still, still, MOST_SECONDS)
+    return Patience(
+        HELLO_SECONDS, SILENCE_SECONDS, STANDSTILL_SECONDS, STANDSTILL_SECONDS, MOST_SECONDS
+    )
+
 
 @errors.on_this_machine()
-def discard(request: Request, alive: Callable[[], None] = lambda: None) -> None:
+def discard(
+    request: Request, alive: Callable[[], None] = lambda: None, *, hasty: bool = False
+) -> None:
     """Remove the transfer's staging folder at the target, and empty folders made for it.
 
     It touches nothing that was published. `alive` is called several times a second: a
-    million files take minutes. Raises an EngineError if the target cannot be reached,
-    `Replaced` if a higher attempt is at work, and what `alive` raises.
+    million files take minutes. With `hasty`, it gives up a host that shows no sign of work for
+    HASTE_SECONDS, or does not let the worker in for HASTE_HELLO_SECONDS. Raises an EngineError if
+    the target cannot be reached, `Replaced` if a higher attempt is at work, and what `alive`
+    raises.
     """
     target, path = request.target, request.target.path.rstrip("/")
-    inbox = Inbox(alive)
+    inbox = Inbox(alive, patience(hasty))
     try:
         agent = AgentProcess(inbox, target)
         agent.send_program()
@@ -40,9 +62,19 @@ def discard(request: Request, alive: Callable[[], None] = lambda: None) -> None:
 
 
 @errors.on_this_machine()
-def clean(folder: Endpoint, names: dict[str, Any], attempt: int, alive: Callable[[], None]) -> None:
-    """Remove the staging folder in `folder` with a new agent, after the others have ended."""
-    inbox = Inbox(alive)
+def clean(
+    folder: Endpoint,
+    names: dict[str, Any],
+    attempt: int,
+    alive: Callable[[], None],
+    *,
+    hasty: bool = False,
+) -> None:
+    """Remove the staging folder in `folder` with a new agent, after the others have ended.
+
+    `hasty` and errors as in `discard`.
+    """
+    inbox = Inbox(alive, patience(hasty))
     try:
         agent = AgentProcess(inbox, folder)
         agent.send_program()

@@ -225,6 +225,7 @@ class Transfer:
                 self._session.staging.names,
                 self._request.attempt,
                 self._observer.alive,
+                hasty=isinstance(error, errors.Cancelled),
             )
         except errors.EngineError as trouble:
             error.add_note(f"the staging folder at the target could not be removed: {trouble}")

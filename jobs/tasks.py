@@ -9,7 +9,13 @@ import engine
 from jobs.errors import AWAY, HandedBack, Orphaned, StaleJob
 from jobs.models import Job
 from jobs.queueing.attempts import job_claim, job_hand_back, job_lost
-from jobs.running.execution import clear_after_end, finish, transfer, write_end
+from jobs.running.execution import (
+    clear_after_cancel,
+    clear_after_end,
+    finish,
+    transfer,
+    write_end,
+)
 from jobs.running.helper import help_out
 from jobs.running.outcome import end_of_bug, end_of_outage
 from jobs.running.request import worker_name
@@ -50,7 +56,8 @@ def _run(job: Job) -> None:
 def _attempt(job: Job) -> None:
     """Run one attempt. Raises Replaced or StaleJob if another worker has the job by now."""
     try:
-        finish(job, transfer(job))
+        end = transfer(job)
+        finish(job, end)
     except HandedBack:
         write_end(job, partial(job_hand_back, job))
     except Orphaned as stop:
@@ -63,3 +70,5 @@ def _attempt(job: Job) -> None:
     except Exception as bug:
         finish(job, end_of_bug(job, bug))
         raise  # rq keeps the traceback.
+    else:
+        clear_after_cancel(job, end)

@@ -86,6 +86,8 @@ class Context:
         self._tree: Tree | None = None
         #: Reads a command while another one is carried out; set by the agent.
         self.listen: Callable[[], None] = lambda: None
+        #: Called by another thread: true while payload waits for the receiver to take it.
+        self.waits: Callable[[], bool] = lambda: False
         #: Called by another thread: true if another agent asks this one to end.
         self.is_over: Callable[[], bool] = lambda: False
         self._sibling = 0

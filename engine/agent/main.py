@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 #: Seconds between two beats, the agent's signs of life.
-BEAT_SECONDS = 3.0
+BEAT_SECONDS = 1.0
 #: Seconds between two checks if another agent has taken this one's place.
 CHECK_SECONDS = 0.2
 _PIPE_BYTES = 1 << 20
@@ -160,11 +160,15 @@ class Agent:
         os._exit(1)
 
     def _start_beating(self) -> None:
+        work = work_clock()
+
         def beat() -> None:
             while True:
                 time.sleep(BEAT_SECONDS)
+                waits = self._reader.waits or self._context.waits()
+                lives = self._context.sibling_lives()
                 try:
-                    self._context.send({"beat": self._context.sibling_lives()})
+                    self._context.send({"beat": lives, "work": work(), "waits": waits})
                 except OSError:
                     os._exit(1)  # The worker has closed its end.
 
@@ -177,6 +181,18 @@ class Agent:
 
         for task in (beat, watch):
             threading.Thread(target=task, daemon=True).start()
+
+
+def work_clock() -> Callable[[], int]:
+    """Return a function that gives the processor time of this thread (µs), from any thread.
+
+    It stands still while the thread hangs in a system call. Where threads have no such clock
+    (macOS), it is the time of all threads.
+    """
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return lambda: int(time.process_time() * 1e6)
+    clock = time.pthread_getcpuclockid(threading.get_ident())
+    return lambda: time.clock_gettime_ns(clock) // 1000
 
 
 def _widen(fd: int) -> None:

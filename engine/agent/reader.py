@@ -37,6 +37,8 @@ class FrameReader:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        #: True while a read waits for bytes.
+        self.waits = False
         self._buffer = memoryview(bytearray(_ROOM))
         self._start = self._end = 0
 
@@ -81,7 +83,9 @@ class FrameReader:
         return self._buffer[first : self._start]
 
     def _fill(self, at: int, most: int) -> int:
+        self.waits = True
         got = os.readv(self._fd, [self._buffer[at : at + most]])
+        self.waits = False
         if not got:
             raise EndOfStream
         return got

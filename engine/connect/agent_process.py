@@ -104,6 +104,7 @@ class AgentProcess:
 
     def send(self, command: Command[Any], blob: bytes = b"", **arguments: Any) -> None:
         """Send a command; its reply comes through the inbox."""
+        self.listener.pulse.give(command)
         self.child.write(self.sealed(command, blob, **arguments))
 
     def request(self, command: Command[Reply], blob: bytes = b"", **arguments: Any) -> Reply:
@@ -131,9 +132,12 @@ class AgentProcess:
         self.listener.close()
         self.child.close_input()
 
-    def dispose(self) -> None:
-        """Remove the agent's thread, stream and files from the worker's machine."""
-        self.listener.dispose()
+    def dispose(self, until: float) -> None:
+        """Remove the agent's thread, stream and files from the worker's machine.
+
+        It waits for the thread until `until` (monotonic clock) at most.
+        """
+        self.listener.dispose(until)
         self.access.dispose()
 
     def _start(self, stdout: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Finds out why an agent ended, and which of several agents' ends caused the others."""
+"""Finds out why an agent ended or does not get on, and which of several agents is the cause."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import time
 from typing import TYPE_CHECKING
 
 from engine import errors
+from engine.protocol.commands import SCAN
 from engine.protocol.fields import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engine.connect.agent_process import AgentProcess
+    from engine.connect.listener import Patience
 
 #: Seconds that agents get to end by themselves, and again after each signal.
 ENDING_SECONDS = 1.0
 #: Seconds to wait for the exit of a process whose messages have ended.
 _EXIT_SECONDS = 5.0
+#: Bytes per second at which a step may read what was announced; slower steps end.
+_SLOWEST = 1 << 20
 #: The `blame_rank` of an agent that ended in order: some other end is the cause.
 ORDERLY = 2
 #: Codes that only a target may report.
@@ -61,3 +67,74 @@ def cause_of_death(agent: AgentProcess) -> errors.EngineError:
     if agent.access.is_remote and (agent.child.status == 255 or not agent.greeted):
         error.of_target = agent.is_target  # The login failed: a person may have to fix that portal.
     return error
+
+
+def stalled(
+    agents: list[AgentProcess], now: float, patience: Patience, announced: int
+) -> Iterator[tuple[AgentProcess, errors.EngineError]]:
+    """Yield each agent that is silent, or does not get on with its step, with the error.
+
+    `announced` is the number of bytes that the transfer may read in one step. Two agents stand
+    still if one of them hangs; an agent that waits for the other end is not the cause.
+    """
+    still, others_work = [], False
+    for agent in agents:
+        if agent.child.is_closed:
+            continue
+        error = _silence(agent, now, patience) or _endless_step(agent, now, patience, announced)
+        if error:
+            yield agent, error
+        elif _stands_still(agent, now, patience):
+            still.append(agent)
+        elif agent.listener.pulse.step(now):
+            others_work = True
+    causes = [agent for agent in still if not agent.listener.pulse.waits]
+    for agent in causes or ([] if others_work else still):
+        pulse = agent.listener.pulse
+        waits = "; it waits for the other end" if pulse.waits else ""
+        yield (
+            agent,
+            errors.Stalled(
+                f"{agent.place} has shown no sign of work for {pulse.standstill(now):.0f} s"
+                f"{_step_of(agent, now)}{waits}"
+            ),
+        )
+
+
+def _silence(agent: AgentProcess, now: float, patience: Patience) -> errors.EngineError | None:
+    silent = agent.listener.pulse.silence(now)
+    if not agent.greeted and silent > patience.hello:
+        return errors.HostUnreachable(f"{agent.place} did not answer in {patience.hello:.0f} s")
+    if agent.greeted and silent > patience.silence:
+        return errors.Stalled(
+            f"{agent.place} has been silent for {silent:.0f} s{_step_of(agent, now)}"
+        )
+    return None
+
+
+def _endless_step(
+    agent: AgentProcess, now: float, patience: Patience, announced: int
+) -> errors.EngineError | None:
+    if (step := agent.listener.pulse.step(now)) is None:
+        return None
+    command, seconds = step
+    # A source that lists for ever also announces for ever.
+    limit = patience.step + (0 if command is SCAN else announced / _SLOWEST)
+    if seconds <= limit:
+        return None
+    return errors.Stalled(
+        f"{agent.place} has not ended the step “{command.step}” in {seconds / 3600:.1f} h"
+    )
+
+
+def _stands_still(agent: AgentProcess, now: float, patience: Patience) -> bool:
+    pulse = agent.listener.pulse
+    if (step := pulse.step(now)) is None:
+        return False
+    limit = patience.flush if step[0].flushes else patience.standstill
+    return min(step[1], pulse.standstill(now)) > limit
+
+
+def _step_of(agent: AgentProcess, now: float) -> str:
+    step = agent.listener.pulse.step(now)
+    return f", at the step “{step[0].step}”" if step else ""

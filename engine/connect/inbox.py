@@ -18,9 +18,10 @@ from engine.connect.endings import (
     blame_rank,
     cause_of_death,
     error_of,
+    stalled,
     terminate,
 )
-from engine.connect.listener import check_silence
+from engine.connect.listener import Patience
 from engine.protocol.messages import Failed, Lost, Message
 
 if TYPE_CHECKING:
@@ -38,10 +39,14 @@ class Inbox:
     """Receives the messages of all agents, in the caller's thread.
 
     `checkpoint` is called every quarter of a second while the caller waits; it may raise.
+    Agents that do not get on are given up as `patience` says.
     """
 
-    def __init__(self, checkpoint: Callable[[], None]) -> None:
+    def __init__(self, checkpoint: Callable[[], None], patience: Patience | None = None) -> None:
         self._checkpoint = checkpoint
+        self._patience = patience or Patience.usual()
+        #: Bytes that the source has announced: a step may take longer by the time to read them.
+        self.announced = 0
         self._arrived: SimpleQueue[tuple[AgentProcess, Message | None]] = SimpleQueue()
         #: Messages for later; never an error or an end, which are raised when they arrive.
         self._kept: deque[tuple[AgentProcess, Message]] = deque()
@@ -101,17 +106,15 @@ class Inbox:
             return
         if now - self._checked > ASLEEP_SECONDS:
             for agent in self.agents:
-                agent.listener.reset_silence()
+                agent.listener.pulse.message()
         self._checked = now
         self._checkpoint()
-        for agent in self.agents:
-            try:
-                check_silence(agent, now)
-            except errors.EngineError as error:
-                if not agent.optional:
-                    raise
-                self._arrived.put((agent, Lost(error, reported=False)))
-                agent.close()
+        for agent, error in stalled(self.agents, now, self._patience, self.announced):
+            agent.child.send_signal(signal.SIGTERM)  # It would not end by itself.
+            if not agent.optional:
+                raise error
+            self._arrived.put((agent, Lost(error, reported=False)))
+            agent.close()
 
     def close(self, done: bool = False) -> None:
         """End all agents at the same time, and wait for them.
@@ -129,8 +132,9 @@ class Inbox:
             ended = [agent.child.has_ended(until) for agent in self.agents]
             if all(ended):
                 break
+        until = time.monotonic() + ENDING_SECONDS
         for agent in self.agents:
-            agent.dispose()
+            agent.dispose(until)
         self.agents.clear()
 
     def _wait(self, until: float) -> tuple[AgentProcess, Message | None] | None:
@@ -166,6 +170,7 @@ class Inbox:
         while (waited := time.monotonic() - began) < CAUSE_SECONDS or (
             waited < LATE_CAUSE_SECONDS and not self._is_explained(ended)
         ):
+            self._checkpoint()
             try:
                 other, message = self._arrived.get(timeout=CAUSE_SECONDS / 4)
             except Empty:

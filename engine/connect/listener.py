@@ -1,4 +1,4 @@
-"""Listener: reads an agent's messages in its own thread, and measures the agent's silence."""
+"""Listener: reads an agent's messages in its own thread, and says if the agent gets on."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 from engine import errors
 from engine.agent import wire
+from engine.agent.typed import NamedTuple
 from engine.connect.ssh_options import CONNECT_SECONDS
+from engine.protocol.commands import Command
 from engine.protocol.fields import Failure
-from engine.protocol.messages import Beat, Failed, Message, read_message
+from engine.protocol.messages import Beat, Done, Failed, Message, read_message
 
-if TYPE_CHECKING:
-    from engine.connect.agent_process import AgentProcess
-
-#: Seconds of silence after which an agent counts as stalled; agents send a beat every 3 seconds.
+#: Seconds of silence after which an agent counts as stalled; agents send a beat every second.
 SILENCE_SECONDS = 45.0
 #: Seconds that an agent may take to introduce itself.
 HELLO_SECONDS = CONNECT_SECONDS * 2 + 5.0
+#: Seconds of a step in which an agent sends beats, and neither a message nor a sign of work.
+STANDSTILL_SECONDS = 300.0
+#: The same for a step that flushes files to a disk: one system call may take that long.
+FLUSH_SECONDS = 1800.0
+#: Seconds of one step, however the agent gets on with it; each MiB that was announced adds one.
+STEP_SECONDS = 24 * 3600.0
 #: Messages of an agent that may wait for the worker; then the agent waits. The source may finish
 #: its scan before the target's host has let the worker in.
 WAITING_MESSAGES = 32
@@ -32,6 +37,80 @@ WAITING_BYTES = 32 << 20
 _NOISE = 8192
 #: What a text begins with that is in place of a frame, whose length has zeros.
 _TEXT = bytes(range(32, 127)) + b"\t\r\n"
+
+
+class Patience(NamedTuple):
+    """How long a worker waits for an agent (seconds); see the constants of those names."""
+
+    hello: float
+    silence: float
+    standstill: float
+    flush: float
+    step: float
+
+    @classmethod
+    def usual(cls) -> Patience:
+        """Return the patience of a transfer."""
+        return cls(HELLO_SECONDS, SILENCE_SECONDS, STANDSTILL_SECONDS, FLUSH_SECONDS, STEP_SECONDS)
+
+
+class Pulse:
+    """An agent's signs of life, and the steps that it has not ended yet.
+
+    The worker's thread gives steps; the listener's thread writes all else.
+    """
+
+    def __init__(self) -> None:
+        #: Commands without a reply yet, and when the first of them became the first.
+        self._steps: list[Command[Any]] = []
+        self._since = time.monotonic()
+        #: When the agent last sent a message, and last a sign of work (monotonic clock).
+        self._heard = self._got_on = time.monotonic()
+        self._work = -1
+        #: True if the agent waits for the one at the other end, by its own word.
+        self.waits = False
+
+    def beat(self, beat: Beat) -> None:
+        """Record a beat: a sign of work if the agent has used processor time since the last."""
+        self._heard = time.monotonic()
+        self.waits = beat.waits
+        if beat.work != self._work:
+            self._work, self._got_on = beat.work, self._heard
+
+    def message(self) -> None:
+        """Record another message, which is a sign of work; or that the worker was stopped."""
+        self._heard = self._got_on = time.monotonic()
+
+    def give(self, *commands: Command[Any]) -> None:
+        """Record commands that the agent is given, in its order."""
+        if not self._steps:
+            self._since = time.monotonic()
+        self._steps += commands
+
+    def answered(self, op: str) -> None:
+        """Record a reply: the next step begins."""
+        for command in self._steps:
+            if command.op == op:
+                self._steps.remove(command)
+                self._since = time.monotonic()
+                return
+
+    def step(self, now: float) -> tuple[Command[Any], float] | None:
+        """Return the agent's present step, and its seconds; None if the agent has no work."""
+        steps = self._steps[:1]  # In one go: the other thread may take it away.
+        return (steps[0], now - self._since) if steps else None
+
+    def suspend(self) -> None:
+        """Measure nothing until the next message: the agent waits for the worker."""
+        self._heard = self._got_on = math.inf
+
+    def silence(self, now: float) -> float:
+        """Return the seconds since the last message; negative while suspended."""
+        return now - self._heard
+
+    def standstill(self, now: float) -> float:
+        """Return the seconds since the last sign of work; negative while suspended."""
+        return now - self._got_on
 
 
 class Listener:
@@ -50,7 +129,7 @@ class Listener:
         self.stream: BinaryIO = io.BytesIO()
         #: The output before the first message: a shell's greeting, or why no agent started.
         self.noise = b""
-        self._silent_since = time.monotonic()
+        self.pulse = Pulse()
         self._room = threading.Condition()
         #: The sizes of the messages that wait for the worker, in bytes, and their sum.
         self._waiting: deque[int] = deque()
@@ -65,14 +144,6 @@ class Listener:
             self.thread.start()
         except RuntimeError as error:  # "can't start new thread"
             raise errors.of_this_machine(error) from error
-
-    def silence(self, now: float) -> float:
-        """Return the seconds since the last message; negative while one waits for the worker."""
-        return now - self._silent_since
-
-    def reset_silence(self) -> None:
-        """Measure the silence from now on: the worker itself was stopped."""
-        self._silent_since = time.monotonic()
 
     def taken(self) -> None:
         """Make room for a message: the worker has taken one.
@@ -90,10 +161,10 @@ class Listener:
             self._is_closed = True
             self._room.notify()
 
-    def dispose(self) -> None:
-        """Wait for the thread, and close the stream."""
+    def dispose(self, until: float) -> None:
+        """Wait for the thread until `until` (monotonic clock), and close the stream."""
         if self.thread.ident is not None:  # Else no thread could be started.
-            self.thread.join(timeout=2.0)
+            self.thread.join(timeout=max(0.0, until - time.monotonic()))
         # If another process keeps the stream open, close would block the worker.
         if not self.thread.is_alive():
             self.stream.close()
@@ -120,20 +191,23 @@ class Listener:
     def _read_one(self) -> None:
         """Read one message; raises AgentError if it is malformed, EndOfStream at the end."""
         body = self._read_body()
-        self._silent_since = time.monotonic()
         message = read_message(body)
         if isinstance(message, Beat):
+            self.pulse.beat(message)
             if not message.sibling_lives:
                 self._sibling_died()
             return
+        self.pulse.message()
+        if isinstance(message, Done):
+            self.pulse.answered(message.op)
         self._wait_for_room(len(body))
         self._put(message)
 
     def _wait_for_room(self, size: int) -> None:
         with self._room:
-            self._silent_since = math.inf  # While the message waits, the worker is the slow one.
+            self.pulse.suspend()  # While the message waits, the worker is the slow one.
             self._room.wait_for(lambda: self._is_closed or self._has_room(size))
-            self._silent_since = time.monotonic()
+            self.pulse.message()
             self._waiting.append(size)
             self._waiting_bytes += size
 
@@ -170,17 +244,6 @@ class Listener:
                 return False
             came = (came + byte)[-_NOISE:]
         return True
-
-
-def check_silence(agent: AgentProcess, now: float) -> None:
-    """Raises HostUnreachable or Stalled if the agent has been silent for too long."""
-    if agent.child.is_closed:
-        return
-    silent = agent.listener.silence(now)
-    if not agent.greeted and silent > HELLO_SECONDS:
-        raise errors.HostUnreachable(f"{agent.place} did not answer in {HELLO_SECONDS:.0f} s")
-    if agent.greeted and silent > SILENCE_SECONDS:
-        raise errors.Stalled(f"{agent.place} has been silent for {silent:.0f} s")
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:

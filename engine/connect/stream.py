@@ -9,7 +9,7 @@ from typing import Any
 from engine import errors
 from engine.connect.agent_process import AgentProcess
 from engine.connect.inbox import Inbox
-from engine.protocol.commands import RELAY, Command
+from engine.protocol.commands import EXPECT, RECEIVE, RELAY, Command
 from engine.types import Endpoint
 
 _PIPE_BYTES = 1 << 20
@@ -53,6 +53,8 @@ class Stream:
     def order(self, command: Command[Any], blob: bytes = b"", **arguments: Any) -> None:
         """Send the receiver a command between parcels; its reply comes through the inbox."""
         self._orders[command.op] = self._orders.get(command.op, 0) + 1
+        # After its announcement, a parcel comes.
+        self.target.listener.pulse.give(command, *([RECEIVE] if command is EXPECT else []))
         self.source.send(RELAY, self.target.sealed(command, blob, **arguments))
 
     def answered(self, op: str) -> None:

@@ -135,6 +135,7 @@ class TreeComparison:
         self._report_failed(path, code, sentence)
 
     def _take(self, entries: list[Entry], compare: bool) -> None:
+        self._session.inbox.announced += sum(entry.size for entry in entries)
         if self._resumed.delivered:
             self._report_not_archived(entries)
             return

@@ -40,9 +40,15 @@ class Hello(Record):
 
 
 class Beat(Record):
-    """A sign of life; `sibling_lives`: the agent still runs whose connection this one shares."""
+    """A sign of life.
+
+    `sibling_lives`: the agent still runs whose connection this one shares. `work` grows while the
+    agent works (µs of processor time). `waits`: it waits for the agent at the other end.
+    """
 
     sibling_lives: bool
+    work: int
+    waits: bool
 
 
 class ScannedEntries(Record):
@@ -198,7 +204,9 @@ READERS: dict[str, Callable[[Fields], Message]] = {
     "progress": lambda fields: ParcelProgress(
         fields.get("progress", COUNT), fields.get("parcel", COUNT)
     ),
-    "beat": lambda fields: Beat(fields.get("beat", FLAG)),
+    "beat": lambda fields: Beat(
+        fields.get("beat", FLAG), fields.get("work", COUNT), fields.get("waits", FLAG)
+    ),
     "entries": lambda fields: ScannedEntries(fields.blob),
     "failures": lambda fields: ScanFailures(fields.get("failures", each(PROBLEM))),
     "error": lambda fields: Failed(fields.get("error", FAILURE)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +19,7 @@ import engine
 from engine.errors import TRANSIENT
 from jobs.choices import ParcelState
 from jobs.errors import AWAY, HandedBack, Paused
-from jobs.events import lock
+from jobs.events import Note, append, lock
 from jobs.models import Job
 from jobs.queueing.attempts import job_wait, stop_requested
 from jobs.queueing.transitions import job_move
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between tries to remove a job's data at the target, over a line that breaks.
 CLEARING_WAITS = (1.0, 2.0, 4.0)
+#: Seconds after which a cancelled job is at its end, whatever is left at a host that hangs.
+CANCEL_SECONDS = 4.0
 
 
 def transfer(job: Job) -> End:
@@ -78,11 +82,12 @@ def transfer(job: Job) -> End:
             return with_leftovers(earlier)
         if getattr(error, "kept", False) and not keeps_staging(end):
             _discard(job, end, observer)
-    if end.status in {Status.CANCELLED, Status.FAILED} and (
-        job.attempt > 1 or observer.staging_left
-    ):
+    if job.attempt > 1 or observer.staging_left:
         # It may have ended before the engine could remove the data of earlier attempts.
-        _discard(job, end, observer)
+        if end.status is Status.FAILED:
+            _discard(job, end, observer)
+        elif end.status is Status.CANCELLED:
+            _discard(job, end, observer, since=observer.cancelled_at or time.monotonic())
     observer.settle()
     return with_leftovers(end)
 
@@ -119,27 +124,40 @@ def finished_move(job: Job, error: engine.SourceMissing | None = None) -> End | 
     return end_with(message, data, columns, **(stays.data if stays else {}))
 
 
-def _discard(job: Job, end: End, observer: JobObserver | None = None) -> None:
+def _discard(job: Job, end: End, observer: JobObserver, *, since: float | None = None) -> None:
     """Remove the data that a job has staged at the target, since no attempt will go on from it.
 
-    After a broken line it tries again; it does not wait for a host that does not answer. If
-    the data stays, `end.data["left"]` says so.
+    After a broken line it tries again; it does not wait for a host that does not answer. If a
+    user waits for the end `since` then (monotonic clock), it begins no try after CANCEL_SECONDS.
+    If the data stays, `end.data["left"]` says so.
     """
-    alive = observer.alive if observer else lambda: None
+    until = math.inf if since is None else since + CANCEL_SECONDS
+    if trouble := _clear(job, observer.alive, hasty=since is not None, until=until):
+        left = _("Its data is still in a hidden folder at the target: %s")
+        end.data["left"] = left % trouble
+
+
+def _clear(
+    job: Job, alive: Callable[[], None], *, hasty: bool = False, until: float = math.inf
+) -> Exception | None:
+    """Remove the data that a job has staged; return the error if it stays.
+
+    Raises engine.Replaced if a later attempt is at work there, and what `alive` raises.
+    """
     for wait in (*CLEARING_WAITS, 0.0):
         try:
-            engine.discard(_discard_request(job), alive)
-            return
+            engine.discard(_discard_request(job), alive, hasty=hasty)
+            return None
         except engine.Replaced:
             raise
         except (engine.EngineError, PortalError) as error:
             passes = error.retry == TRANSIENT and not isinstance(error, engine.HostUnreachable)
-            if not (passes and wait) or shutdown_requested():
-                left = _("Its data is still in a hidden folder at the target: %s")
-                end.data["left"] = left % error
-                return
+            late = time.monotonic() + wait > until
+            if not (passes and wait) or late or shutdown_requested():
+                return error
         alive()
         time.sleep(wait)
+    return None
 
 
 def _discard_request(job: Job) -> engine.Request:
@@ -151,7 +169,7 @@ def _discard_request(job: Job) -> engine.Request:
 def _end_cancelled(job: Job, observer: JobObserver) -> End:
     """Remove the data of a job that was cancelled between two attempts; return its end."""
     end = End(Status.CANCELLED, "CANCELLED", _("A user had cancelled this job."))
-    _discard(job, end, observer)
+    _discard(job, end, observer, since=time.monotonic())
     if "left" not in end.data:
         message = _("A user had cancelled this job; its data at the target is removed.")
         end = replace(end, message=message)
@@ -171,6 +189,30 @@ def clear_after_end(job: Job) -> None:
         logger.warning(
             "Job %s: the replaced attempt may have left data at the target: %s", job.pk, error
         )
+
+
+def clear_after_cancel(job: Job, end: End) -> None:
+    """Remove what a cancelled job has left at the target, with more patience than before its end.
+
+    It ends if this worker has to; the event of the job's end says what is left.
+    """
+    if "left" not in end.data or job.status != Status.CANCELLED:
+        return
+    parent = os.getppid()
+
+    def alive() -> None:
+        if shutdown_requested() or os.getppid() != parent:
+            raise HandedBack(_("The worker shuts down."))
+
+    try:
+        if trouble := _clear(job, alive):
+            logger.warning("Job %s: its data is still at the target: %s", job.pk, trouble)
+            return
+        with transaction.atomic():
+            message = _("The data that the job had left at the target is removed.")
+            append(job, Note("STAGING_CLEARED", message))
+    except (HandedBack, engine.Replaced, *AWAY) as error:
+        logger.warning("Job %s: its data may still be at the target: %s", job.pk, error)
 
 
 def finish(job: Job, end: End) -> None:

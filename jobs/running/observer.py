@@ -38,6 +38,8 @@ class JobObserver:
         self._writer = AttemptWriter(job)
         #: Whether the engine could not remove the data that it had staged at the target.
         self.staging_left = False
+        #: When the user's request to cancel was seen, by the monotonic clock.
+        self.cancelled_at: float | None = None
         #: When the database was last asked for a user's request, by the monotonic clock.
         self._asked = 0.0
         self._rate = bandwidth_share(job)
@@ -147,6 +149,7 @@ class JobObserver:
         with self._writer.tolerant():
             requested = stop_requested(self._job)
         if requested is Status.CANCELLED:
+            self.cancelled_at = time.monotonic()
             raise engine.Cancelled(_("A user cancelled the job while it ran."))
         if requested is Status.PAUSED:
             raise Paused(_("A user paused the job while it ran. Its data stays at the target."))

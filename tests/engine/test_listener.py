@@ -27,7 +27,7 @@ def listened(said: bytes | BinaryIO) -> list[Message | None]:
     return passed
 
 
-BEAT = wire.encode(wire.JSON, {"beat": True})
+BEAT = wire.encode(wire.JSON, {"beat": True, "work": 1, "waits": False})
 #: What is no message, though frames may look like it.
 NO_MESSAGES = {
     "a type that no frame has": wire.HEADER.pack(b"X", 4) + b"abcd",
@@ -35,7 +35,9 @@ NO_MESSAGES = {
     "bytes": b"\0\xff\0\xff\0\xff\0\xff",
     "payload": wire.HEADER.pack(wire.DATA, 4) + b"abcd",
     **{
-        f"a frame {kind!r} in place of a message": wire.encode(kind, {"beat": True})
+        f"a frame {kind!r} in place of a message": wire.encode(
+            kind, {"beat": True, "work": 1, "waits": False}
+        )
         for kind in (wire.HEAD, wire.MARK, wire.END_ENTRY, wire.END_PARCEL)
     },
 }

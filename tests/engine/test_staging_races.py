@@ -241,7 +241,7 @@ class _Dead:
             process=None, status=None, has_ended=lambda until: True, is_closed=True
         )
         self.listener = SimpleNamespace(
-            noise=b"", taken=lambda: None, reset_silence=lambda: None, silence=lambda now: 0.0
+            noise=b"", taken=lambda: None, pulse=SimpleNamespace(message=lambda: None)
         )
 
 

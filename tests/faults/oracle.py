@@ -34,7 +34,7 @@ GOING = 15.0
 LAST_CODES = {
     Status.DONE: {"DONE"},
     Status.PARTIAL: {"PARTIAL"},
-    Status.CANCELLED: {"CANCELLED", "STAGING_LEFT"},
+    Status.CANCELLED: {"CANCELLED", "STAGING_LEFT", "STAGING_CLEARED"},
 }
 TOP = b"."
 

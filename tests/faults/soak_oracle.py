@@ -93,11 +93,13 @@ def _judge_trail(case: Case, job: Job) -> list[tuple[str, str]]:
     if [event.seq for event in events] != list(range(1, len(events) + 1)):
         found.append(("trail", f"the events of job {job} have gaps"))
     last = {Status.DONE: ("DONE",), Status.PARTIAL: ("PARTIAL",), Status.FAILED: (job.error_code,)}
-    if codes[-1] not in last.get(Status(job.status), ("CANCELLED", "STAGING_LEFT")):
+    if codes[-1] not in last.get(
+        Status(job.status), ("CANCELLED", "STAGING_LEFT", "STAGING_CLEARED")
+    ):
         found.append(("trail", f"job {job} is {job.status}, but its last event is {codes[-1]}"))
     if sum(code in ENDS for code in codes) != (job.status != Status.FAILED):
         found.append(("trail", f"job {job} has not one terminal event: {codes}"))
-    if "STAGING_LEFT" in codes:
+    if "STAGING_LEFT" in codes and codes[-1] != "STAGING_CLEARED":
         found.append(("debris", f"job {job} says that it left its staging folder"))
     refused = case.conflict and case.order["on_conflict"] == "fail"
     wanted = (Status.FAILED if refused else Status.DONE, Status.CANCELLED)

@@ -270,11 +270,11 @@ def test_the_cleanup_of_a_cancelled_job_is_tried_again_after_a_lost_connection(
     left = [breaks]
 
     def over_a_bad_line(how: Callable[..., None]) -> Callable[..., None]:
-        def attempt(*args: Any) -> None:
+        def attempt(*args: Any, **hasty: bool) -> None:
             if left[0]:
                 left[0] -= 1
                 raise engine.ConnectionLost("the line was cut")
-            how(*args)
+            how(*args, **hasty)
 
         return attempt
 

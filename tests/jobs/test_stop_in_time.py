@@ -224,3 +224,39 @@ def test_a_pause_or_cancellation_during_the_renames_leaves_only_whole_files(
     job_resume(job, by=oscar)
     wait_for_status(job, Status.DONE)
     assert (tree(root / "in"), tree(source), ours(root)) == (sent, {}, [])
+
+
+def test_a_cancellation_ends_in_five_seconds_while_the_host_does_not_answer(
+    worker: StartWorker, source: Path, oscar: User, lab: Portal, far: Portal, line: Relay
+) -> None:
+    worker(**SHORT)
+    places = {"source_portal": lab, "source_path": "day1", "target_portal": far}
+    job = job_create(by=oscar, target_path="in", **places)
+    wait_for_bytes(job, MEGABYTE)
+    line.stalled = True
+    job_cancel(job, by=oscar)
+    assert wait_for_status(job, Status.CANCELLED) < 2.5 * in_time()
+    assert codes(job)[-1] == "STAGING_LEFT"
+    assert tree(source)
+    line.stalled, line.rate = False, 0  # The worker, free of the job, still tries to clear away.
+    wait_for(lambda: codes(job)[-1] == "STAGING_CLEARED")
+    assert tree(Path(far.root_path)) == {}
+
+
+@pytest.mark.nightly
+def test_a_cancelled_jobs_data_that_stays_is_said_and_keeps_the_worker_for_a_while_only(
+    worker: StartWorker, source: Path, oscar: User, lab: Portal, far: Portal, line: Relay
+) -> None:
+    worker(**SHORT)
+    places = {"source_portal": lab, "source_path": "day1", "target_portal": far}
+    job = job_create(by=oscar, target_path="in", **places)
+    wait_for_bytes(job, MEGABYTE)
+    line.stalled = True
+    job_cancel(job, by=oscar)
+    wait_for_status(job, Status.CANCELLED)
+    (Path(lab.root_path) / "small").mkdir()
+    other = job_create(
+        by=oscar, source_portal=lab, source_path="small", target_portal=lab, target_path="copy"
+    )
+    assert wait_for_status(other, Status.DONE) < 60.0
+    assert codes(job)[-1] == "STAGING_LEFT"

@@ -26,6 +26,7 @@ class Source:
         self._writer = FrameWriter(1, 0)
         self._sender: Sender | None = None
         self._writer.listen = context.listen
+        context.waits = lambda: self._writer.waits
 
     def do_scan(
         self,

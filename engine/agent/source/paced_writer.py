@@ -27,6 +27,8 @@ class FrameWriter:
 
     def __init__(self, fd: int, control: int) -> None:
         self._fd = fd
+        #: True while a write waits for the receiver to take bytes.
+        self.waits = False
         self._pieces: list[Any] = []
         self._size = 0
         self._control = select.poll()
@@ -106,8 +108,10 @@ class FrameWriter:
                 self._due = now + max(0.0, self._due - now) * before / self.rate
 
     def _write(self, pieces: list[Any]) -> None:
+        self.waits = True
         try:
             write_all(self._fd, *pieces)
         except BrokenPipeError:
             # The receiver has ended. It, or its connection, reports why; no entry is to blame.
             raise EndOfStream from None
+        self.waits = False
