@@ -6,6 +6,8 @@ The agents are ours with more Python in them: they go on to send beats.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +26,10 @@ from engine.types import Phase
 from tests.rig.lanes import nightly
 from tests.rig.lying import Lie
 from tests.rig.observers import Disturber
+from tests.rig.project import PROJECT
 from tests.rig.transfers import Run
 from tests.rig.trees import build_small
+from tests.rig.waiting import wait_until
 
 #: An agent of one end that hangs in a command, or works at it for ever.
 HANG = """
@@ -296,6 +300,40 @@ def test_a_cancel_ends_within_five_seconds_though_the_clean_up_hangs(
     (note,) = caught.value.__notes__
     assert "could not be removed" in note
     assert f"“{COMMANDS[op].step}”" in note
+
+
+#: The command line, with agents as its first argument changes them.
+KILLED = """
+import sys
+from engine.cli import __main__ as cli
+from engine.connect import bundle
+source_of = bundle.source_of
+more = {"main": sys.argv.pop(1).encode()}
+bundle.source_of = lambda name: source_of(name) + more.get(name, b"")
+sys.exit(cli.main())
+"""
+
+
+def test_no_agent_outlives_a_killed_worker_though_it_hangs(tmp_path: Path) -> None:
+    build_small(tmp_path / "a", 5)
+    noted = tmp_path / "pids"
+    note = f"open({str(noted)!r}, 'a').write('%d\\n' % os.getpid()); time.sleep(60)"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", KILLED, hang("source", "scan", note), "--from", tmp_path / "a",
+         "--to", tmp_path / "b"],
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: noted.exists() and noted.read_text().endswith("\n"))
+        (agent,) = map(int, noted.read_text().split())
+        assert os.path.exists(f"/proc/{agent}")
+    finally:
+        worker.kill()
+        worker.wait()
+
+    wait_until(lambda: not os.path.exists(f"/proc/{agent}"))
 
 
 # -- the clock and the pulse -----------------------------------------------------------
