@@ -60,7 +60,8 @@ class Place(NamedTuple):
 
 def place_of(portal: Portal, path: str) -> Place:
     """Return the place of a path below a portal's root, by the portal as it is now."""
-    return Place.of(portal.kind, portal.host, portal.port, portal.root_path, path)
+    host, port = (portal.host, portal.port) if portal.host else (portal.machine, 0)
+    return Place.of(portal.kind, host, port, portal.root_path, path)
 
 
 def overlaps(one: Place, other: Place) -> bool:

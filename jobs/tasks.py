@@ -9,6 +9,7 @@ import engine
 from jobs.errors import AWAY, HandedBack, Orphaned, StaleJob
 from jobs.models import Job
 from jobs.queueing.attempts import job_claim, job_hand_back, job_lost
+from jobs.queueing.elsewhere import pass_on_elsewhere
 from jobs.running.execution import (
     clear_after_cancel,
     clear_after_end,
@@ -27,12 +28,14 @@ def run_job(woken_for: str) -> None:
     """Claim the next eligible job, run the engine, record how the attempt ended.
 
     A wake-up carries the id of a waiting job, but the database decides which job starts next.
-    If no job may start, this worker helps a running job that lends parcels.
+    If no job may start here, this worker passes the wake-up on if it is for another machine, and
+    helps a running job that lends parcels.
     """
     job = job_claim(worker=worker_name())
     if job is None:
         # The wake-up came twice, the job was cancelled meanwhile, or every queued job must wait.
         logger.debug("Woken for job %s: no job may start", woken_for)
+        pass_on_elsewhere(woken_for)
         help_out(worker=worker_name())
         return
     _run(job)

@@ -16,6 +16,7 @@ from jobs.errors import Problem
 from jobs.models import Job
 from jobs.paths import overlap_problem, path_problem, place_of, tidy
 from jobs.queueing.eligibility import holder_of, target_of
+from jobs.queueing.machines import machines_problem
 from jobs.text import is_storable
 from portals.models import Portal, PortalState
 
@@ -63,6 +64,8 @@ def problems_of(job: Job) -> dict[str, Problem]:
             place_of(job.source_portal, job.source_path),
             place_of(job.target_portal, job.target_path),
         )
+    if not found["target_portal"]:
+        found["target_portal"] = machines_problem(job)
     found["include"] = _patterns_problem(job.include)
     found["exclude"] = _patterns_problem(job.exclude)
     if archive_is_at_risk(job.mode, job.strategy, job.on_conflict):

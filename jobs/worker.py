@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +19,7 @@ from itertools import product
 from types import FrameType
 from typing import Any, NoReturn
 
+from django.conf import settings
 from django.utils.translation import gettext as _
 from rq.executions import Execution
 from rq.job import Job as RqJob
@@ -65,7 +65,7 @@ class KetterWorker(ReapingWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # A process id alone comes again; in a container even at once.
-        unique = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
+        unique = f"{settings.KETTER_MACHINE}.{os.getpid()}.{secrets.token_hex(3)}"
         kwargs["name"] = kwargs.get("name") or unique
         kwargs["job_monitoring_interval"] = self._interval
         super().__init__(*args, **kwargs)

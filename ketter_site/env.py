@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import secrets
+import socket
 import stat
 from pathlib import Path
 
@@ -20,14 +22,20 @@ from django.core.exceptions import ImproperlyConfigured
 BASE_DIR = Path(__file__).resolve().parent.parent
 #: The names by which this machine alone reaches its web server.
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-#: What says that there is no file of keys for this user.
-_NO_SECRETS = (FileNotFoundError, NotADirectoryError, PermissionError)
+#: What says that there is no such file for this user.
+_NO_FILE = (FileNotFoundError, NotADirectoryError, PermissionError)
+#: Opens a file of the var folder to add to it, and makes it if need be.
+_APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND
 
 env = environ.FileAwareEnv()
 environ.Env.read_env(BASE_DIR / ".env")
 
 VAR_DIR = Path(env.str("KETTER_VAR_DIR", default="") or BASE_DIR / "var").absolute()
 SECRETS_FILE = VAR_DIR / "secrets.env"
+#: Holds the name under which `manage.py up` first ran here.
+MACHINE_FILE = VAR_DIR / "machine"
+#: A machine's name; it stands in the names of workers.
+MACHINE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 def required(name: str, why: str) -> str:
@@ -125,31 +133,73 @@ def make_secrets() -> None:
     if not missing:
         return
     make_var_dir()
-    with open(_open_secrets(), "w", encoding="utf-8") as stream:
+    with open(_open_own(SECRETS_FILE, "its keys", _APPEND), "w", encoding="utf-8") as stream:
         stream.writelines(f"{name}={value}\n" for name, value in missing.items())
     _read_secrets()
 
 
+def machine_name() -> str:
+    """The name of this machine: the one that is set, else the kept one, else the host's name.
+
+    Raises ImproperlyConfigured if the one that is set, or kept, is no machine's name.
+    """
+    name = env.str("KETTER_MACHINE", default="").strip()
+    source = "KETTER_MACHINE"
+    if not name:
+        name, source = _kept_machine(), str(MACHINE_FILE)
+    if not name:
+        odd = re.compile(r"[^A-Za-z0-9_.-]")
+        return odd.sub("-", socket.gethostname()).lstrip(".-")[:64] or "machine"
+    if not MACHINE.fullmatch(name):
+        raise ImproperlyConfigured(
+            f"{source} is {name!r}, which is no machine's name: 1 to 64 letters, digits and _ . -, "
+            "the first of them no dot and no dash."
+        )
+    return name
+
+
+def keep_machine(name: str) -> None:
+    """Write the machine's name to the var folder, unless one is there: a host can be renamed.
+
+    Raises ImproperlyConfigured if the file there is not this user's own.
+    """
+    make_var_dir()
+    with open(
+        _open_own(MACHINE_FILE, "its machine's name", _APPEND), "r+", encoding="utf-8"
+    ) as kept:
+        if not kept.read().strip():
+            kept.write(f"{name}\n")
+
+
+def _kept_machine() -> str:
+    try:
+        file = _open_own(MACHINE_FILE, "its machine's name", os.O_RDONLY)
+    except _NO_FILE:
+        return ""
+    with os.fdopen(file, encoding="utf-8", errors="replace") as kept:
+        return kept.read(1000).strip()
+
+
 def _read_secrets() -> None:
-    """Put the file of keys into the environment; raises ImproperlyConfigured as `_open_secrets`.
+    """Put the file of keys into the environment; raises ImproperlyConfigured as `_open_own`.
 
     Another user's file could name servers of that user.
     """
     try:
-        file = _open_secrets(os.O_RDONLY)
-    except _NO_SECRETS:
+        file = _open_own(SECRETS_FILE, "its keys", os.O_RDONLY)
+    except _NO_FILE:
         return  # None yet, or none for this user.
     environ.Env.read_env(os.fdopen(file, encoding="utf-8"))
 
 
-def _open_secrets(how: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> int:
-    """Open the file of keys; raises ImproperlyConfigured unless it is this user's own.
+def _open_own(path: Path, content: str, how: int) -> int:
+    """Open a file of the var folder; raises ImproperlyConfigured unless it is this user's own.
 
     To read it also raises FileNotFoundError, NotADirectoryError and PermissionError.
     """
     how |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        file = os.open(SECRETS_FILE, how, 0o600)
+        file = os.open(path, how, 0o600)
         found = os.fstat(file)
         if stat.S_ISREG(found.st_mode) and (found.st_uid, found.st_nlink) == (os.geteuid(), 1):
             if how & os.O_CREAT:
@@ -158,11 +208,11 @@ def _open_secrets(how: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> int:
         os.close(file)
         reason = "it is no plain file of this user, or has a second name"
     except OSError as error:
-        if not how & os.O_CREAT and isinstance(error, _NO_SECRETS):
+        if not how & os.O_CREAT and isinstance(error, _NO_FILE):
             raise
         reason = str(error.strerror)
     raise ImproperlyConfigured(
-        f"Ketter cannot keep its keys in {SECRETS_FILE} ({reason}): find out who made that file, "
+        f"Ketter cannot keep {content} in {path} ({reason}): find out who made that file, "
         "and remove it."
     )
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from ketter_site import __version__
-from ketter_site.env import BASE_DIR, LOOPBACK, VAR_DIR, env, one_of, positive, required
+from ketter_site.env import (
+    BASE_DIR,
+    LOOPBACK,
+    VAR_DIR,
+    env,
+    machine_name,
+    one_of,
+    positive,
+    required,
+)
 from ketter_site.servers import database_config, redis_url
 
 # First of all: a wrong database is reported before any other setting that is missing.
@@ -102,6 +111,8 @@ LOGGING = {
     },
 }
 
+#: The name of this machine, for portals of the kind *this machine*.
+KETTER_MACHINE = machine_name()
 #: Seconds a worker may be silent before its job goes to another worker.
 KETTER_LEASE_SECONDS = positive("KETTER_LEASE_SECONDS", default=60)
 #: Seconds between two runs of the reaper.

@@ -18,11 +18,12 @@ from unfold.decorators import action, display
 
 import engine
 from portals import services
-from portals.errors import PortalError
+from portals.errors import OtherMachine, PortalError
 from portals.findings import size
-from portals.forms import CredentialForm, PinForm, PortalForm, RootForm
+from portals.forms import CredentialForm, MachineForm, PinForm, PortalForm, RootForm
 from portals.host_keys import host_key_parse
 from portals.kinds import KINDS
+from portals.machines import machine_rename, machines_alive, renamed_to, why_not
 from portals.models import (
     Credential,
     CredentialKind,
@@ -50,7 +51,7 @@ class PortalAdmin(ModelAdmin):
 
     form = PortalForm
     list_display = ("name", "place", "state", "health_label", "checked_at")
-    list_filter = ("kind", "state", "health")
+    list_filter = ("kind", "machine", "state", "health")
     search_fields = ("name", "host", "root_path")
     readonly_fields = ("fingerprint", "real_place", "health", "health_message", "checked_at")
     fieldsets: ClassVar = (
@@ -67,9 +68,10 @@ class PortalAdmin(ModelAdmin):
 
     @display(description=_("place"))
     def place(self, portal: Portal) -> str:
-        """Host and folder in one, as scp writes them."""
+        """Host or machine, and folder, in one, as scp writes them."""
         user = f"{portal.username}@" if portal.username else ""
-        return f"{user}{portal.host}:{portal.root_path}" if portal.host else portal.root_path
+        host = portal.host or portal.machine
+        return f"{user}{host}:{portal.root_path}" if host else portal.root_path
 
     @display(description=_("health"), ordering="health", label=HEALTH_COLOURS)
     def health_label(self, portal: Portal) -> tuple[str, str]:
@@ -116,8 +118,8 @@ class PortalAdmin(ModelAdmin):
     def connection(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """The page that tests a portal and offers the host's key to be pinned.
 
-        A GET shows the page. A POST of one of its forms tests the portal, pins the key or
-        confirms the root folder.
+        A GET shows the page. A POST of one of its forms tests the portal, pins the key,
+        confirms the root folder or the new name of the machine.
         """
         portal = self.get_object(request, object_id)
         if portal is None or not self.has_view_permission(request, portal):
@@ -129,6 +131,8 @@ class PortalAdmin(ModelAdmin):
                 return self._pin(request, portal)
             case "confirm_root":
                 return self._confirm_root(request, portal)
+            case "rename_machine":
+                return self._rename_machine(request, portal)
         return self._connection_page(request, portal)
 
     def _test(self, request: HttpRequest, portal: Portal) -> HttpResponseBase:
@@ -139,6 +143,8 @@ class PortalAdmin(ModelAdmin):
             return self._connection_page(request, portal)
         pin = PinForm(initial={"host_key": finding.offer.line}) if finding.offer else None
         root = RootForm(initial={"real_root": finding.moved_to}) if finding.moved_to else None
+        if finding.code == OtherMachine.code:
+            messages.warning(request, finding.message)
         return self._connection_page(request, portal, code=finding.code, offer=pin, root=root)
 
     def _pin(self, request: HttpRequest, portal: Portal) -> HttpResponseBase:
@@ -171,6 +177,24 @@ class PortalAdmin(ModelAdmin):
         messages.success(request, done)
         return HttpResponseRedirect(reverse("admin:portals_portal_connection", args=[portal.pk]))
 
+    def _rename_machine(self, request: HttpRequest, portal: Portal) -> HttpResponseBase:
+        if not self.has_change_permission(request, portal):
+            raise PermissionDenied
+        form = MachineForm(request.POST)
+        if not form.is_valid():
+            return self._connection_page(request, portal, renamed=form)
+        before = portal.machine
+        try:
+            count = machine_rename(portal=portal, to=form.cleaned_data["machine"])
+        except (PortalError, ValidationError) as error:
+            messages.error(request, " ".join(getattr(error, "messages", [str(error)])))
+            return self._connection_page(request, portal)
+        words = {"before": before, "now": form.cleaned_data["machine"], "n": count}
+        done = gettext("Machine “%(before)s” is called “%(now)s” now: %(n)d portals.") % words
+        self.log_change(request, portal, done)
+        messages.success(request, done)
+        return HttpResponseRedirect(reverse("admin:portals_portal_connection", args=[portal.pk]))
+
     def _connection_page(
         self,
         request: HttpRequest,
@@ -179,7 +203,10 @@ class PortalAdmin(ModelAdmin):
         code: str = "",
         offer: PinForm | None = None,
         root: RootForm | None = None,
+        renamed: MachineForm | None = None,
     ) -> TemplateResponse:
+        if renamed is None and (name := renamed_to(portal)):
+            renamed = MachineForm(initial={"machine": name})
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -195,6 +222,8 @@ class PortalAdmin(ModelAdmin):
             "root": root,
             "root_recorded": shown(portal.real_root),
             "root_found": _shown_root(root),
+            "no_worker": why_not(portal, machines_alive()) if KINDS[portal.kind].is_here else "",
+            "renamed": renamed,
             "may_change": self.has_change_permission(request, portal),
         }
         return TemplateResponse(request, "admin/portals/portal/connection.html", context)

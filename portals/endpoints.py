@@ -13,6 +13,7 @@ from engine.types import Endpoint, SshAccess
 from portals.crypto import decrypt
 from portals.errors import CannotDecrypt, HostKeyNotPinned, PortalDisabled, PortalMoved
 from portals.kinds import PortalKind
+from portals.machines import check_here, machine_now
 from portals.models import Credential, CredentialKind, Portal, PortalState
 from portals.roots import ROOT, real_path, root_now, stamp
 
@@ -21,8 +22,9 @@ def endpoint_for(portal: Portal, path: str) -> Endpoint:
     """The endpoint of a path in a portal, for a job that runs now.
 
     Raises PortalDisabled if the portal is disabled, HostKeyNotPinned if it is behind SSH
-    without a pinned host key, CannotDecrypt if no key opens its credential's secret, and
-    PortalMoved if that credential belongs to another address (see `thawed`).
+    without a pinned host key, CannotDecrypt if no key opens its credential's secret,
+    PortalMoved if that credential belongs to another address (see `thawed`), and OtherMachine
+    if it is a folder of another machine.
     """
     if portal.state == PortalState.DISABLED:
         raise PortalDisabled(_("The portal “%s” is disabled.") % portal.name)
@@ -41,6 +43,7 @@ def freeze(portal: Portal) -> dict[str, Any]:
     return {
         **{name: getattr(portal, name) for name in (*FROZEN, *_THERE)},
         "credential": _stamp(portal.credential),
+        "machine": portal.machine,
         "real_root": portal.real_root,
         "root_confirmed": stamp(portal),
     }
@@ -56,14 +59,15 @@ def thawed(portal: Portal, frozen: dict[str, Any]) -> Portal:
 
     If the address is still the same, the present user name and pinned key count, so that
     a person can repair what a job waits for. A root that a person has confirmed since
-    counts, too (see `root_now`). If the address is another one and the credential has changed
-    as well, that one is for the new address: `endpoint_for` raises PortalMoved for the copy,
-    which must not be saved.
+    counts, too (see `root_now`), and a new name of its machine (see `machine_now`). If the
+    address is another one and the credential has changed as well, that one is for the new
+    address: `endpoint_for` raises PortalMoved for the copy, which must not be saved.
     """
     moved = any(getattr(portal, name) != frozen[name] for name in _ADDRESS)
     then = copy(portal)
     for name in (*FROZEN, *_THERE) if moved else FROZEN:
         setattr(then, name, frozen[name])
+    then.machine = machine_now(portal, frozen)
     then.real_root = root_now(portal, frozen)
     then.lost_credential = moved and frozen.get("credential") != _stamp(portal.credential)
     return then
@@ -90,6 +94,10 @@ def _endpoint(portal: Portal, path: str) -> Endpoint:
     return Endpoint(root=portal.root_path, path=path, ssh=ssh, real_root=real_root)
 
 
+def _local_access(portal: Portal) -> None:
+    check_here(portal)
+
+
 def _ssh_access(portal: Portal) -> SshAccess:
     if not portal.host_key:
         raise HostKeyNotPinned(
@@ -114,7 +122,7 @@ def _ssh_access(portal: Portal) -> SshAccess:
 
 #: How the engine reaches a portal of each kind, with the secrets for that.
 _ACCESS: dict[str, Callable[[Portal], SshAccess | None]] = {
-    PortalKind.LOCAL: lambda portal: None,
+    PortalKind.LOCAL: _local_access,
     PortalKind.SSH: _ssh_access,
 }
 

@@ -5,6 +5,9 @@ PortalError                 code, status_code (for the API), retry (as in engine
 │   └── SecretOfAnotherRow  it was made for another row of the database
 ├── PortalDisabled          an operator took the portal out of use
 ├── HostKeyNotPinned        no host key is pinned yet
+├── OtherMachine            a portal of the kind *this machine*, and this is another one
+├── MachineAlive            its workers are alive, so it has not been renamed
+├── MachineNotAlive         no worker says that it is of that machine
 ├── PortalMoved             its credential belongs to another address than the job's
 ├── PortalChanged           edited while it was tested
 ├── PortalInUse             jobs need it
@@ -47,6 +50,27 @@ class HostKeyNotPinned(PortalError):
     """The portal has no pinned host key, so Ketter cannot tell the host from an impostor."""
 
     code = "HOST_KEY_UNKNOWN"
+
+
+class OtherMachine(PortalError):
+    """The portal's folder is on another machine than this process."""
+
+    code = "OTHER_MACHINE"
+    retry = TRANSIENT  # The job goes back into the queue, where a worker of that machine takes it.
+
+
+class MachineAlive(PortalError):
+    """Workers of a machine are alive under its name, so it has no new one."""
+
+    code = "MACHINE_ALIVE"
+    retry = PERMANENT
+
+
+class MachineNotAlive(PortalError):
+    """No worker is alive at the machine that a portal should be on."""
+
+    code = "MACHINE_NOT_ALIVE"
+    retry = PERMANENT
 
 
 class PortalMoved(PortalError):

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy
 
 import engine
 from portals.endpoints import endpoint_to_test, ssh_address
-from portals.errors import HostKeyNotPinned, PortalError
+from portals.errors import HostKeyNotPinned, OtherMachine, PortalError
 from portals.kinds import KINDS
 from portals.models import Portal, PortalHealth
 from portals.roots import kept, shown
@@ -39,13 +39,19 @@ class Finding:
 
 
 def portal_look(portal: Portal) -> Finding:
-    """Connect to the portal as a job would and report the result; every failure is a finding."""
+    """Connect to the portal as a job would and report the result; every failure is a finding.
+
+    About a folder of another machine the finding repeats the health of the last test.
+    """
     try:
         return _judge(portal, engine.probe(endpoint_to_test(portal)))
     except HostKeyNotPinned:
         return _unknown_key(portal)
     except (engine.HostKeyChanged, engine.HostKeyUnknown) as error:
         return _other_key(portal, error)
+    except OtherMachine as error:
+        message = _("%s To test it, run `manage.py dku` there, or launch a job.") % error
+        return Finding(PortalHealth(portal.health), error.code, message)
     except (engine.EngineError, PortalError) as error:
         return Finding(PortalHealth.FAILING, error.code, str(error))
 

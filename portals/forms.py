@@ -17,6 +17,7 @@ from portals.host_keys import validate_host_key
 from portals.kinds import KINDS, fields_of_others
 from portals.models import Credential, CredentialKind, Portal
 from portals.services import secret_clean
+from portals.validators import validate_machine
 
 
 class SecretTextarea(UnfoldAdminTextareaWidget):
@@ -40,6 +41,7 @@ class PortalForm(forms.ModelForm):
             "username",
             "credential",
             "host_key",
+            "machine",
             "root_path",
             "max_streams",
             "max_jobs",
@@ -59,10 +61,14 @@ class PortalForm(forms.ModelForm):
         return cleaned
 
     def changes(self) -> dict[str, Any]:
-        """The changes for the services; the pinned key only if the user typed one."""
+        """The changes for the services; pinned key and machine only if the user typed one.
+
+        Another user may have pinned a key, or renamed the machine, since the page was loaded.
+        """
         changes = dict(self.cleaned_data)
-        if "host_key" not in self.changed_data:
-            del changes["host_key"]
+        for name in ("host_key", "machine"):
+            if name not in self.changed_data:
+                del changes[name]
         return changes
 
 
@@ -85,6 +91,19 @@ class RootForm(forms.Form):
         label=_("I know why the root folder has moved, and this is the right place."),
         widget=UnfoldBooleanWidget,
         error_messages={"required": _("Find out who moved it first, then tick the box.")},
+    )
+
+
+class MachineForm(forms.Form):
+    """A person's confirmation that a machine has a new name."""
+
+    machine = forms.CharField(
+        widget=forms.HiddenInput, max_length=64, validators=[validate_machine]
+    )
+    known = forms.BooleanField(
+        label=_("This is the same machine, with the same folders, under a new name."),
+        widget=UnfoldBooleanWidget,
+        error_messages={"required": _("Make sure that it is that machine, then tick the box.")},
     )
 
 

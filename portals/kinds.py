@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
     `fields` are columns of the portal that only this kind may fill, `required` those of them that
     it must. `shown` are further fields that the page shows for this kind only. `is_here`: the root
-    is on the worker's machine, so that its disk can be measured without a connection.
+    is a folder of a machine with workers: of the one that the portal names, and of no other.
     """
 
     fields: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    PortalKind.LOCAL: Kind(is_here=True),
+    PortalKind.LOCAL: Kind(fields=("machine",), is_here=True),
     PortalKind.SSH: Kind(
         fields=("host", "username", "credential", "host_key"),
         required={"host": _("A portal behind SSH needs a host.")},

@@ -18,6 +18,7 @@ from portals.validators import (
     root_path_normalise,
     validate_host,
     validate_key_path,
+    validate_machine,
     validate_root_path,
     validate_username,
 )
@@ -113,6 +114,23 @@ class PortalHealth(models.TextChoices):
     HOST_KEY_CHANGED = "host_key_changed", _("host key changed")
 
 
+class Machine(models.Model):
+    """A machine that has, or had, workers: each worker notes that it is alive."""
+
+    name = models.CharField(_("name"), max_length=64, unique=True)
+    seen_at = models.DateTimeField(_("last seen"))
+
+    class Meta:
+        db_table = "machines"
+        ordering: ClassVar = ["name"]
+        verbose_name = _("machine")
+        verbose_name_plural = _("machines")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Portal(models.Model):
     """A root folder on a host: the place jobs start from or end at."""
 
@@ -134,6 +152,21 @@ class Portal(models.Model):
         blank=True,
         default="",
         validators=[validate_username],
+    )
+    machine = models.CharField(
+        _("machine"),
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[validate_machine],
+        help_text=_(
+            "The machine that has the root folder, as KETTER_MACHINE names it there: only its "
+            "workers use it. Empty: the machine of the workers, if there is one such machine."
+        ),
+    )
+    former_machines = models.TextField(
+        _("earlier names of the machine"), blank=True, default="", db_default="", editable=False
     )
     root_path = models.CharField(
         _("root folder"),
@@ -211,6 +244,10 @@ class Portal(models.Model):
                 condition=(Q(kind="ssh") & ~Q(host="")) | (Q(kind="local") & Q(host="")),
             ),
             models.CheckConstraint(
+                name="portal_machine_only_local",
+                condition=Q(kind="local") | Q(machine="", former_machines=""),
+            ),
+            models.CheckConstraint(
                 name="portal_credential_only_ssh",
                 condition=Q(kind="ssh") | Q(credential__isnull=True),
             ),
@@ -225,6 +262,10 @@ class Portal(models.Model):
             models.CheckConstraint(
                 name="portal_host_plain",
                 condition=Q(host="") | Q(host__regex=r"^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*$"),
+            ),
+            models.CheckConstraint(
+                name="portal_machine_plain",
+                condition=Q(machine="") | Q(machine__regex=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
             ),
             models.CheckConstraint(
                 name="portal_username_plain",

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import engine
+from portals.machines import machine_now
 from portals.models import Portal
 
 _HEX = "hex:"
@@ -49,6 +50,8 @@ def root_now(portal: Portal, frozen: dict[str, Any]) -> str:
     """
     begun = str(frozen.get("real_root", ""))
     if any(getattr(portal, name) != frozen[name] for name in ROOT):
+        return begun
+    if machine_now(portal, frozen) != portal.machine:
         return begun
     confirmed = stamp(portal)
     if not begun or (confirmed and confirmed != frozen.get("root_confirmed", "")):

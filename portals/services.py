@@ -16,10 +16,17 @@ from django.views.decorators.debug import sensitive_variables
 from engine import Probe, display_path
 from engine.errors import HostKeyChanged
 from portals.crypto import check, encrypt, is_bound, rotate
-from portals.errors import CannotDecrypt, CredentialInUse, PortalChanged, PortalInUse
+from portals.errors import (
+    CannotDecrypt,
+    CredentialInUse,
+    OtherMachine,
+    PortalChanged,
+    PortalInUse,
+)
 from portals.findings import Finding, portal_look, root_moved
 from portals.host_keys import host_key_parse
-from portals.kinds import KINDS
+from portals.kinds import KINDS, PortalKind
+from portals.machines import machine_for_new_portal, machine_now
 from portals.models import (
     SECRET_KINDS,
     Credential,
@@ -36,7 +43,7 @@ log = logging.getLogger(__name__)
 #: A pinned key is the key of one address.
 ADDRESS = ("kind", "host", "port")
 #: The fields that a test result is about; a change of any makes it stale.
-REACH = (*ADDRESS, "username", "root_path", "credential_id", "host_key")
+REACH = (*ADDRESS, "username", "machine", "root_path", "credential_id", "host_key")
 NO_SECRET = gettext_lazy("Ketter stores no secret for this kind of credential; leave it empty.")
 
 
@@ -48,6 +55,7 @@ class PortalChanges(TypedDict, total=False):
     host: str
     port: int
     username: str
+    machine: str
     root_path: str
     credential: Credential | None
     host_key: str
@@ -65,6 +73,7 @@ def portal_create(
     host: str = "",
     port: int = 22,
     username: str = "",
+    machine: str = "",
     credential: Credential | None = None,
     host_key: str = "",
     max_streams: int = 4,
@@ -72,7 +81,13 @@ def portal_create(
     bandwidth_limit: int = 0,
     state: str = PortalState.ACTIVE,
 ) -> Portal:
-    """Register a portal, without connecting to it."""
+    """Register a portal, without connecting to it.
+
+    A portal of the kind *this machine* without a machine gets the one that has workers, or this
+    one if there are several or none.
+    """
+    if kind == PortalKind.LOCAL and not machine:
+        machine = machine_for_new_portal()
     portal = Portal(
         name=name,
         kind=kind,
@@ -80,6 +95,7 @@ def portal_create(
         host=host,
         port=port,
         username=username,
+        machine=machine,
         credential=credential,
         host_key=host_key,
         max_streams=max_streams,
@@ -96,8 +112,9 @@ def portal_create(
 def portal_update(portal: Portal, **changes: Unpack[PortalChanges]) -> Portal:
     """Change a portal, and clear what was found or pinned about its old fields.
 
-    A new address clears the pinned key (unless the changes bring a new one). Another root
-    clears the recorded real path. Any change of a field in REACH clears the last test result.
+    A new address clears the pinned key (unless the changes bring a new one). Another root or
+    machine clears the recorded real path. Any change of a field in REACH clears the last test
+    result. A portal that becomes one of the kind *this machine* gets a machine as a new one does.
     """
     portal.refresh_from_db(from_queryset=Portal.objects.select_for_update())
     before = {name: getattr(portal, name) for name in REACH}
@@ -105,8 +122,14 @@ def portal_update(portal: Portal, **changes: Unpack[PortalChanges]) -> Portal:
         setattr(portal, name, value)
     if "host_key" not in changes and any(getattr(portal, n) != before[n] for n in ADDRESS):
         portal.host_key = ""
+    if portal.kind != PortalKind.LOCAL and "machine" not in changes:
+        portal.machine = ""
+    elif portal.kind == PortalKind.LOCAL and not portal.machine:
+        portal.machine = machine_for_new_portal()
+    if portal.machine != before["machine"]:
+        portal.former_machines = ""
     portal.full_clean()
-    if any(getattr(portal, name) != before[name] for name in ROOT):
+    if any(getattr(portal, name) != before[name] for name in (*ROOT, "machine")):
         portal.real_root, portal.root_confirmed_at = "", None
     if any(getattr(portal, name) != before[name] for name in REACH):
         for name, value in _not_tested().items():
@@ -119,12 +142,15 @@ def portal_test(portal: Portal) -> Finding:
     """Connect to the portal, store the result, and return it.
 
     The row is read again first, and not locked while the network takes its time. Raises
-    PortalChanged, and stores nothing, if the portal is edited meanwhile. Raises RuntimeError
-    if the caller holds a transaction open (`durable`).
+    PortalChanged, and stores nothing, if the portal is edited meanwhile. Stores nothing either
+    about a folder of another machine, which cannot be tested here. Raises RuntimeError if the
+    caller holds a transaction open (`durable`).
     """
     with transaction.atomic(durable=True):
         portal.refresh_from_db()
     finding = portal_look(portal)
+    if finding.code == OtherMachine.code:
+        return finding
     if finding.probe and finding.health == PortalHealth.OK:
         found = kept(finding.probe.realpath)
         recorded = portal_record_root(portal, real_root=found, root=root_of(portal))
@@ -166,7 +192,7 @@ def portal_pin_host_key(portal: Portal, *, line: str) -> Portal:
 
 def root_of(portal: Portal) -> dict[str, Any]:
     """The fields that identify a portal's root; see `portal_record_root`."""
-    return {name: getattr(portal, name) for name in ROOT}
+    return {name: getattr(portal, name) for name in (*ROOT, "machine")}
 
 
 def portal_record_root(portal: Portal, *, real_root: str, root: dict[str, Any]) -> str:
@@ -175,7 +201,10 @@ def portal_record_root(portal: Portal, *, real_root: str, root: dict[str, Any]) 
     `root` identifies the root. If the portal has been edited meanwhile, this function
     records nothing and returns the empty text.
     """
-    rows = Portal.objects.filter(pk=portal.pk, **{name: root[name] for name in ROOT})
+    present = Portal.objects.filter(pk=portal.pk).first()
+    machine = machine_now(present, root) if present else ""
+    fields = {name: root[name] for name in ROOT} | {"machine": machine}
+    rows = Portal.objects.filter(pk=portal.pk, **fields)
     if rows.filter(real_root="").update(real_root=real_root):
         log.info("portal %s: its root is %s", portal.name, shown(real_root))
     return rows.values_list("real_root", flat=True).first() or ""

@@ -58,6 +58,15 @@ def validate_username(value: str) -> None:
         )
 
 
+def validate_machine(value: str) -> None:
+    """Accept a machine's name as KETTER_MACHINE has it; its length is the column's."""
+    if not HOST_NAME.fullmatch(value):
+        raise ValidationError(
+            _("A machine's name holds letters, digits and _ . - and starts with no dot or dash."),
+            code="machine",
+        )
+
+
 def validate_root_path(value: str) -> None:
     """Accept an absolute folder without `..` and without control characters."""
     if not value.startswith("/"):

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import factory
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from factory.django import DjangoModelFactory
@@ -39,6 +40,9 @@ class PortalFactory(DjangoModelFactory):
 
     name = factory.Sequence(lambda number: f"portal{number}")
     kind = "local"
+    machine = factory.LazyAttribute(
+        lambda portal: settings.KETTER_MACHINE if portal.kind == "local" else ""
+    )
     root_path = "/nonexistent"
 
 

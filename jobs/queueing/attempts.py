@@ -25,6 +25,7 @@ from jobs.errors import replaced
 from jobs.events import Note, append, lock
 from jobs.models import EventLevel, Job, JobParcel
 from jobs.queueing.eligibility import queued_with_obstacles
+from jobs.queueing.machines import is_here
 from jobs.queueing.transitions import job_move, lease
 from jobs.remedies import remedy_for
 from jobs.states import TIMED, Status
@@ -47,7 +48,7 @@ def job_claim(*, worker: str, cancelled_only: bool = False) -> Job | None:
     With `cancelled_only` it claims only a cancelled job, whose data at the target is to be
     removed. An advisory lock of the database lets one worker after the other claim, so that two
     jobs never start with one target, nor more jobs than a portal allows. A job that must wait
-    gets its obstacle written into `waits_for`.
+    gets its obstacle written into `waits_for`. A job of another machine is left to its workers.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
@@ -55,7 +56,7 @@ def job_claim(*, worker: str, cancelled_only: bool = False) -> Job | None:
         if cancelled_only and not job.cancel_requested_at:
             return None  # Cancelled jobs come first.
         _record_obstacle(job, why)
-        if not why and _lock_queued(job):
+        if not why and is_here(job) and _lock_queued(job):
             return _start(job, worker)
     return None
 
@@ -85,9 +86,9 @@ def _start(queued: Job, worker: str) -> Job:
     job = Job.objects.select_related(
         "source_portal__credential", "target_portal__credential", "requested_by"
     ).get(pk=queued.pk)
-    frozen = job.frozen or {
-        "source": freeze(job.source_portal),
-        "target": freeze(job.target_portal),
+    frozen = {
+        side: {"machine": portal.machine, **(job.frozen or {}).get(side, freeze(portal))}
+        for side, portal in (("source", job.source_portal), ("target", job.target_portal))
     }
     words = {"number": job.attempt + 1, "worker": worker}
     message = _("Attempt %(number)d started on worker %(worker)s.") % words

@@ -2,7 +2,8 @@
 
 A job that has started holds its target until it has ended, also while it is paused or waits
 to try again: so two jobs never mix their files. A portal whose `max_jobs` jobs run lets no
-further job start.
+further job start. A job waits while the machine of its portals has no worker (see `machines`);
+an obstacle is the same for workers of all machines.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from django.conf import settings
 from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
@@ -18,18 +20,23 @@ from engine.types import OPTIONS_VERSION
 from jobs.choices import CHOICES
 from jobs.models import Job
 from jobs.paths import Place, overlaps, place_of
+from jobs.queueing.machines import is_here, machine_obstacle, portal_of
 from jobs.states import LIVE, Status
-from portals.endpoints import thawed
+from portals.machines import machines_alive
 
 #: Queued jobs read from the database at once; most often one of the first few may start.
 _CHUNK = 20
 
 
 class Usage(NamedTuple):
-    """The targets that started jobs hold, and the number of running jobs by portal."""
+    """The targets that started jobs hold, the running jobs by portal, the machines with workers.
+
+    The machine of this process is among the last: a worker of it asks.
+    """
 
     held: list[tuple[Job, Place]]
     running: Counter[int]
+    machines: set[str]
 
 
 def queued_in_order() -> QuerySet[Job]:
@@ -42,18 +49,20 @@ def queued_in_order() -> QuerySet[Job]:
 
 
 def usage() -> Usage:
-    """Return the targets and portals in use at this moment."""
+    """Return the targets, portals and machines in use at this moment."""
     started = Job.objects.filter(Q(attempt__gt=0) | Q(status=Status.RUNNING), status__in=LIVE)
     held, running = [], Counter[int]()
     for job in started.select_related("source_portal", "target_portal"):
         held.append((job, target_of(job)))
         if job.status == Status.RUNNING:
             running.update({job.source_portal_id, job.target_portal_id})
-    return Usage(held, running)
+    return Usage(held, running, machines_alive() | {settings.KETTER_MACHINE})
 
 
 def obstacle(job: Job, now: Usage) -> str:
     """Return the obstacle of a queued job, as a sentence; empty if it may start."""
+    if why := machine_obstacle(job, now.machines):
+        return why
     if job.cancel_requested_at:
         return ""  # A worker only removes the data that it left.
     if not is_known(job):
@@ -97,8 +106,14 @@ def queued_with_obstacles() -> Iterator[tuple[Job, str]]:
 
 
 def next_eligible() -> Job | None:
-    """Return the first queued job that may start; None if there is none."""
+    """Return the first queued job that may start on some machine; None if there is none."""
     return next((job for job, why in queued_with_obstacles() if not why), None)
+
+
+def next_here() -> Job | None:
+    """Return the first queued job that a worker of this machine may start; None if none is."""
+    found = queued_with_obstacles()
+    return next((job for job, why in found if not why and is_here(job)), None)
 
 
 def holder_of(target: Place) -> Job | None:
@@ -112,5 +127,4 @@ def holder_of(target: Place) -> Job | None:
 
 def target_of(job: Job) -> Place:
     """Return the place a job writes to: by its portal as it was when the job started, if it has."""
-    portal = thawed(job.target_portal, job.frozen["target"]) if job.frozen else job.target_portal
-    return place_of(portal, job.target_path)
+    return place_of(portal_of(job, "target"), job.target_path)

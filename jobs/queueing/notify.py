@@ -8,14 +8,14 @@ a wake-up, the reaper sends another one.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 from uuid import UUID
 
 from django.conf import settings
 from django_rq import get_queue
 from rq import Worker
-from rq.worker import WorkerStatus
+from rq.worker import BaseWorker, WorkerStatus
 
 QUEUE = "default"
 #: The function that a worker runs, named by its path: services need not import tasks.
@@ -27,6 +27,8 @@ NO_LIMIT = -1
 #: The key that keeps reapers from waking workers for one job again and again. It stands in Redis:
 #: workers of an earlier version use the same one.
 _NOTIFIED_AGAIN = "ketter:rung-again:{}"
+#: The key that counts how often a job's wake-up was passed on within the reaper's interval.
+_PASSED_ON = "ketter:passed-on:{}"
 
 
 def notify(job_id: UUID) -> None:
@@ -47,13 +49,48 @@ def queue_is_empty() -> bool:
     return bool(get_queue(QUEUE).is_empty())
 
 
-def idle_workers() -> int:
-    """Return the number of workers that wait for a wake-up, as far as Redis knows."""
+def idle_workers(machine: str = "") -> int:
+    """Return the number of workers that wait for a wake-up, as far as Redis knows.
+
+    With a `machine`, its workers alone count.
+    """
+    idle = [worker for worker in _workers() if worker.get_state() == WorkerStatus.IDLE]
+    return sum(machine in ("", _machine_of(worker)) for worker in idle)
+
+
+def machines_of_workers() -> set[str]:
+    """Return the machines of all workers, as far as Redis knows; an older version's host name."""
+    return {_machine_of(worker) for worker in _workers()}
+
+
+def _workers() -> Sequence[BaseWorker]:
     try:
-        workers = Worker.all(queue=get_queue(QUEUE))
+        return Worker.all(queue=get_queue(QUEUE))
     except ValueError:  # Redis has an entry that no worker wrote.
-        return 0
-    return sum(worker.get_state() == WorkerStatus.IDLE for worker in workers)
+        return []
+
+
+def _machine_of(worker: BaseWorker) -> str:
+    """Return the machine in a worker's name, which ends with two more parts (`jobs.worker`)."""
+    return str(worker.name).rsplit(".", 2)[0]
+
+
+def pass_on(job_id: UUID, machine: str) -> bool:
+    """Send a wake-up for a job of another machine again, if a worker there waits; say if so.
+
+    Redis gives a wake-up to the worker that has waited longest. So it finds its machine after as
+    many steps as workers wait; they are counted, since the entry of a dead worker may stay idle.
+    """
+    if not idle_workers(machine):
+        return False
+    redis = get_queue(QUEUE).connection
+    steps = _PASSED_ON.format(job_id.hex)
+    count = redis.incr(steps)
+    redis.expire(steps, _interval())
+    if count > idle_workers() + 1:
+        return False
+    notify(job_id)
+    return True
 
 
 def notify_again(job_ids: Iterable[UUID]) -> list[UUID]:

@@ -25,6 +25,7 @@ from jobs.choices import LeaseState
 from jobs.errors import replaced
 from jobs.models import Job, ParcelLease
 from jobs.queueing.eligibility import is_known
+from jobs.queueing.machines import is_here
 from jobs.queueing.transitions import lease
 from jobs.states import Status
 
@@ -125,7 +126,8 @@ def lease_take(*, worker: str, label: str, of: Job | None = None) -> ParcelLease
     """Take a parcel that a running job lends, of the most urgent job first; None if none is.
 
     A job never has more helpers at once than it allows. A worker does not help a job whose
-    options it does not know: a newer worker may run it.
+    options it does not know, since a newer worker may run it, nor one with a folder of another
+    machine.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_TAKE_LOCK])
@@ -146,7 +148,7 @@ def lease_take(*, worker: str, label: str, of: Job | None = None) -> ParcelLease
         if row["job_id"] in passed_over:
             continue
         helpers = ParcelLease.objects.filter(job=row["job_id"], state=LeaseState.TAKEN).count()
-        if helpers >= row["most"] or not is_known(Job.objects.get(pk=row["job_id"])):
+        if helpers >= row["most"] or not _may_help(row["job_id"]):
             passed_over.add(row["job_id"])
             continue
         taken = {"state": LeaseState.TAKEN, "worker": worker, "label": label}
@@ -155,6 +157,11 @@ def lease_take(*, worker: str, label: str, of: Job | None = None) -> ParcelLease
             "job__source_portal__credential", "job__target_portal__credential", "job__requested_by"
         ).get(pk=row["pk"])
     return None
+
+
+def _may_help(job_id: UUID) -> bool:
+    job = Job.objects.select_related("source_portal", "target_portal").get(pk=job_id)
+    return is_known(job) and is_here(job)
 
 
 def lease_renew(row: ParcelLease, *, moved: int) -> None:

@@ -20,9 +20,10 @@ from django_rq import get_connection
 
 from jobs.models import Job
 from jobs.queueing.attempts import job_lost, job_queue_due, jobs_eligible
-from jobs.queueing.notify import QUEUE, notify_again
+from jobs.queueing.notify import QUEUE, machines_of_workers, notify_again
 from jobs.queueing.parcel_leases import jobs_that_lend, leases_give_back
 from jobs.states import Status
+from portals.machines import local_portals, machine_seen, machines_alive, portals_adopt
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +43,35 @@ class Tick:
 
 
 def tick() -> Tick:
-    """Take jobs back from dead workers, queue the jobs that are due, send lost wake-ups."""
+    """Take jobs back from dead workers, queue the jobs that are due, send lost wake-ups.
+
+    Before that it notes that this machine has a worker.
+    """
+    machine_seen(name=settings.KETTER_MACHINE)
     taken_back: list[UUID] = []
     while len(taken_back) < BATCH and (job_id := _take_back_one()):
         taken_back.append(job_id)
     queued: list[UUID] = []
     while len(queued) < BATCH and (job := job_queue_due()):
         queued.append(job.pk)
+    _adopt_portals()
     notified = notify_again([*_overlooked(), *jobs_that_lend()])
     get_connection(QUEUE).set(LAST_TICK, int(time.time()))
     for job_id in notified:
         logger.info("Job %s waited without a wake-up: sent one again", job_id)
     return Tick(taken_back, queued, notified)
+
+
+def _adopt_portals() -> None:
+    """Note this machine at portals that name none, if no other one has workers.
+
+    Workers of an earlier version note nothing in the database; Redis knows them.
+    """
+    here = {settings.KETTER_MACHINE}
+    if not local_portals().filter(machine="").exists() or machines_alive() != here:
+        return
+    if machines_of_workers() <= here:
+        portals_adopt(machine=settings.KETTER_MACHINE)
 
 
 def give_back(*, worker: str, reason: str) -> None:

@@ -16,7 +16,7 @@ from engine.loans import ParcelResult
 from jobs.errors import AWAY, HandedBack, Orphaned
 from jobs.models import ParcelLease
 from jobs.queueing.attempts import bandwidth_share
-from jobs.queueing.eligibility import next_eligible
+from jobs.queueing.eligibility import next_here
 from jobs.queueing.parcel_leases import (
     lease_deliver,
     lease_renew,
@@ -106,8 +106,8 @@ def _another(before: ParcelLease, worker: str, observer: HelperObserver) -> Parc
 
 
 def _job_waits() -> bool:
-    """Whether a queued job may start: that comes before helping."""
-    return next_eligible() is not None
+    """Whether a queued job may start here: that comes before helping."""
+    return next_here() is not None
 
 
 class HelperObserver(engine.SilentObserver):

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from engine.loans import LentParcel, LoanStatus, Location, ParcelResult
 from jobs.choices import LeaseState
 from jobs.models import EventLevel, Job, ParcelLease
+from jobs.queueing.machines import machine_of
 from jobs.queueing.notify import idle_workers, notify
 from jobs.queueing.parcel_leases import leases_renew, leases_withdraw, result_of
 
@@ -56,7 +57,7 @@ class JobLender:
         """Return the number of idle workers that may help; 0 while Redis is away."""
         room = self._room(size, streams)
         try:
-            return min(room, idle_workers()) if room else 0
+            return min(room, idle_workers(machine_of(self._job))) if room else 0
         except RedisError as error:
             logger.warning("Job %s: no helper, Redis does not answer: %s", self._job.pk, error)
             return 0

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
+
+from django.conf import settings
 
 import engine
 from engine.types import OPTIONS
 from jobs.models import Job
 from jobs.queueing.attempts import bandwidth_share
-from portals.endpoints import endpoint_for, thawed
+from jobs.queueing.machines import portal_of
+from portals.endpoints import endpoint_for
 from portals.models import Portal
 
 
 def worker_name() -> str:
     """Return the name under which this process claims jobs."""
-    return os.environ.get("RQ_WORKER_ID") or f"{socket.gethostname()}.{os.getpid()}"
+    return os.environ.get("RQ_WORKER_ID") or f"{settings.KETTER_MACHINE}.{os.getpid()}"
 
 
 def transfer_id(job: Job) -> str:
@@ -54,9 +56,4 @@ def request_for(job: Job) -> engine.Request:
 
 def portals_of(job: Job) -> tuple[Portal, Portal]:
     """Return both portals as they were when the job started."""
-    if not job.frozen:
-        return job.source_portal, job.target_portal
-    return (
-        thawed(job.source_portal, job.frozen["source"]),
-        thawed(job.target_portal, job.frozen["target"]),
-    )
+    return portal_of(job, "source"), portal_of(job, "target")

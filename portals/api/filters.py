@@ -16,11 +16,12 @@ from portals.models import (
 
 
 class PortalFilterSet(django_filters.FilterSet):
-    """Portals by name, place, state and health; a request may repeat a choice."""
+    """Portals by name, place, machine, state and health; a request may repeat a choice."""
 
     name = django_filters.CharFilter()
     search = django_filters.CharFilter("name", lookup_expr="icontains", label=_("part of the name"))
     host = django_filters.CharFilter(lookup_expr="iexact")
+    machine = django_filters.CharFilter()
     kind = django_filters.MultipleChoiceFilter(choices=PortalKind.choices)
     state = django_filters.MultipleChoiceFilter(choices=PortalState.choices)
     health = django_filters.MultipleChoiceFilter(choices=PortalHealth.choices)

@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from portals.models import Credential, Portal, PortalHealth
+from portals.validators import validate_machine
 
 
 class PortalSerializer(serializers.ModelSerializer[Portal]):
@@ -30,6 +31,7 @@ class PortalSerializer(serializers.ModelSerializer[Portal]):
             "host",
             "port",
             "username",
+            "machine",
             "root_path",
             "credential",
             "host_key",
@@ -103,6 +105,12 @@ class RootSerializer(serializers.Serializer[Any]):
     """A root's real path, as `moved_to` of a test gives it; "hex:" and digits if not UTF-8."""
 
     real_root = serializers.CharField(trim_whitespace=False, max_length=8200)
+
+
+class MachineSerializer(serializers.Serializer[Any]):
+    """The present name of a portal's machine, as KETTER_MACHINE has it there."""
+
+    machine = serializers.CharField(max_length=64, validators=[validate_machine])
 
 
 class FindingSerializer(serializers.Serializer[Any]):

@@ -11,13 +11,14 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import ModelViewSet
 
-from portals import services
+from portals import machines, services
 from portals.api.filters import CredentialFilterSet, PortalFilterSet
 from portals.api.permissions import ModelPermissions
 from portals.api.serializers import (
     CredentialSerializer,
     FindingSerializer,
     HostKeySerializer,
+    MachineSerializer,
     PortalSerializer,
     RootSerializer,
 )
@@ -36,6 +37,7 @@ class PortalViewSet(ModelViewSet[Portal]):
         "test": "portals.test_portal",
         "pin_host_key": "portals.change_portal",
         "confirm_root": "portals.change_portal",
+        "rename_machine": "portals.change_portal",
     }
 
     def perform_create(self, serializer: BaseSerializer[Portal]) -> None:
@@ -78,6 +80,17 @@ class PortalViewSet(ModelViewSet[Portal]):
         body = RootSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         services.portal_confirm_root(portal, real_root=body.validated_data["real_root"])
+        return Response(self.get_serializer(portal).data)
+
+    @extend_schema(request=MachineSerializer, responses=PortalSerializer)
+    @action(detail=True, methods=["post"])
+    def rename_machine(self, request: Request, pk: str | None = None) -> Response:
+        """Note that the portal's machine has another name now, at all portals on it."""
+        portal = self.get_object()
+        body = MachineSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        machines.machine_rename(portal=portal, to=body.validated_data["machine"])
+        portal.refresh_from_db()
         return Response(self.get_serializer(portal).data)
 
 

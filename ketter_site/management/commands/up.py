@@ -31,7 +31,15 @@ from rq import Worker
 from rq.worker import WorkerStatus
 
 from ketter_site import embedded, servers
-from ketter_site.env import BASE_DIR, LOOPBACK, VAR_DIR, env, make_var_dir, private_folder
+from ketter_site.env import (
+    BASE_DIR,
+    LOOPBACK,
+    VAR_DIR,
+    env,
+    keep_machine,
+    make_var_dir,
+    private_folder,
+)
 from ketter_site.only_one import RUN_DIR, note_end, only_one
 from ketter_site.processes import Ledger, Process, StartFailed, spawn, write_whole
 from ketter_site.supervisor import Child, StopRequested, Supervisor, raise_on_signals
@@ -86,6 +94,7 @@ class Command(BaseCommand):
             _check_dev(options["bind"])
         make_var_dir()
         private_folder(LOG_DIR)
+        keep_machine(settings.KETTER_MACHINE)
         raise_on_signals()
         try:
             with only_one(self.say) as lock:
@@ -288,7 +297,7 @@ def _worker(name: str) -> Child:
 
 def _waits_for_jobs(worker: Process) -> bool:
     """True if the worker has registered in Redis and waits for jobs or runs one."""
-    mark = f"{Worker.redis_worker_namespace_prefix}{socket.gethostname()}.{worker.pid}.".encode()
+    mark = f"{Worker.redis_worker_namespace_prefix}{settings.KETTER_MACHINE}.{worker.pid}.".encode()
     at_work = {WorkerStatus.IDLE.encode(), WorkerStatus.BUSY.encode()}
     with suppress(RedisError):
         redis: Any = django_rq.get_connection()

@@ -1,0 +1,165 @@
+"""Which machine a portal of the kind *this machine* is on, and which machines have workers.
+
+Each worker's parent notes its machine with every run of the reaper (`machine_seen`). The name is
+KETTER_MACHINE there. A process uses the folder of such a portal only if it is on that machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+from django.utils.translation import gettext as _
+
+from portals.errors import MachineAlive, MachineNotAlive, OtherMachine
+from portals.kinds import PortalKind
+from portals.models import Machine, Portal
+
+log = logging.getLogger(__name__)
+
+#: Days after which a machine without workers is forgotten, unless a portal is on it.
+KEPT_DAYS = 30
+#: A machine notes itself with each run of the reaper; it may miss so many of them.
+MISSES = 4
+
+# --- Which machines are alive ------------------------------------------------
+
+
+def machine_seen(*, name: str) -> None:
+    """Note that a worker of this machine is alive, and forget machines of long ago."""
+    if not Machine.objects.filter(name=name).update(seen_at=Now()):
+        Machine.objects.bulk_create([Machine(name=name, seen_at=Now())], ignore_conflicts=True)
+    old = Machine.objects.filter(seen_at__lt=Now() - timedelta(days=KEPT_DAYS))
+    old.exclude(name__in=local_portals().values("machine")).delete()
+
+
+def machines_alive() -> set[str]:
+    """The machines of which a worker was seen not long ago, by the database's clock."""
+    silence = max(settings.KETTER_LEASE_SECONDS, MISSES * settings.KETTER_REAPER_SECONDS)
+    seen = Machine.objects.filter(seen_at__gt=Now() - timedelta(seconds=silence))
+    return set(seen.values_list("name", flat=True))
+
+
+def machine_for_new_portal() -> str:
+    """The machine of a portal that is made without one: the one alive, else this one."""
+    alive = machines_alive()
+    return alive.pop() if len(alive) == 1 else settings.KETTER_MACHINE
+
+
+# --- Which machine a portal is on --------------------------------------------
+
+
+def local_portals() -> QuerySet[Portal]:
+    """The portals of the kind *this machine*."""
+    return Portal.objects.filter(kind=PortalKind.LOCAL)
+
+
+def machine_now(portal: Portal, frozen: dict[str, Any]) -> str:
+    """The machine that counts for a job that began with `frozen`.
+
+    That is the one it began with, under its present name if a person has said that it was
+    renamed. A job of a version without machines has none: the portal's counts.
+    """
+    begun = str(frozen.get("machine", portal.machine))
+    return portal.machine if begun in portal.former_machines.split() else begun
+
+
+def check_here(portal: Portal) -> None:
+    """Raise OtherMachine unless this process is on the portal's machine."""
+    if portal.machine == settings.KETTER_MACHINE:
+        return
+    words = {"name": portal.name, "machine": portal.machine, "here": settings.KETTER_MACHINE}
+    if not portal.machine:
+        raise OtherMachine(_("No machine is on record yet for the portal “%(name)s”.") % words)
+    raise OtherMachine(
+        _(
+            "The portal “%(name)s” is on machine “%(machine)s”, and this is “%(here)s”: Ketter "
+            "does not use the folder of that path here."
+        )
+        % words
+    )
+
+
+def why_not(portal: Portal, alive: Collection[str]) -> str:
+    """Why no worker can use a portal of the kind *this machine*; empty if one can."""
+    if portal.machine in alive:
+        return ""
+    words = {"name": portal.name, "machine": portal.machine, "alive": ", ".join(sorted(alive))}
+    if not portal.machine and len(alive) > 1:
+        return (
+            _(
+                "No machine is on record for portal “%(name)s”, and several have workers "
+                "(%(alive)s): enter the one that has its root folder."
+            )
+            % words
+        )
+    if not portal.machine:
+        return _("No machine is on record yet for portal “%(name)s”: a worker notes it.") % words
+    if len(alive) == 1:
+        return (
+            _(
+                "Portal “%(name)s” is on machine “%(machine)s”, where no worker is alive. If "
+                "“%(alive)s” is that machine under a new name, confirm it at the portal (“Test "
+                "connection”)."
+            )
+            % words
+        )
+    return (
+        _("Waits for a worker on machine “%(machine)s”, where portal “%(name)s” is: none is alive.")
+        % words
+    )
+
+
+def portals_adopt(*, machine: str) -> int:
+    """Note this machine at the portals that have none; return how many.
+
+    The caller knows that no other machine has workers. An older version made such portals.
+    """
+    count = local_portals().filter(machine="").update(machine=machine)
+    if count:
+        log.info("%d portals of the kind this machine are on %s from now on", count, machine)
+    return count
+
+
+@transaction.atomic
+def machine_rename(*, portal: Portal, to: str) -> int:
+    """Note that a portal's machine is called `to` now, at all portals on it; return how many.
+
+    Jobs that have begun go on there. Raises ValidationError if the portal is on no machine,
+    MachineAlive if workers are alive under its old name: then it is another machine, and
+    MachineNotAlive if none is alive under the new one.
+    """
+    name, alive = portal.machine, machines_alive()
+    if not name:
+        raise ValidationError({"machine": _("This portal is on no machine that has a name.")})
+    words = {"name": name, "to": to}
+    if name in alive:
+        raise MachineAlive(
+            _("Machine “%(name)s” has workers under that name: it has not been renamed.") % words
+        )
+    if to not in alive:
+        raise MachineNotAlive(
+            _("No worker of machine “%(to)s” is alive: start one there first.") % words
+        )
+    portals = list(local_portals().filter(machine=name).select_for_update())
+    for one in portals:
+        earlier = [*one.former_machines.split(), name]
+        one.machine, one.former_machines = to, " ".join(dict.fromkeys(earlier))
+        one.save(update_fields=["machine", "former_machines", "updated_at"])
+    log.info("machine %s is called %s now: %d portals", name, to, len(portals))
+    return len(portals)
+
+
+def renamed_to(portal: Portal) -> str:
+    """The machine that may be the portal's under a new name: the only one alive; else empty."""
+    if portal.kind != PortalKind.LOCAL or not portal.machine:
+        return ""
+    alive = machines_alive()
+    return alive.pop() if len(alive) == 1 and portal.machine not in alive else ""
