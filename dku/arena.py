@@ -25,7 +25,12 @@ from jobs.services import job_cancel
 from portals.kinds import PortalKind
 from portals.models import Portal, PortalState
 from portals.roots import kept
-from portals.services import portal_confirm_root, portal_create, portal_update
+from portals.services import (
+    PortalChanges,
+    portal_confirm_root,
+    portal_create,
+    portal_update,
+)
 
 SOURCE = "dku-source"
 TARGET = "dku-target"
@@ -82,9 +87,15 @@ def _portal(name: str) -> Portal:
     empty_folder(Path(root))
     portal = Portal.objects.filter(name=name).first()
     if portal is None:
-        return portal_create(name=name, kind=PortalKind.LOCAL, root_path=root)
-    if portal.root_path != root or portal.state != PortalState.ACTIVE:
-        return portal_update(portal, root_path=root, state=PortalState.ACTIVE)
+        here = settings.KETTER_MACHINE
+        return portal_create(name=name, kind=PortalKind.LOCAL, root_path=root, machine=here)
+    present: PortalChanges = {
+        "root_path": root,
+        "state": PortalState.ACTIVE,
+        "machine": settings.KETTER_MACHINE,
+    }
+    if any(getattr(portal, field) != value for field, value in present.items()):
+        return portal_update(portal, **present)
     if portal.real_root not in ("", real := kept(os.path.realpath(root))):
         # DKU made this folder itself, below VAR_DIR: no person has to confirm it.
         return portal_confirm_root(portal, real_root=real)

@@ -41,6 +41,7 @@ BASE_CHECKS = (
     Check("web", services.web),
     Check("workers", workers.workers, needs=("redis",)),
     Check("reaper", workers.reaper, needs=("redis",)),
+    Check("machine", places.machine, needs=("migrations",)),
     Check("disk", places.disk),
     Check("portals", places.portals, needs=("migrations",)),
 )

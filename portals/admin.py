@@ -190,7 +190,7 @@ class PortalAdmin(ModelAdmin):
             messages.error(request, " ".join(getattr(error, "messages", [str(error)])))
             return self._connection_page(request, portal)
         words = {"before": before, "now": form.cleaned_data["machine"], "n": count}
-        done = gettext("Machine “%(before)s” is called “%(now)s” now: %(n)d portals.") % words
+        done = gettext("Machine “%(before)s” is called “%(now)s” now (portals: %(n)d).") % words
         self.log_change(request, portal, done)
         messages.success(request, done)
         return HttpResponseRedirect(reverse("admin:portals_portal_connection", args=[portal.pk]))

@@ -61,10 +61,7 @@ class PortalForm(forms.ModelForm):
         return cleaned
 
     def changes(self) -> dict[str, Any]:
-        """The changes for the services; pinned key and machine only if the user typed one.
-
-        Another user may have pinned a key, or renamed the machine, since the page was loaded.
-        """
+        """The changes for the services; pinned key and machine only if the user typed one."""
         changes = dict(self.cleaned_data)
         for name in ("host_key", "machine"):
             if name not in self.changed_data:

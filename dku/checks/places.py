@@ -16,6 +16,7 @@ from dku.arena import PORTAL_NAMES
 from dku.findings import Finding, Verdict, first_line, worst
 from portals.errors import PortalError
 from portals.kinds import KINDS
+from portals.machines import machines_alive, why_not
 from portals.models import Portal, PortalHealth, PortalState
 from portals.services import portal_test
 
@@ -63,11 +64,11 @@ def _var() -> dict[str, Any]:
 
 
 def disk() -> Finding:
-    """Check the free room below VAR_DIR and below every local portal's root."""
+    """Check the free room below VAR_DIR and below the root of every portal on this machine."""
     looks = [_var()]
     sentence = ""
     try:
-        local = [portal for portal in _portals() if KINDS[portal.kind].is_here]
+        local = [portal for portal in _portals() if portal.machine == settings.KETTER_MACHINE]
     except DatabaseError:
         local, sentence = [], "The portals' folders are unknown without the database. "
     looks += [_free(portal.name, Path(portal.root_path)) for portal in local]
@@ -89,8 +90,30 @@ def disk() -> Finding:
     )
 
 
+def machine() -> Finding:
+    """Name this machine, and check that every portal's machine has workers."""
+    alive = machines_alive()
+    local = [portal for portal in _portals() if KINDS[portal.kind].is_here]
+    waits = tuple(filter(None, (why_not(portal, alive) for portal in local)))
+    value = f"{settings.KETTER_MACHINE}, with workers: {', '.join(sorted(alive)) or 'none'}"
+    measured = {"name": settings.KETTER_MACHINE, "alive": sorted(alive), "waiting": len(waits)}
+    if waits:
+        return Finding(
+            Verdict.WARN,
+            value,
+            f"Jobs over {len(waits)} portal(s) of the kind “this machine” wait for its workers.",
+            "Start a worker there; or correct the machine in the portal's page. Each machine has "
+            "its name from KETTER_MACHINE.",
+            waits,
+            measured,
+        )
+    return Finding(Verdict.PASS, value, "Every portal's machine has workers.", "", (), measured)
+
+
 def _portal_fault(portal: Portal) -> str:
-    """The fault of a portal; empty if it has none."""
+    """The fault of a portal; empty if it has none, or is on another machine."""
+    if _untested(portal):
+        return ""
     try:
         found = portal_test(portal)
     except PortalError as error:
@@ -101,18 +124,25 @@ def _portal_fault(portal: Portal) -> str:
     return "" if found.health == PortalHealth.OK else f"{found.code}: {found.message}"
 
 
+def _untested(portal: Portal) -> str:
+    if KINDS[portal.kind].is_here and portal.machine != settings.KETTER_MACHINE:
+        return f"not tested here, it is on machine {portal.machine or 'unknown'}"
+    return ""
+
+
 def portals() -> Finding:
     """Check that every active portal can be reached and used.
 
     A portal that cannot is a warning, not a failure: its host is not part of the
-    installation, and Ketter is healthy without it.
+    installation, and Ketter is healthy without it. A folder of another machine is tested by
+    the DKU there.
     """
     rows = _portals()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         faults = list(pool.map(_portal_fault, rows))
     failing = [row.name for row, fault in zip(rows, faults, strict=True) if fault]
     details = tuple(
-        f"{row.name} ({row.kind} {row.host or row.root_path}): {fault or 'ok'}"
+        f"{row.name} ({row.kind} {row.host or row.root_path}): {fault or _untested(row) or 'ok'}"
         for row, fault in zip(rows, faults, strict=True)
     )
     measured = {"active": len(rows), "failing": failing}

@@ -7,7 +7,9 @@ a wake-up, the reaper sends another one.
 
 from __future__ import annotations
 
+import re
 import secrets
+import socket
 from collections.abc import Iterable, Sequence
 from typing import cast
 from uuid import UUID
@@ -29,6 +31,7 @@ NO_LIMIT = -1
 _NOTIFIED_AGAIN = "ketter:rung-again:{}"
 #: The key that counts how often a job's wake-up was passed on within the reaper's interval.
 _PASSED_ON = "ketter:passed-on:{}"
+_NAME = re.compile(r"(?P<machine>.+)[.][0-9]+[.][0-9a-f]{6}")
 
 
 def notify(job_id: UUID) -> None:
@@ -71,8 +74,14 @@ def _workers() -> Sequence[BaseWorker]:
 
 
 def _machine_of(worker: BaseWorker) -> str:
-    """Return the machine in a worker's name, which ends with two more parts (`jobs.worker`)."""
-    return str(worker.name).rsplit(".", 2)[0]
+    """Return a worker's machine: it stands in the name that `jobs.worker` makes.
+
+    A worker with a name that a person gave it is of this machine if it is of this host.
+    """
+    if made := _NAME.fullmatch(worker.name):
+        return made["machine"]
+    here = worker.hostname == socket.gethostname()
+    return settings.KETTER_MACHINE if here else str(worker.hostname)
 
 
 def pass_on(job_id: UUID, machine: str) -> bool:

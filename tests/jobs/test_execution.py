@@ -161,7 +161,7 @@ def test_run_job_waits_for_a_retry_or_a_person_when_the_host_cannot_be_used(
     portal: dict[str, Any], status: Status, code: str, launched: MakeJob, srvtrf: Portal
 ) -> None:
     portal = {"host": "127.0.0.1", "username": "nobody", **portal}
-    Portal.objects.filter(pk=srvtrf.pk).update(kind="ssh", **portal)
+    Portal.objects.filter(pk=srvtrf.pk).update(kind="ssh", machine="", **portal)
     srvtrf.refresh_from_db()
     job = launched(target_portal=srvtrf)
     assert (job.status, job.error_code) == (status, code)

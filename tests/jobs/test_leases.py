@@ -108,13 +108,13 @@ def test_the_lender_counts_idle_workers_as_helpers_for_a_large_job_only(
     settings.KETTER_SPREAD_BYTES, settings.KETTER_SPREAD_WORKERS = GIB, 3
     lender = JobLender(job, patience, lambda *_: None)
     for idle, expected in ((0, 0), (2, 2), (9, 3)):
-        monkeypatch.setattr(lenders, "idle_workers", lambda idle=idle: idle)
+        monkeypatch.setattr(lenders, "idle_workers", lambda _machine, idle=idle: idle)
         assert lender.helpers(GIB, 1) == expected
     settings.KETTER_SPREAD_BYTES = GIB + 1
     assert lender.helpers(GIB, 1) == 0
     settings.KETTER_SPREAD_BYTES = 1
 
-    def away() -> int:
+    def away(_machine: str) -> int:
         raise redis.ConnectionError("away")
 
     monkeypatch.setattr(lenders, "idle_workers", away)
