@@ -176,6 +176,16 @@ def test_the_redis_of_the_compose_file_asks_for_the_password(
         server.wait(10)
 
 
+def test_all_containers_of_ketter_are_one_machine_with_a_lasting_name(
+    compose: dict[str, Any],
+) -> None:
+    """A container's host name changes with each start; portals of this machine need one name."""
+    ours = [service for service in compose.values() if "ketter" in service["image"]]
+    assert len(ours) == 3
+    names = {service["environment"]["KETTER_MACHINE"] for service in ours}
+    assert names == {"${KETTER_MACHINE:-ketter}"}
+
+
 def test_no_argument_of_the_compose_file_has_a_password(compose: dict[str, Any]) -> None:
     for name, service in compose.items():
         words = f"{service.get('command', '')} {service.get('healthcheck', '')}"

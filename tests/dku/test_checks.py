@@ -15,6 +15,7 @@ from dku.checks import installation, places, services
 from dku.diagnosis import diagnose
 from dku.findings import Check, Finding, Verdict, worst
 from dku.redaction import HIDDEN, redacted
+from portals.machines import machine_seen
 from portals.models import Credential, Portal, PortalHealth
 from portals.services import credential_create
 from tests.factories import PortalFactory
@@ -246,6 +247,37 @@ def test_the_portals_check_warns_of_active_portals_that_cannot_be_used(transacti
     assert found.measured == {"active": 2, "failing": ["gone"]}
     assert Portal.objects.get(name="lab").health == PortalHealth.OK
     assert Portal.objects.get(name="gone").health == PortalHealth.FAILING
+
+
+def test_the_machine_check_names_this_machine_and_warns_of_portals_without_workers(db, settings):
+    settings.KETTER_MACHINE = "web-1"
+    machine_seen(name="lab-1")
+    PortalFactory(name="lab", machine="lab-1")
+    PortalFactory(name="srvtrf", kind="ssh", host="srvtrf")
+
+    found = places.machine()
+
+    assert (found.verdict, found.value) == (Verdict.PASS, "web-1, with workers: lab-1")
+
+    PortalFactory(name="gone", machine="lab-2")
+    found = places.machine()
+
+    assert (found.verdict, found.measured["waiting"]) == (Verdict.WARN, 1)
+    (sentence,) = found.details
+    assert "Portal “gone” is on machine “lab-2”, where no worker is alive." in sentence
+
+
+def test_the_checks_of_disks_and_portals_leave_folders_of_another_machine_alone(
+    transactional_db, tmp_path
+):
+    PortalFactory(name="lab", machine="lab-2", root_path=str(tmp_path))
+
+    assert [look["name"] for look in places.disk().measured["folders"]] == ["var"]
+    found = places.portals()
+
+    assert found.verdict is Verdict.PASS
+    assert found.details == (f"lab (local {tmp_path}): not tested here, it is on machine lab-2",)
+    assert Portal.objects.get().checked_at is None
 
 
 def test_redacted_hides_secrets_in_nested_values(settings):

@@ -48,6 +48,13 @@ def test_database_config_refuses_any_database_but_postgres(monkeypatch, url):
         (TOKEN, "DATABASE_URL", f"postgresql://k:{WORD}@127.0.0.1:1/k", "cannot use its database"),
         (TOKEN, "REDIS_URL", f"http://:{WORD}@localhost", "does not begin with redis://"),
         (TOKEN, "KETTER_LEASE_SECONDS", "soon", "'soon', which is not a whole number above 0"),
+        (
+            TOKEN,
+            "KETTER_MACHINE",
+            "my lab",
+            "'my lab', which is no machine's name: 1 to 64 letters",
+        ),
+        (TOKEN, "KETTER_MACHINE", "x" * 65, "which is no machine's name"),
         (TOKEN, "KETTER_REAPER_SECONDS", "0", "'0', which is not a whole number above 0"),
     ],
 )
@@ -333,3 +340,51 @@ def test_database_config_sets_timeouts_for_network_hosts_only(monkeypatch, url, 
     assert {name: str(value) for name, value in said.items()} == {
         name: str(value) for name, value in options.items()
     }
+
+
+MACHINE = "from ketter_site import settings; print(settings.KETTER_MACHINE)"
+KEEP = "from ketter_site import env; env.keep_machine(env.machine_name())"
+
+
+def under(host: str, code: str, var: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run some lines of Python on a host of that name."""
+    code = f"import socket; socket.gethostname = lambda: {host!r}; {code}"
+    return python(code, **{"KETTER_VAR_DIR": str(var), "KETTER_MACHINE": "", **env})
+
+
+@pytest.mark.parametrize(
+    ("host", "machine"),
+    [("lab-1.example", "lab-1.example"), ("-a b/c", "a-b-c"), ("é", "machine"), ("", "machine")],
+)
+def test_the_machine_has_the_name_of_its_host_by_default(tmp_path, host, machine):
+    assert under(host, MACHINE, tmp_path).stdout == f"{machine}\n"
+
+
+def test_the_first_name_of_the_machine_is_kept_when_the_host_gets_another_one(tmp_path):
+    var = tmp_path / "var"
+    assert under("lab-1", KEEP, var).returncode == 0
+    assert stat.S_IMODE((var / "machine").stat().st_mode) == 0o600
+    assert under("lab-2", KEEP, var).returncode == 0
+    assert under("lab-2", MACHINE, var).stdout == "lab-1\n"
+
+
+def test_the_name_in_the_environment_wins_over_the_kept_one(tmp_path):
+    (tmp_path / "machine").write_text("lab-1\n")
+    assert under("host", MACHINE, tmp_path, KETTER_MACHINE=" lab-3 ").stdout == "lab-3\n"
+
+
+@pytest.mark.parametrize("planted", ["symlink", "pipe", "second name"])
+def test_no_planted_file_names_the_machine(tmp_path, planted):
+    """It could give this machine the portals of another one."""
+    file, elsewhere = tmp_path / "machine", tmp_path / "elsewhere"
+    elsewhere.write_text("lab-9\n")
+    if planted == "symlink":
+        file.symlink_to(elsewhere)
+    elif planted == "pipe":
+        os.mkfifo(file)
+    else:
+        os.link(elsewhere, file)
+    for code in (MACHINE, KEEP):
+        said = under("lab-1", code, tmp_path).stderr.splitlines()[-1]
+        assert "Ketter cannot keep its machine's name in" in said
+    assert elsewhere.read_text() == "lab-9\n"

@@ -23,6 +23,23 @@ def test_the_first_start_of_up_creates_an_admin_and_keys(installation):
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
 
 
+def test_the_first_start_of_up_keeps_the_name_of_its_machine_for_its_portals(installation):
+    kept = installation.home / "var/machine"
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\n", kept.read_text())
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    name = kept.read_text()
+    try:
+        kept.write_text("lab-1\n")
+        up = installation.start()
+        wait_until(lambda: healthy(installation), seconds=60)
+        assert "lab-1." in (installation.home / "var/log/worker-1.log").read_text()
+        up.terminate()
+        assert up.wait(30) == 0
+        assert kept.read_text() == "lab-1\n"
+    finally:
+        kept.write_text(name)
+
+
 def test_up_keeps_its_logs_and_notes_closed_to_other_users(installation):
     for name in ("log", "run"):
         folder = installation.home / "var" / name
