@@ -92,10 +92,11 @@ def pass_on(job_id: UUID, machine: str) -> bool:
     """
     if not idle_workers(machine):
         return False
-    redis = get_queue(QUEUE).connection
     steps = _PASSED_ON.format(job_id.hex)
-    count = redis.incr(steps)
-    redis.expire(steps, _interval())
+    with get_queue(QUEUE).connection.pipeline(transaction=True) as pipeline:
+        pipeline.set(steps, 0, nx=True, ex=_interval())  # A later step does not prolong it.
+        pipeline.incr(steps)
+        count = pipeline.execute()[1]
     if count > idle_workers() + 1:
         return False
     notify(job_id)

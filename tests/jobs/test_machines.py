@@ -75,9 +75,12 @@ def status_of(job: Job) -> str:
 # --- Whose turn it is ----------------------------------------------------------
 
 
+@pytest.mark.parametrize("alive", [True, False], ids=["its own is alive", "its own is not"])
 def test_a_move_is_not_run_by_a_worker_of_another_machine_with_the_same_folder(
-    move: Job, lab: Portal, srvtrf: Portal
+    move: Job, lab: Portal, srvtrf: Portal, alive: bool
 ) -> None:
+    if alive:
+        machine_seen(name=HERE)
     before = tree(Path(lab.root_path))
     with on("lab-2"):
         run_job(str(move.pk))
@@ -383,6 +386,21 @@ def test_a_wake_up_is_passed_on_once_for_each_waiting_worker_and_once_more(
         for _number in range(9):
             run_job(str(move.pk))
     assert wake_ups() == [str(move.pk)] * 2
+
+
+def test_the_count_of_a_wake_ups_steps_ends_with_the_interval_in_which_it_began(
+    move: Job, clean_redis: redis.Redis
+) -> None:
+    """Else a wake-up from the reaper in each interval would never be passed on again."""
+    machine_seen(name=HERE)
+    a_worker(clean_redis, "lab-1.77.abcdef")
+    counted = f"ketter:passed-on:{move.pk.hex}"
+    with on("lab-2"):
+        run_job(str(move.pk))
+        assert 0 < clean_redis.pttl(counted) <= 15_000
+        clean_redis.pexpire(counted, 5_000)
+        run_job(str(move.pk))
+    assert 0 < clean_redis.pttl(counted) <= 5_000
 
 
 def test_a_wake_up_to_help_is_passed_on_to_the_machine_of_the_job(

@@ -168,6 +168,18 @@ def test_a_job_that_has_begun_stays_at_the_machine_where_it_began(elsewhere: Por
     assert portal.real_root == ""
 
 
+@pytest.mark.parametrize("begun_at", ["", "/mnt/raid"])
+def test_a_root_confirmed_on_another_machine_does_not_count_for_a_begun_job(
+    elsewhere: Portal, begun_at: str
+) -> None:
+    Portal.objects.update(real_root=begun_at)
+    elsewhere.refresh_from_db()
+    frozen = freeze(elsewhere)
+    portal = portal_update(elsewhere, machine="lab-2")
+    portal_confirm_root(portal, real_root="/mnt/other")
+    assert thawed(portal, frozen).real_root == begun_at
+
+
 def test_a_job_of_a_version_without_machines_follows_its_portal(elsewhere: Portal) -> None:
     frozen = freeze(elsewhere)
     del frozen["machine"]
