@@ -162,7 +162,7 @@ class Portal(models.Model):
         validators=[validate_machine],
         help_text=_(
             "The machine that has the root folder, as KETTER_MACHINE names it there: only its "
-            "workers use it. Empty: the machine of the workers, if there is one such machine."
+            "workers use it. Empty: the only machine that has workers, else the web server's."
         ),
     )
     former_machines = models.TextField(

@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
                 blank=True,
                 db_default="",
                 default="",
-                help_text="The machine that has the root folder, as KETTER_MACHINE names it there: only its workers use it. Empty: the machine of the workers, if there is one such machine.",
+                help_text="The machine that has the root folder, as KETTER_MACHINE names it there: only its workers use it. Empty: the only machine that has workers, else the web server's.",
                 max_length=64,
                 validators=[portals.validators.validate_machine],
                 verbose_name="machine",
