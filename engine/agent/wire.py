@@ -38,12 +38,17 @@ MAGIC = b"\n\x00KETTER AGENT 2\n"
 HEADER = struct.Struct(">cI")
 JSON, HEAD, DATA, MARK, END_ENTRY, END_PARCEL = b"J", b"H", b"D", b"M", b"E", b"P"
 _KINDS = (JSON, HEAD, DATA, MARK, END_ENTRY, END_PARCEL)
-MAX_MESSAGE = 64 << 20
+#: The most bytes of a message. A list of entries has LIST_BYTES at most, and one entry more; a
+#: reader has a message twice in memory, so the rest of it must not be large.
+MAX_MESSAGE = 24 << 20
 MAX_DATA = 4 << 20
 #: The most bytes of JSON in a frame that comes with payload.
 MAX_HEAD = 1 << 20
 #: The most bytes of a path, and of a symlink's text: more than any system allows.
 MAX_PATH, MAX_LINK = 32 << 10, 64 << 10
+#: The most entries of a list from an agent, and the characters of paths, links and attributes at
+#: which a list ends: UTF-8 has up to 4 bytes for each.
+MAX_ENTRIES, LIST_BYTES = 10_000, 4 << 20
 #: The most pieces that one system call takes (IOV_MAX).
 _MOST_PIECES = 1000
 
@@ -244,6 +249,11 @@ def unpack_entries(data: bytes, only: str = "") -> list[Entry]:
         return _unpack(data, only)
     except (ValueError, struct.error, IndexError) as error:
         raise AgentError("AGENT_FAILED", "protocol error: a list of entries is damaged") from error
+
+
+def weight_of(entry: Entry) -> int:
+    """The characters of an entry's path, link and attributes; see LIST_BYTES."""
+    return len(entry.path) + len(entry.link) + len(entry.meta)
 
 
 def count_of(data: bytes) -> int:

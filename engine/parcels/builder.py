@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from engine.agent.typed import NamedTuple
-from engine.agent.wire import FILE, FOLDER, HARD_LINK, LINK, Entry, pack_entries, unpack_entries
+from engine.agent.wire import (
+    FILE,
+    FOLDER,
+    HARD_LINK,
+    LINK,
+    LIST_BYTES,
+    MAX_ENTRIES,
+    Entry,
+    pack_entries,
+    unpack_entries,
+    weight_of,
+)
+from engine.parcels.hard_links import HardLinks
 from engine.parcels.spool import Block, Spool
 from engine.protocol.messages import FilePart
 from engine.types import ParcelKind, Strategy
@@ -35,8 +47,7 @@ MOST_SLICES = 16 << 10
 MOST_SLICED = 32 << 40
 #: So many large files travel alone in any case; more do if they are as large as a parcel.
 ALONE = 1000
-PARCEL_ENTRIES = 10_000
-PARCEL_NAMES = 4 << 20
+PARCEL_ENTRIES, PARCEL_NAMES = MAX_ENTRIES, LIST_BYTES
 #: The cost of a file beside its content, as bytes that could travel in that time.
 FILE_COSTS = 8 << 10
 
@@ -210,7 +221,7 @@ class ParcelBuilder:
         self._spool = spool
         self._limits = _Limits(fine)
         self._groups = {ParcelKind.ZIP: _Group(), ParcelKind.FILE: _Group()}
-        self._hard_links: list[Entry] = []
+        self._hard_links = HardLinks(spool)
         self._numbers = itertools.count(1)
         self._large = LargeFiles(spool, self._numbers, fine)
         self.parcels: list[Parcel] = []
@@ -230,7 +241,7 @@ class ParcelBuilder:
             size = entry.size
             counts[entry.kind] += 1
             if entry.kind == HARD_LINK:
-                self._hard_links.append(entry)
+                self._hard_links.add(entry)
                 continue
             total += size
             if size >= LARGE and not pack_all and self._large.goes_alone(size, self.bytes + total):
@@ -248,7 +259,7 @@ class ParcelBuilder:
                 group = self._groups[kind]
             group.entries.append(entry)
             group.bytes += size
-            group.names += len(entry.path) + len(entry.meta)
+            group.names += weight_of(entry)
             group.files += entry.kind != FOLDER
         self.counts.update(counts)
         self.bytes += total
@@ -266,11 +277,9 @@ class ParcelBuilder:
                 self._cut(kind)
         if self._strategy is Strategy.ARCHIVE and not self.parcels:
             self._cut(ParcelKind.ZIP)  # Even an empty source is delivered as an archive.
-        for at in range(0, len(self._hard_links), PARCEL_ENTRIES):
-            part = self._hard_links[at : at + PARCEL_ENTRIES]
-            block = self._spool.add(pack_entries(part))
+        for block, count in self._hard_links.lists():
             number = next(self._numbers)
-            self.last_parcels.append(Parcel(number, ParcelKind.FILE, len(part), 0, block))
+            self.last_parcels.append(Parcel(number, ParcelKind.FILE, count, 0, block))
 
     def resumed(self, entries: list[Entry]) -> Parcel:
         """Make a parcel of entries that have arrived already; it is not among those to send."""

@@ -28,6 +28,7 @@ from engine.plan.names import NameFilter
 from engine.plan.resumed import Resumed
 from engine.protocol.commands import COMPARE, HASH, SYNC
 from engine.protocol.digests import agree, digest_at, require_count, require_digests
+from engine.protocol.fields import entries_of
 from engine.protocol.messages import Done, ScanFailures, ScannedEntries
 from engine.protocol.replies import ScanReply
 from engine.session.session import Session
@@ -38,6 +39,8 @@ NAMED_CONFLICTS = 5
 
 #: Lists of entries that are sent to the target for comparison before its first reply.
 ASKED_AHEAD = 8
+#: Entries in one such list, at most: as many as in a message of a scan.
+ASKED_AT_ONCE = 2500
 
 #: Policy -> states of a place at the target in which an entry is sent all the same.
 _SENT = {
@@ -121,7 +124,7 @@ class TreeComparison:
         while True:
             message = inbox.wait_for(source, ScannedEntries, ScanFailures, Done)
             if isinstance(message, ScannedEntries):
-                self._take(unpack_entries(message.entries), compare)
+                self._take(entries_of(message.entries), compare)
             elif isinstance(message, ScanFailures):
                 for problem in message.problems:
                     if problem.code != "VANISHED" or not _forgives_vanished(self._session.request):
@@ -154,10 +157,13 @@ class TreeComparison:
     def _decide(self, entries: list[Entry], compare: bool) -> None:
         if not compare:
             self._builder.add(entries)
-        elif entries:
+            return
+        # A name filter gives a folder's entries at once, however many they are.
+        for at in range(0, len(entries), ASKED_AT_ONCE):
+            part = entries[at : at + ASKED_AT_ONCE]
             # Sent ahead: a reply from a far host takes a round trip.
-            self._ask(entries, self._session.request.checksum)
-            self._asked.append(entries)
+            self._ask(part, self._session.request.checksum)
+            self._asked.append(part)
             if len(self._asked) > ASKED_AHEAD:
                 self._sort(self._asked.popleft())
 

@@ -23,12 +23,18 @@ from engine.protocol.fields import (
     Fields,
     Form,
     each,
+    listed,
     whole,
 )
 from engine.protocol.record import Record
 
 #: Bytes of a message's JSON, at most. Lists of entries and digests follow it as bytes.
 MAX_JSON = 4 << 20
+#: Values of a message's JSON, at most, where an object counts twice: Python takes up to 230 bytes
+#: for one, and up to 90 for another value.
+MAX_VALUES = 120_000
+#: Entries in one report of a scan's failures, at most.
+MAX_FAILURES = 2500
 
 
 class Hello(Record):
@@ -144,12 +150,35 @@ Message = (
 
 def read_message(body: bytes) -> Message:
     """Return the message in a frame's body; raises AgentError (AGENT_FAILED) if it is malformed."""
+    end = body.find(b"\0")
+    _refuse_many_values(body if end < 0 else body[:end])
     values = decode(body, MAX_JSON)
     blob = values.pop("blob")
     for key, read in READERS.items():
         if key in values:
             return read(Fields(values, blob, f"the message {key}"))
     raise AgentError("AGENT_FAILED", "protocol error: unknown message")
+
+
+def _refuse_many_values(text: bytes) -> None:
+    """Raises AgentError if JSON would take much memory: too long, not ASCII, or many values."""
+    if len(text) > MAX_JSON or not text.isascii():
+        raise AgentError(
+            "AGENT_FAILED", f"protocol error: a message is not ASCII, or has over {MAX_JSON} bytes"
+        )
+    if _marks_of(text) > MAX_VALUES and _marks_of(text) - _marks_in_strings(text) > MAX_VALUES:
+        raise AgentError("AGENT_FAILED", f"protocol error: more than {MAX_VALUES:,} values came")
+
+
+def _marks_of(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + 2 * text.count(b"{")
+
+
+def _marks_in_strings(text: bytes) -> int:
+    import re  # Few messages need it: only those with very many values, or commas in names.
+
+    strings = re.finditer(rb'"(?:[^"\\]|\\.)*"', text)
+    return sum(_marks_of(string.group()) for string in strings)
 
 
 def _done(fields: Fields) -> Done:
@@ -167,7 +196,7 @@ def _staged_entries(fields: Fields) -> StagedEntries:
     entries, digests = fields.blob[:size], fields.blob[size:]
     if len(digests) % DIGEST:
         raise AgentError("AGENT_FAILED", "protocol error: incomplete digest")
-    return StagedEntries(entries, digests)
+    return StagedEntries(listed(entries), digests)
 
 
 def _part(value: Any) -> FilePart:
@@ -207,8 +236,10 @@ READERS: dict[str, Callable[[Fields], Message]] = {
     "beat": lambda fields: Beat(
         fields.get("beat", FLAG), fields.get("work", COUNT), fields.get("waits", FLAG)
     ),
-    "entries": lambda fields: ScannedEntries(fields.blob),
-    "failures": lambda fields: ScanFailures(fields.get("failures", each(PROBLEM))),
+    "entries": lambda fields: ScannedEntries(listed(fields.blob)),
+    "failures": lambda fields: ScanFailures(
+        fields.get("failures", each(PROBLEM, MAX_FAILURES))
+    ),
     "error": lambda fields: Failed(fields.get("error", FAILURE)),
     "hello": lambda fields: Hello(
         fields.get("hello", COUNT),

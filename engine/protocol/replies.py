@@ -41,6 +41,7 @@ from engine.protocol.fields import (
     by_number,
     each,
     letters,
+    listed,
     name,
     one_of,
     sentence,
@@ -129,8 +130,8 @@ class StatReply(Record):
 
     @classmethod
     def read(cls, fields: Fields) -> StatReply:
-        """Take the list as it is; `unpack_entries` checks it."""
-        return cls(fields.blob)
+        """Take the list; `entries_of` checks its entry."""
+        return cls(listed(fields.blob, 1))
 
 
 class HashReply(Record):
@@ -176,7 +177,7 @@ class ScanReply(Record):
             fields.get("hard_links", COUNT),
             fields.get("links_skipped", COUNT),
             fields.get("links_unknown", COUNT),
-            fields.blob,
+            listed(fields.blob, 1),
         )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import posixpath
 
 from engine import errors
-from engine.agent.wire import FILE, staging_name, unpack_entries
+from engine.agent.wire import FILE, staging_name
 from engine.protocol.commands import OPEN, SCAN, STAT
+from engine.protocol.fields import entries_of
 from engine.protocol.replies import InspectReply
 from engine.session.places import named
 from engine.session.session import Session
@@ -84,7 +85,7 @@ def _open_file(session: Session) -> None:
     assert aim.single
     session.source.request(OPEN, **named(session.request.source, aim.source_path))
     planned, name = aim.single
-    found = unpack_entries(session.source.request(STAT, path=planned.path).entries)
+    found = entries_of(session.source.request(STAT, path=planned.path).entries)
     if not found or found[0].kind != FILE:
         raise errors.SourceChanged(f"{session.source_found.shown} is no longer a file")
     aim.single = (found[0]._replace(mode=found[0].mode & _mode_bits(session.request)), name)

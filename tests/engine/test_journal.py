@@ -14,7 +14,7 @@ import pytest
 from engine.agent.target import journal as journals
 from engine.agent.target.journal import Journal
 from engine.agent.target.staging.folder import Staging
-from engine.agent.wire import FOLDER, AgentError
+from engine.agent.wire import FOLDER, MAX_ENTRIES, AgentError, Entry, pack_entries
 from tests.engine.staged import Place
 from tests.rig.waiting import wait_until
 
@@ -242,3 +242,34 @@ def test_a_journal_record_with_a_damaged_entry_list_is_refused(blob: bytes, only
     """Found by fuzzing."""
     with pytest.raises(AgentError, match="damaged"):
         list(Journal.proven({"blob": blob, "list": len(blob)}, only))
+
+
+def test_a_record_longer_than_any_that_an_agent_writes_ends_the_journal(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no owners are kept another user may write it, and it would be read into memory."""
+    journal = place.begin()
+    journal.add({"parcel": 1, "list": 0})
+    journal.add({"parcel": 2, "list": 0}, bytes(journals._MOST + 1))
+    journal.add({"parcel": 3, "list": 0})
+
+    assert place.believed() == [1]
+    assert journals._MOST <= 32 << 20
+
+
+def test_a_record_of_more_entries_than_a_parcel_has_proves_nothing() -> None:
+    blob = pack_entries([Entry("a", "f", 0, 0, 0, 0)] * (MAX_ENTRIES + 1))
+
+    with pytest.raises(AgentError, match="too long"):
+        list(Journal.proven({"blob": blob, "list": len(blob)}))
+
+
+def test_void_entries_are_recorded_in_records_that_can_be_read_again(place: Place) -> None:
+    journal = place.begin()
+    paths = [f"{number}" * 100 for number in range(1000)]
+
+    journal.void(paths)
+
+    voids = [body["void"] for _, body in journal.records() if "void" in body]
+    assert [path for void in voids for path in void] == paths
+    assert max(map(len, voids)) <= 100

@@ -81,8 +81,9 @@ def test_messages_that_wait_for_the_worker_have_32_mib_at_most() -> None:
     assert len(passed) == 40 + 1  # And the end.
 
 
-def test_a_message_beyond_the_limit_is_passed_on_alone() -> None:
-    one = wire.encode(wire.JSON, HELLO, b"z" * (WAITING_BYTES + 1))
+def test_a_message_beyond_the_limit_is_passed_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.connect.listener.WAITING_BYTES", 1000)
+    one = wire.encode(wire.JSON, HELLO, b"z" * 1001)
     passed: list[Message | None] = []
     agent = Listener("lab", passed.append, lambda: None)
     agent.start(io.BytesIO(wire.MAGIC + one * 2))

@@ -7,7 +7,7 @@ from engine.agent.source.filters import Filter
 from engine.agent.source.paced_writer import FrameWriter
 from engine.agent.source.scan import Scanner, Wanted
 from engine.agent.typed import TYPE_CHECKING
-from engine.agent.wire import Entry, pack_entries, unpack_entries
+from engine.agent.wire import LIST_BYTES, Entry, pack_entries, unpack_entries
 
 if TYPE_CHECKING:
     from typing import Any
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 #: The most entries in one message of a scan.
 BATCH = 2500
+#: The characters of paths and sentences at which a message of failures ends: JSON has up to 12
+#: bytes for each, and the worker takes 4 MiB.
+FAILURES_WEIGHT = 256 << 10
 
 
 class Source:
@@ -40,18 +43,25 @@ class Source:
         """List the tree: batches of entries and of failures come before the reply."""
         batch: list[Entry] = []
         failures: list[tuple[str, str, str]] = []
+        weight = failed_weight = 0
 
         def found(entry: Entry) -> None:
+            nonlocal weight
             batch.append(entry)
-            if len(batch) == BATCH:
+            weight += len(entry.path) + len(entry.link) + len(entry.meta)
+            if len(batch) == BATCH or weight >= LIST_BYTES:
                 self._context.send({"entries": len(batch)}, pack_entries(batch))
                 batch.clear()
+                weight = 0
 
         def failed(path: str, code: str, message: str) -> None:
+            nonlocal failed_weight
             failures.append((path, code, message))
-            if len(failures) == BATCH:
+            failed_weight += len(path) + len(message)
+            if len(failures) == BATCH or failed_weight >= FAILURES_WEIGHT:
                 self._context.send({"failures": failures})
                 failures.clear()
+                failed_weight = 0
 
         wanted = Wanted(Filter(filters), symlinks, hard_links, xattrs, mode_bits)
         scanner = Scanner(self._context.tree, wanted, found, failed)

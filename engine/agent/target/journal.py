@@ -32,9 +32,12 @@ from engine.agent.target.ownership import open_plain
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
     DIGEST,
+    MAX_ENTRIES,
+    MAX_MESSAGE,
     NO_DIGEST,
     AgentError,
     Entry,
+    count_of,
     decode,
     kinds_of,
     message,
@@ -49,7 +52,10 @@ _HEAD = struct.Struct(">II")
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_APPEND
 #: A flush to the disk is due after so many bytes of payload, or so many seconds with new records.
 DURABLE_BYTES, DURABLE_SECONDS = 48 << 20, 5.0
-_MOST = 1 << 30
+#: The most bytes of a record: a list of entries with digests, as in a message.
+_MOST = MAX_MESSAGE
+#: The most paths of a `void` record.
+_VOIDS = 100
 
 
 def file_key(entry: Entry) -> list[Any]:
@@ -89,6 +95,11 @@ class Journal:
             self._bytes += worth
             if self._bytes >= DURABLE_BYTES:
                 self._added.notify()
+
+    def void(self, paths: list[str]) -> None:
+        """Record that entries are not there any more."""
+        for at in range(0, len(paths), _VOIDS):
+            self.add({"void": paths[at : at + _VOIDS]})
 
     def keep_durable(self, flush: Callable[[], None]) -> None:
         """Start a thread that flushes to the disk from time to time, and records each flush."""
@@ -190,6 +201,10 @@ class Journal:
     def proven(body: dict[str, Any], only: str = "") -> Iterator[tuple[Entry, bytes]]:
         """Yield the entries (`only` those of a kind) that a parcel's record proves, and digests."""
         blob, size = body["blob"], body["list"]
+        if count_of(blob) > MAX_ENTRIES:
+            raise AgentError(
+                "AGENT_FAILED", "protocol error: a list of entries is damaged or too long"
+            )
         entries = unpack_entries(blob[:size], only)  # First: it raises if the list is damaged.
         places = (at for at, kind in enumerate(kinds_of(blob)) if not only or kind == only)
         for index, entry in zip(places, entries):

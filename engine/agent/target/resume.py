@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Send = Callable[[dict[str, Any], bytes], None]
 
 #: The most runs of slices, and files, in one message: the worker takes 4 MiB of JSON.
-_RUNS, _FILES = 50_000, 20
+_RUNS, _FILES = 25_000, 20
 
 
 class Survey:
