@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 
 from engine.agent.context import Context
 from engine.agent.inodes import keeps
@@ -50,6 +52,8 @@ def digest_file(
     digest = hashlib.sha256()
     fd = os.open(name, OPEN_FILE, dir_fd=folder)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # A pipe or a device may have no end.
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         if medium and _DROP_CACHE is not None:
             _DROP_CACHE(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         buffer = memoryview(bytearray(_CHUNK))

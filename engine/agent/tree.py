@@ -15,7 +15,7 @@ from itertools import count
 
 from engine.agent.inodes import stamp
 from engine.agent.typed import TYPE_CHECKING
-from engine.agent.wire import FILE, FOLDER, LINK, AgentError, Entry, explain, show
+from engine.agent.wire import FILE, FOLDER, HARD_LINK, LINK, AgentError, Entry, explain, show
 
 if TYPE_CHECKING:
     from typing import Any, Iterator
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _WALK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 #: Flags to read a file or a folder: they follow no link, and do not wait for a pipe's other end.
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: The kinds of entries in a stat's mode.
+_FORMATS = {FILE: stat.S_IFREG, HARD_LINK: stat.S_IFREG, LINK: stat.S_IFLNK, FOLDER: stat.S_IFDIR}
 #: Times that a folder may list nothing and still refuse its removal, before that is an error.
 _EMPTY_LISTINGS = 100
 #: Texts that cannot be the last name of a path.
@@ -243,6 +245,7 @@ def unchanged(entry: Entry, found: os.stat_result) -> bool:
         found.st_mtime_ns == entry.mtime_ns
         and (found.st_ino == entry.ino or not entry.ino or stamp(found) == entry.ino)
         and (entry.kind != FILE or found.st_size == entry.size)
+        and stat.S_IFMT(found.st_mode) == _FORMATS[entry.kind]
     )
 
 
@@ -284,20 +287,25 @@ def remove_tree(folder: int, name: str) -> None:
         top = os.open(name, _OPEN, dir_fd=folder)
     except FileNotFoundError:
         return
-    unique, empty = os.urandom(8).hex(), 0
-    names = (f"{unique}{number}" for number in count())
     try:
-        os.fchmod(top, 0o700)
-        while not _remove_empty(folder, name):
-            waiting = list_names(top)
-            empty += not waiting
-            if empty == _EMPTY_LISTINGS:
-                os.rmdir(name, dir_fd=folder)
-            for inner in waiting:
-                if not _unlink(top, inner):
-                    _move_up(top, inner, names)
+        remove_open(folder, name, top)
     finally:
         os.close(top)
+
+
+def remove_open(folder: int, name: str, top: int) -> None:
+    """Remove an open folder and everything below it; what has its name by now stays."""
+    unique, empty = os.urandom(8).hex(), 0
+    names = (f"{unique}{number}" for number in count())
+    os.fchmod(top, 0o700)
+    while not _remove_empty(folder, name, top):
+        waiting = list_names(top)
+        empty += not waiting
+        if empty == _EMPTY_LISTINGS:
+            os.rmdir(name, dir_fd=folder)
+        for inner in waiting:
+            if not _unlink(top, inner):
+                _move_up(top, inner, names)
 
 
 def _move_up(top: int, name: str, names: Iterator[str]) -> None:
@@ -338,10 +346,12 @@ def _is_folder(folder: int, name: str) -> bool:
         return True  # Another program removes it, too; the caller sees that when it opens it.
 
 
-def _remove_empty(folder: int, name: str) -> bool:
-    """Remove a folder; False if it is not empty."""
+def _remove_empty(folder: int, name: str, top: int = -1) -> bool:
+    """Remove a folder, as `top` only if its name leads there; False if it is not empty."""
     try:
-        os.rmdir(name, dir_fd=folder)
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False) if top >= 0 else None
+        if found is None or os.path.samestat(found, os.fstat(top)):
+            os.rmdir(name, dir_fd=folder)
     except FileNotFoundError:
         return True
     except OSError as error:

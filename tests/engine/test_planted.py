@@ -245,16 +245,21 @@ def test_discard_removes_recorded_folders_only_above_the_target(around: Path, ru
     assert not (around / "made").exists()
 
 
-def test_a_recorded_folder_that_is_now_reached_by_a_symlink_is_not_removed(around: Path) -> None:
-    """`made` is a name; between noting and removing it may come to mean another folder."""
-    from engine.agent.target.staging import made_folders
+@needs_root
+@pytest.mark.parametrize("name", ["fence", "made", "journal", "a1.lock"])
+def test_a_file_of_another_user_in_the_staging_folder_is_refused(
+    around: Path, run: Run, name: str
+) -> None:
+    folder = plant(around / "b", empty, os.geteuid(), 0o700)
+    (folder / NAME).mkdir()
+    (folder / NAME).chmod(0o1700)
+    (folder / "a1").mkdir()
+    (folder / "journal").touch()
+    (folder / name).touch()
+    os.chown(folder / name, STRANGER, STRANGER)
 
-    (around / "real" / "here" / "b").mkdir(parents=True)
-    (around / "link").symlink_to("real")
-
-    made_folders.remove([f"{around}/link/here/b"], f"{around}/link/here/b")
-
-    assert (around / "real" / "here" / "b").is_dir()
+    with pytest.raises(engine.StagingNotOurs, match=f"belongs to user {STRANGER}"):
+        run(resume=True)
 
 
 @needs_root

@@ -6,8 +6,8 @@ import hashlib
 import os
 
 from engine.agent.reader import FrameReader, Payload
-from engine.agent.target.staged_files import NEW_FILE, make_folder
-from engine.agent.tree import Tree, check_path
+from engine.agent.target.staged_files import NEW_FILE, check_name, make_folder
+from engine.agent.tree import Tree
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import AgentError
 
@@ -23,7 +23,7 @@ class ArchiveFile:
     """The archive as it comes in, parcel after parcel."""
 
     def __init__(self, staging: Tree, path: str, progress: Callable[[int], None]) -> None:
-        check_path(path)
+        check_name(path)
         if "/" in path:
             make_folder(staging, path.rpartition("/")[0])
         folder, name = staging.parent(path)

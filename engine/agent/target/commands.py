@@ -179,16 +179,15 @@ class Target(PublishCommands):
         if self._context.controller_gone():
             raise EndOfStream
         self._context.watch_sibling(sibling_pid(*sibling))
-        made, left = self._context.open(root, path, make=not attach), False
+        made = self._context.open(root, path, make=not attach)
         make_readable(self._context.tree)
         if announced:
             self._expected = deque()
         self._options = WriteOptions(**options)
         staging = Staging(self._context.tree.fd, transfer_id, attempt, machine(), spare_id)
+        folders, left = ([], False) if attach else staging.prepare(made, resume)
         if attach:
             staging.attach(label)
-        else:
-            made, left = staging.prepare(made, resume)
         tree, journal = _place_of(staging)
         self._options = self._options._replace(made_as=made_as(staging.fd))
         # Only now: this agent must take nothing that comes behind a `stage` that has failed.
@@ -198,7 +197,7 @@ class Target(PublishCommands):
             self._report_left(staging.keeps_owners, tree, journal)
         journal.keep_durable(lambda: make_durable(tree.fd))
         return {
-            "fresh": self._context.real in made,
+            "fresh": self._context.real in [folder.path for folder in folders],
             "left": left,
             "transfer_id": staging.transfer_id,
             "keeps_owners": staging.keeps_owners,
@@ -292,7 +291,7 @@ class Target(PublishCommands):
         """Remove entries from the staging folder, and record that."""
         tree, journal = self._staged()
         entries = unpack_entries(blob)
-        journal.add({"void": [entry.path for entry in entries]})
+        journal.void([entry.path for entry in entries])
         # Deepest first, so that a folder comes after what is in it.
         for entry in sorted(entries, key=lambda entry: -entry.path.count("/")):
             if entry.kind != FOLDER:

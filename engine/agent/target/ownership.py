@@ -121,17 +121,26 @@ def shows_others(folder: int) -> bool:
 
 
 def open_plain(folder: int, name: str, flags: int, mode: int = 0o600) -> int:
-    """Open a plain file with one name; raises STAGING_NOT_OURS if it is anything else."""
+    """Open a plain file with one name, of the folder's owner.
+
+    Raises STAGING_NOT_OURS if it is anything else.
+    """
     try:
         fd = os.open(name, flags | _PLAIN, mode, dir_fd=folder)
     except OSError as error:
         if error.errno in _NO_PLAIN:
             raise not_ours(name, "in the staging folder is no plain file") from error
         raise
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    found, around = os.fstat(fd), os.fstat(folder)
+    kind = ""
+    if not stat.S_ISREG(found.st_mode):
+        kind = "is no plain file"
+    elif found.st_nlink > 1:
+        kind = "has a second name"
+    elif found.st_uid != around.st_uid:
+        kind = f"belongs to user {found.st_uid}, and the folder to user {around.st_uid}"
+    if kind:
         os.close(fd)
-        kind = "has a second name" if stat.S_ISREG(found.st_mode) else "is no plain file"
         raise not_ours(name, f"in the staging folder {kind}")
     return fd
 

@@ -172,13 +172,20 @@ class EntryWriter:
 
 def check_entry(entry: Entry) -> None:
     """Raise if a source must not send such an entry: it leads out, or into a staging folder."""
-    path = check_path(entry.path)
-    if len(path) > MAX_PATH:
-        raise AgentError("NAME_TOO_LONG", f"{show(path[:100])}… is too long a path")
+    path = check_name(entry.path)
     if entry.kind == LINK and entry.size > MAX_LINK:
         raise AgentError("NAME_TOO_LONG", f"{show(path)} is a symlink with too long a text")
+    if entry.kind == HARD_LINK:
+        check_name(entry.link)
+
+
+def check_name(path: str) -> str:
+    """Return a path; raises if it is too long, leads out, or into a staging folder."""
+    if len(check_path(path)) > MAX_PATH:
+        raise AgentError("NAME_TOO_LONG", f"{show(path[:100])}… is too long a path")
     if STAGING_PREFIX in path and any(map(is_staging, path.split("/"))):
         raise AgentError("PATH_OUTSIDE_ROOT", f"{show(path)} lies in a transfer's own folder")
+    return path
 
 
 def make_folder(staging: Tree, path: str) -> None:

@@ -6,7 +6,8 @@ It lies at the top of the target folder, so that publishing is a rename:
         .ketter-<id>.part/  the mark: the folder was made with this name, see `staging.names`
         gate                locked while an agent publishes, cleans or raises the fence
         fence               the number of the highest attempt so far
-        made                JSON: the folders that were made to get here
+        made                JSON: the folders that were made to get here, each as
+                            inode:owner:path
         times               JSON: the target folder's time before this folder was made, and after
         a<attempt>.lock     locked by the live agents of that attempt
         a<attempt>.end      asks them to end: nothing wants what is still on its way to them
@@ -34,7 +35,8 @@ from engine.agent.target.locks import busy, is_there, lock, open_lock, request_e
 from engine.agent.target.ownership import not_ours, write_note
 from engine.agent.target.publish import opened_folders
 from engine.agent.target.publish.delivered_archive import was_published
-from engine.agent.target.staging import made_folders as made_folders
+from engine.agent.target.staging import made_folders
+from engine.agent.target.staging.made_folders import Made
 from engine.agent.target.staging.names import checked, mark, remove_earlier
 from engine.agent.target.staging.place import GATE, StagingGone, StagingPlace
 from engine.agent.tree import Tree, list_names, remove_tree
@@ -59,7 +61,7 @@ REMOVE_SECONDS = 8.0
 class Staging(StagingPlace):
     """One attempt's place in the staging folder of a transfer: it is taken, used and removed."""
 
-    def prepare(self, made: list[str], resume: bool = False) -> tuple[list[str], bool]:
+    def prepare(self, made: list[str], resume: bool = False) -> tuple[list[Made], bool]:
         """Take the place: fence out lower attempts, and start with an empty tree.
 
         With `resume`, start with the tree of the last attempt, once its agents have ended.
@@ -80,7 +82,7 @@ class Staging(StagingPlace):
                 break
         raise AgentError("TARGET_BUSY", "another program removes the target folder at this moment")
 
-    def _prepare(self, made: list[str], resume: bool) -> tuple[list[str], bool]:
+    def _prepare(self, made: list[str], resume: bool) -> tuple[list[Made], bool]:
         self._enter(made)
         self._lock_attempt(DYING_SECONDS if resume else 0.0)
         with self._gate():
@@ -100,12 +102,12 @@ class Staging(StagingPlace):
                     remove_tree(self._fd, name)
             if not left:
                 os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
-            made = made_folders.read(self._fd)
+            folders = made_folders.read(self._fd)
         self.attach()
         assert self.journal
         self.journal.repair()
         self.journal.start(self._attempt)
-        return made, left
+        return folders, left
 
     def _enter(self, made: list[str]) -> None:
         """Open the folder; make it if it does not exist."""
@@ -230,13 +232,13 @@ class Staging(StagingPlace):
         finally:
             journal.close()
 
-    def remove(self) -> list[str]:
+    def remove(self) -> list[Made]:
         """Remove the staging folder if Ketter made one here; return the folders made for it."""
         try:
             self._open()
         except FileNotFoundError:
             return []
-        made: list[str] = []
+        made: list[Made] = []
         try:
             if not self._locks:
                 self._request_end(self._attempt)
@@ -252,7 +254,7 @@ class Staging(StagingPlace):
             return made  # Another agent has removed it.
         raise AgentError("TARGET_BUSY", f"other agents use the staging folder {self.name}")
 
-    def _removed(self, made: list[str]) -> bool:
+    def _removed(self, made: list[Made]) -> bool:
         """Remove the folder; False if something is still in it.
 
         Adds to `made` the folders that were made for it. Raises REPLACED if the folder is a newer
@@ -291,6 +293,8 @@ class Staging(StagingPlace):
         """
         until = time.monotonic() + REMOVE_SECONDS
         while True:
+            if not self._is_in_place():
+                raise StagingGone  # Removed, or moved away: what has its name now is not ours.
             try:
                 with write_access.writable(self._target):
                     os.rmdir(self.name, dir_fd=self._target)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 
+from engine.agent.inodes import number_of
 from engine.agent.target.ownership import not_ours, read_note, write_note
 from engine.agent.tree import open_real
-from engine.agent.typed import TYPE_CHECKING
+from engine.agent.typed import TYPE_CHECKING, NamedTuple
 from engine.agent.wire import AgentError
 
 if TYPE_CHECKING:
@@ -16,14 +18,51 @@ if TYPE_CHECKING:
 _NAME = "made"
 
 
+class Made(NamedTuple):
+    """A folder that was made: its real path, the number of its inode (0: not kept), its owner.
+
+    The owner is -1 in a note of an older version, which has paths only.
+    """
+
+    path: str
+    number: int = 0
+    user: int = -1
+
+
 def write(staging: int, folders: list[str]) -> None:
-    """Note which folders were made."""
-    write_note(staging, _NAME, json.dumps(folders))
+    """Note which folders were made just now, and what identifies them."""
+    made = []
+    for path in folders:
+        try:
+            fd, _ = open_real(path)
+        except AgentError:
+            continue  # Another program has removed it.
+        try:
+            found = os.fstat(fd)
+            number = number_of(found, fd, ".")
+        finally:
+            os.close(fd)
+        if _has_owner_of(staging, found):  # Otherwise another user has put it there meanwhile.
+            made.append(f"{number}:{found.st_uid}:{path}")
+    write_note(staging, _NAME, json.dumps(made))
 
 
-def read(staging: int) -> list[str]:
+def _has_owner_of(staging: int, found: os.stat_result) -> bool:
+    """True if a folder has the owner of the staging folder, as one has that this user made."""
+    return found.st_uid == os.fstat(staging).st_uid
+
+
+def read(staging: int) -> list[Made]:
     """Read the folders that were noted; raises STAGING_NOT_OURS if the note makes no sense."""
-    return read_list(staging, _NAME, str)
+    return [_made(item) for item in read_list(staging, _NAME, str)]
+
+
+def _made(item: str) -> Made:
+    number, _, rest = item.partition(":")
+    user, _, path = rest.partition(":")
+    if item[:1] != "/" and number.isdecimal() and user.isdecimal() and path[:1] == "/":
+        return Made(path, int(number[:20]), int(user[:20]))
+    return Made(item)
 
 
 def read_list(staging: int, name: str, kind: type) -> list[Any]:
@@ -37,23 +76,34 @@ def read_list(staging: int, name: str, kind: type) -> list[Any]:
     return found
 
 
-def remove(folders: list[str], real: str) -> None:
+def remove(folders: list[Made], real: str) -> None:
     """Remove folders that were made, the innermost first, as long as they are empty.
 
-    Removes only folders on the way to the target folder `real`, whatever the note says. It goes
-    by descriptors and follows no symlink.
+    Removes only folders on the way to the target folder `real`, whatever the note says, and none
+    that was put in the place of the one that was made. It goes by descriptors and follows no
+    symlink; an empty folder that appears between the look and the removal is removed.
     """
     for folder in reversed(folders):
-        if not f"{real}/".startswith(f"{folder}/") or not folder.startswith("/"):
+        if not f"{real}/".startswith(f"{folder.path}/") or not folder.path.startswith("/"):
             continue
-        above, _, name = folder.rpartition("/")
+        above, _, name = folder.path.rpartition("/")
         try:
             fd, _ = open_real(above or "/")
         except AgentError:
             return  # The folder is gone, or another one is in its place.
         try:
+            if not _is_that(folder, fd, name):
+                return
             os.rmdir(name, dir_fd=fd)
         except OSError:
             return  # The folder is in use by now.
         finally:
             os.close(fd)
+
+
+def _is_that(folder: Made, above: int, name: str) -> bool:
+    """True if the name leads to the folder that was made, as far as its file system keeps it."""
+    found = os.stat(name, dir_fd=above, follow_symlinks=False)
+    if not stat.S_ISDIR(found.st_mode) or folder.user not in (-1, found.st_uid):
+        return False
+    return folder.number in (0, number_of(found, above, name))

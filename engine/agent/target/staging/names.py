@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from engine.agent.target.locks import busy, is_there, lock
 from engine.agent.target.ownership import not_ours, open_plain, open_private
-from engine.agent.tree import list_names, remove_tree
+from engine.agent.tree import list_names, remove_open
 from engine.agent.wire import STAGING_PREFIX, AgentError, is_staging, show, staging_name
 
 #: The mode of a mark, and the bits of it that a folder does not inherit from its parent.
@@ -78,16 +78,18 @@ def remove_earlier(target: int, transfer_id: str) -> None:
     for name in list_names(target):
         if name.startswith(begin) and is_staging(name):
             with suppress(OSError):  # A folder that cannot be removed does no harm: none uses it.
-                if _was_left(target, name):
-                    remove_tree(target, name)
+                _remove_left(target, name)
 
 
-def _was_left(target: int, name: str) -> bool:
-    """True if a folder is marked as a run's; raises TARGET_BUSY if an agent holds a lock in it."""
+def _remove_left(target: int, name: str) -> None:
+    """Remove a folder that is marked as a run's; raises TARGET_BUSY if an agent has a lock in it.
+
+    It removes what it has looked at: another folder may get the name meanwhile, and stays.
+    """
     folder, _ = open_private(target, name)
     try:
         if not is_there(folder, name):
-            return False
+            return
         for inner in list_names(folder):
             if inner.endswith(".lock"):
                 fd = open_plain(folder, inner, os.O_RDWR)
@@ -96,6 +98,6 @@ def _was_left(target: int, name: str) -> bool:
                         raise busy()
                 finally:
                     os.close(fd)
-        return True
+        remove_open(target, name, folder)
     finally:
         os.close(folder)
