@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from engine.agent.wire import AgentError, Entry, unpack_entries
+from engine.agent.wire import AgentError, Entry, count_of, unpack_entries
 from engine.parcels.spool import Block, Spool
 from engine.protocol.digests import digest_at, require_digests
+from engine.protocol.fields import entries_of
 from engine.protocol.messages import DeliveredArchive, FilePart, StagedEntries, StagedParts
 
 #: Files that arrived in part, at most: each was under way when an attempt ended, and has 64 MiB
 #: or more.
 MOST_PARTS = 100_000
+#: Their pieces, at most: neighbours are one, so that a file has some hundred.
+MOST_RUNS = 200_000
+#: Entries that arrived, at most, in all lists: a target that lists without end must not fill this
+#: machine's memory. A list counts as LEAST entries, or more: it takes memory, too. The spool
+#: bounds the bytes.
+MOST_ENTRIES, LEAST = 20_000_000, 16
 
 
 class Resumed:
@@ -25,6 +32,7 @@ class Resumed:
         self._spool = spool
         self._parcels: list[tuple[Block, int]] = []
         self._waiting: set[int] = set()
+        self._entry_count = self._run_count = 0
         #: Files that arrived in part, by path; see `FilePart`.
         self.parts: dict[str, FilePart] = {}
         #: The archive in which an earlier attempt delivered all entries, if it did.
@@ -34,19 +42,30 @@ class Resumed:
         """Take in one of the target's messages about its staging folder."""
         if isinstance(message, StagedParts):
             self.parts.update({part.path: part for part in message.parts})
-            if len(self.parts) > MOST_PARTS:
+            self._run_count += sum(len(part.slices) for part in message.parts)
+            if len(self.parts) > MOST_PARTS or self._run_count > MOST_RUNS:
                 raise AgentError(
                     "AGENT_FAILED",
-                    f"protocol error at the target: more than {MOST_PARTS:,} files in part",
+                    f"protocol error at the target: more than {MOST_PARTS:,} files in part, or "
+                    f"{MOST_RUNS:,} pieces of them",
                 )
         elif isinstance(message, DeliveredArchive):
             self.delivered = message.name
         else:
-            entries, size = unpack_entries(message.entries), len(message.entries)
+            self._count(message)
+            entries, size = entries_of(message.entries), len(message.entries)
             require_digests(message, len(entries))
             self._parcels.append((self._spool.add(message.entries + message.digests), size))
             key = _place if self.delivered else _key
             self._waiting.update(map(key, entries))
+
+    def _count(self, message: StagedEntries) -> None:
+        self._entry_count += max(count_of(message.entries), LEAST)
+        if self._entry_count > MOST_ENTRIES:
+            raise AgentError(
+                "AGENT_FAILED",
+                f"protocol error at the target: more than {MOST_ENTRIES:,} entries that arrived",
+            )
 
     def take(self, entries: Iterable[Entry]) -> list[Entry]:
         """Strike out the entries that are staged; return the others."""

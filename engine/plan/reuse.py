@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.agent.wire import FILE, Entry, pack_entries
 from engine.parcels.builder import ParcelBuilder
-from engine.plan.compare import TreeComparison
+from engine.plan.compare import ASKED_AT_ONCE, TreeComparison
 from engine.plan.resumed import Resumed
 from engine.proof.proofs import Proofs
 from engine.protocol.commands import CHECK, DISCARD, HASH
@@ -43,8 +43,9 @@ class Reuse:
         self._resumed.sort(self._check_staged, self._stale.extend)
         for path in self._resumed.parts.keys() - self._wanted_parts():
             self._stale.append(Entry(path, FILE, 0, 0, 0, 0))
-        if self._stale:
-            self._session.target.request(DISCARD, pack_entries(self._stale))
+        for at in range(0, len(self._stale), ASKED_AT_ONCE):
+            part = self._stale[at : at + ASKED_AT_ONCE]
+            self._session.target.request(DISCARD, pack_entries(part))
 
     def part(self, entry: Entry) -> FilePart | None:
         """Return the part of a file that arrived, given the file's entry at the source."""

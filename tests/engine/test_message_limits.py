@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,8 +25,17 @@ from engine.agent.wire import (
 )
 from engine.parcels.builder import PARCEL_ENTRIES, ParcelBuilder
 from engine.parcels.spool import Spool
+from engine.plan import resumed
+from engine.plan.resumed import Resumed
+from engine.plan.reuse import Reuse
 from engine.protocol.fields import entries_of
-from engine.protocol.messages import MAX_VALUES, read_message
+from engine.protocol.messages import (
+    MAX_VALUES,
+    FilePart,
+    StagedEntries,
+    StagedParts,
+    read_message,
+)
 from engine.types import Strategy
 from tests.rig.lying import Lie, failed_agent, found
 from tests.rig.project import PROJECT
@@ -214,3 +224,62 @@ def test_a_parcel_ends_by_the_length_of_its_links(planner: ParcelBuilder) -> Non
     planner.finish()
 
     assert len(planner.parcels) == 3
+
+
+# -- what an earlier attempt left --------------------------------------------------------
+
+
+@pytest.fixture
+def left() -> Iterator[Resumed]:
+    spool = Spool()
+    yield Resumed(spool)
+    spool.close()
+
+
+def staged(count: int) -> StagedEntries:
+    return StagedEntries(pack_entries([entry(f"{i}") for i in range(count)]), b"x" * 32 * count)
+
+
+@pytest.mark.parametrize("size", [50, 1])
+def test_a_target_that_lists_arrived_entries_without_end_is_refused(
+    left: Resumed, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """However many a list has: a list takes memory, too."""
+    monkeypatch.setattr(resumed, "MOST_ENTRIES", 1000)
+    for _ in range(1000 // max(size, resumed.LEAST)):
+        left.on_message(staged(size))
+
+    with pytest.raises(AgentError, match=r"protocol error at the target: more than 1,000 entries"):
+        left.on_message(staged(size))
+
+
+def test_a_target_that_lists_pieces_of_files_without_end_is_refused(
+    left: Resumed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resumed, "MOST_RUNS", 1000)
+    part = FilePart("a", 1 << 40, 1, 1, 0, tuple((2 * i, 1) for i in range(400)))
+    for _ in range(2):
+        left.on_message(StagedParts((part,)))
+
+    with pytest.raises(AgentError, match="1,000 pieces"):
+        left.on_message(StagedParts((part,)))
+
+
+def test_stale_entries_are_discarded_in_lists_of_2500() -> None:
+    asked: list[list[str]] = []
+
+    def request(command: Any, blob: bytes) -> None:
+        asked.append([one.path for one in unpack_entries(blob)])
+
+    def sort(found: Any, stale: Any) -> None:
+        stale([entry(f"{i}") for i in range(6000)])
+
+    session: Any = SimpleNamespace(target=SimpleNamespace(request=request))
+    what: Any = SimpleNamespace(sort=sort, parts={})
+    planner: Any = SimpleNamespace(large_entries=[])
+    session.aim = SimpleNamespace(at_target=lambda one: one)
+    unused: Any = None
+
+    Reuse(session, what, planner, unused, unused).staged()
+
+    assert [len(paths) for paths in asked] == [2500, 2500, 1000]
