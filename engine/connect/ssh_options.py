@@ -38,7 +38,8 @@ _OLD = {
     "RequestTTY": "no",
     "VisualHostKey": "no",
 }
-#: The version that has it first is in brackets; GSSAPI is there only if it was compiled in.
+#: The version that has it first is in brackets; GSSAPI is there only if it was compiled in, its key
+#: exchange only in clients that a distribution has changed (Debian, Fedora).
 _NEWER = {
     # Nearly all machines have AES in hardware; at both ends it is twice as fast as the default.
     "Ciphers": "^aes128-gcm@openssh.com",  # [8.0, the caret]
@@ -49,9 +50,12 @@ _NEWER = {
     "StdinNull": "no",  # [8.7]
     "ForkAfterAuthentication": "no",  # [8.7]
     "GSSAPIDelegateCredentials": "no",
+    "GSSAPIKeyExchange": "no",  # Kerberos would vouch for the host: no host key is looked at then.
 }
 
 
+#: Those that a client has only if a distribution has changed it; the others count as usual.
+_PATCHED = ("GSSAPIKeyExchange",)
 #: Where setpriv may be: not looked up in PATH.
 _SETPRIV = ("/usr/bin/setpriv", "/bin/setpriv")
 #: SIGTERM for ssh as soon as the process dies that started it.
@@ -80,17 +84,21 @@ def command() -> list[str]:
 def _asked() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what ends ssh with this process, and the newer options that ssh takes.
 
-    Asked once a process, in one call if both are as they should be; not at all if the same
-    programs of this machine have been found so before.
+    Asked once a process, in one call or two if both are as usual; not at all if the same programs
+    of this machine have been found so before.
     """
     setpriv = next((program for program in _SETPRIV if os.access(program, os.X_OK)), "")
     prefix = (setpriv, _WITH_PARENT) if setpriv else ()
-    programs = _identity(_client(), setpriv)
-    if programs and programs == _found_right():
-        return prefix, tuple(_NEWER)
-    if _works(prefix, *_NEWER):
-        _keep(programs)
-        return prefix, tuple(_NEWER)
+    programs, known = _identity(_client(), setpriv), _found_right()
+    plain = tuple(name for name in _NEWER if name not in _PATCHED)
+    ways = {"": tuple(_NEWER), " -": plain}
+    for mark, names in ways.items():
+        if programs and programs + mark == known:
+            return prefix, names
+    for mark, names in ways.items():
+        if _works(prefix, *names):
+            _keep(programs + mark if programs else "")
+            return prefix, names
     if prefix and not _works(prefix):
         prefix = ()
     return prefix, tuple(name for name in _NEWER if _works((), name))

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+#: What no client has but those that a distribution has changed.
+PATCHED = ("GSSAPIKeyExchange",)
 #: The newest options, as an OpenSSH of 2015 refuses them.
 UNKNOWN_IN_2015 = (
     *("KnownHostsCommand", "RemoteCommand", "SessionType", "StdinNull"),
     *("ForkAfterAuthentication", "AddKeysToAgent", "Ciphers=^", "GSSAPIDelegateCredentials"),
+    *PATCHED,
 )
 
 
