@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -95,9 +96,13 @@ def end(
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file atomically: a reader, or a crash, finds all of its text or none."""
+    """Write a file atomically: a reader, or a crash, finds all of its text or none.
+
+    It follows no symlink: others may write to the folder of a file that a person has named.
+    """
     unfinished = path.with_name(f"{path.name}.new")
-    with unfinished.open("w", encoding="utf-8") as file:
+    unfinished.unlink(missing_ok=True)  # A process was killed while it wrote.
+    with unfinished.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -182,11 +187,29 @@ def _can_follow_parent() -> bool:
 
 
 def open_log(log: Path) -> BinaryIO:
-    """Open a log to append to, for this user alone: it has the names of files and of jobs."""
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    if stat.S_ISREG(os.fstat(fd).st_mode):  # Not a device, as /dev/null.
-        os.fchmod(fd, 0o600)
-    return os.fdopen(fd, "ab")
+    """Open a log to append to, for this user alone: it has the names of files and of jobs.
+
+    A device is opened as it is, as /dev/null. Raises StartFailed for a symlink, a pipe, a folder, a
+    file of another user or with a second name, and if the system refuses it.
+    """
+    how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        # O_NONBLOCK: a pipe that nothing reads raises ENXIO, it does not wait.
+        fd = os.open(log, how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and (found.st_uid, found.st_nlink) == (os.geteuid(), 1):
+            os.fchmod(fd, 0o600)
+        elif not stat.S_ISCHR(found.st_mode):
+            os.close(fd)
+            raise OSError(errno.EPERM, "it is no plain file of this user, or has a second name")
+        os.set_blocking(fd, True)
+        return os.fdopen(fd, "ab")
+    except OSError as error:
+        reason = "it is a symlink" if error.errno == errno.ELOOP else error.strerror
+        raise StartFailed(
+            f"the log {log} cannot be written ({reason}): expected a plain file of this user; "
+            "find out who made what lies there, move it away, then start Ketter again"
+        ) from error
 
 
 def _rotate(log: Path) -> None:

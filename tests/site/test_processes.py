@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +107,58 @@ def test_spawn_keeps_one_old_log_when_the_log_is_full(tmp_path, monkeypatch):
         processes.spawn([sys.executable, "-c", f"print('{text}')"], log=tmp_path / "log").wait()
     assert (tmp_path / "log.1").read_text() == "first\n"
     assert (tmp_path / "log").read_text() == "second\n"
+
+
+@pytest.mark.parametrize("what", ["symlink", "pipe", "folder", "second name", "pipe that is read"])
+def test_a_log_that_is_no_plain_file_is_refused_in_a_sentence(tmp_path, what):
+    log, precious = tmp_path / "postgres.log", tmp_path / "precious"
+    precious.write_text("precious")
+    reader = -1
+    if what == "symlink":
+        log.symlink_to(precious)
+    elif what == "second name":
+        log.hardlink_to(precious)
+    elif what == "folder":
+        log.mkdir()
+    else:
+        os.mkfifo(log)
+        if what == "pipe that is read":
+            reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+
+    try:
+        with pytest.raises(StartFailed, match=rf"the log {log} cannot be written .*move it away"):
+            processes.spawn(["echo", "x"], log=log)
+    finally:
+        if reader >= 0:
+            os.close(reader)
+
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to another user")
+def test_a_log_of_another_user_is_refused(tmp_path):
+    log = tmp_path / "log"
+    log.touch()
+    os.chown(log, 64123, 64123)
+
+    with pytest.raises(StartFailed, match="no plain file of this user"):
+        processes.open_log(log)
+
+
+def test_a_log_may_be_a_device():
+    processes.open_log(Path(os.devnull)).close()
+
+
+@pytest.mark.parametrize("planted", ["x", "x.new"])
+def test_a_ready_file_is_written_through_no_symlink(tmp_path, planted):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / planted).symlink_to("precious")
+
+    processes.write_whole(tmp_path / "x", "text")
+
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "x").read_text() == "text"
+    assert not (tmp_path / "x").is_symlink()
 
 
 def signalled_after(start: Callable[[], Process]) -> Callable[[], Process]:

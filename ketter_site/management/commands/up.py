@@ -151,7 +151,7 @@ class Command(BaseCommand):
         supervisor.wait_until_ready(web, seconds=60)
         write_whole(WEB_URL_FILE, url)
         if ready_file := options["ready_file"]:
-            write_whole(ready_file, json.dumps({"url": url, "pid": os.getpid()}))
+            _write_ready_file(ready_file, {"url": url, "pid": os.getpid()})
         self.say(f"Ketter is up after {time.monotonic() - began:.1f} s: {url}/admin/")
         if options["dev"]:
             self.say("--dev: the web server reloads changed code; restart `up` for the workers.")
@@ -248,6 +248,14 @@ def _listen(bind: str | None) -> socket.socket:
 def _open_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=512)
+
+
+def _write_ready_file(path: Path, content: dict[str, Any]) -> None:
+    """Write the file that --ready-file names; raises StartFailed if that is not possible."""
+    try:
+        write_whole(path, json.dumps(content))
+    except OSError as error:
+        raise StartFailed(f"{path} (--ready-file) cannot be written: {error.strerror}") from error
 
 
 def _url(listener: socket.socket) -> str:
