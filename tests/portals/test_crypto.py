@@ -116,7 +116,8 @@ def test_a_token_is_refused_in_its_row_if_the_kind_was_changed(db) -> None:
         crypto.decrypt(row.secret, of=row.row)
 
 
-def test_rotate_credentials_binds_the_secrets_of_an_older_version_to_their_rows(db) -> None:
+def test_rotate_credentials_binds_the_secrets_of_an_older_version_to_their_rows(db, capsys) -> None:
+    credential_create(name="bound", kind="password", secret=SECRET)
     row = credential_create(name="a", kind="password", secret=SECRET)
     assert credentials_unbound() == []
     Credential.objects.filter(pk=row.pk).update(secret=older(SECRET))
@@ -129,3 +130,22 @@ def test_rotate_credentials_binds_the_secrets_of_an_older_version_to_their_rows(
     row.refresh_from_db()
     assert credentials_unbound() == []
     assert crypto.decrypt(row.secret, of=row.row) == SECRET
+    said = capsys.readouterr().out
+    assert "named no row of the database before, and now do: a." in said
+    call_command("rotate_credentials")
+    assert "named no row" not in capsys.readouterr().out
+
+
+def test_a_secret_of_an_old_backup_opens_nowhere_once_its_key_is_gone(db, settings) -> None:
+    settings.FIELD_KEYS = [OLD]
+    of_a_backup = older(SECRET)
+    mine = credential_create(name="mine", kind="password", secret="another")
+    settings.FIELD_KEYS = [NEW, OLD]
+    call_command("rotate_credentials")
+    settings.FIELD_KEYS = [NEW]
+
+    Credential.objects.filter(pk=mine.pk).update(secret=of_a_backup)
+
+    mine.refresh_from_db()
+    with pytest.raises(CannotDecrypt):
+        crypto.decrypt(mine.secret, of=mine.row)

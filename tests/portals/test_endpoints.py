@@ -143,6 +143,36 @@ def test_the_credential_of_a_new_address_is_not_given_to_the_old_one(
         endpoint_for(thawed(portal, frozen), "")
 
 
+@pytest.mark.parametrize("kind", ["password", "private_key", "key_file", "agent"])
+def test_no_kind_of_credential_of_a_new_address_is_used_at_the_old_one(
+    begun, kind: str, private_key: str
+) -> None:
+    portal, frozen = begun
+    held: dict[str, dict[str, str]] = {
+        "password": {"secret": "of the new host"},
+        "private_key": {"secret": private_key},
+        "key_file": {"key_path": "/etc/keys/new"},
+        "agent": {},
+    }
+    new = credential_create(name="new", kind=kind, **held[kind])  # type: ignore[arg-type]
+    portal_update(portal, host="new-nas", credential=new)
+
+    with pytest.raises(PortalMoved):
+        endpoint_for(thawed(portal, frozen), "")
+
+
+def test_another_path_of_a_key_file_counts_as_another_credential(db) -> None:
+    credential = credential_create(name="old", kind="key_file", key_path="/etc/keys/old")
+    portal = portal_without_host(credential=credential)
+    frozen = freeze(portal)
+    credential_update(credential, key_path="/etc/keys/new")
+    portal_update(portal, host="new-nas")
+    portal.refresh_from_db()
+
+    with pytest.raises(PortalMoved):
+        endpoint_for(thawed(portal, frozen), "")
+
+
 def test_the_credential_of_the_old_address_is_used_there_after_a_move(begun) -> None:
     portal, frozen = begun
     portal_update(portal, host="new-nas")

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from portals.errors import CannotDecrypt
-from portals.services import credentials_rotate
+from portals.services import credentials_rotate, credentials_unbound
 
 
 class Command(BaseCommand):
@@ -19,9 +19,16 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Rotate the secrets and print how many there are."""
+        """Rotate the secrets; print how many there are, and which ones named no row before."""
         try:
+            unbound = ", ".join(credential.name for credential in credentials_unbound())
             count = credentials_rotate()
         except CannotDecrypt as error:
             raise CommandError(str(error)) from None
         self.stdout.write(f"{count} secrets are now encrypted with the first field key.")
+        if unbound:
+            self.stdout.write(
+                f"These named no row of the database before, and now do: {unbound}. An older "
+                "Ketter stores secrets so. If all named their row at an earlier rotation, another "
+                "program has put these there: find out which, and enter the secrets again."
+            )
