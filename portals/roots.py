@@ -14,6 +14,8 @@ from portals.machines import machine_now
 from portals.models import Portal
 
 _HEX = "hex:"
+#: Characters of a path in texts for people, at most; a path may have 32 thousand.
+MOST_SHOWN = 1000
 
 
 def kept(real: str) -> str:
@@ -34,8 +36,8 @@ def real_path(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The path in a text of `kept`, for a person: unprintable characters are escaped."""
-    return engine.display_path(real_path(text)) if text else ""
+    """The path in a text of `kept`, for a person: escaped where unprintable, MOST_SHOWN at most."""
+    return engine.display_path(real_path(text))[:MOST_SHOWN] if text else ""
 
 
 def stamp(portal: Portal) -> str:

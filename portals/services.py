@@ -35,7 +35,7 @@ from portals.models import (
     PortalHealth,
     PortalState,
 )
-from portals.roots import ROOT, kept, real_path, shown
+from portals.roots import MOST_SHOWN, ROOT, kept, real_path, shown
 from portals.validators import password_clean, private_key_clean
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ def _showable(probe: Probe) -> dict[str, Any]:
     seen = {**probe._asdict(), "exposed": list(map(display_path, probe.exposed))}
     for name, value in seen.items():
         if isinstance(value, str):
-            seen[name] = display_path(value)
+            seen[name] = display_path(value)[:MOST_SHOWN]
     return seen
 
 

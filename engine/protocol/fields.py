@@ -24,6 +24,8 @@ from engine.errors import AGENT_CODES
 
 T = TypeVar("T")
 
+#: Characters of a real path, at most: the systems' own PATH_MAX, beyond which they look up none.
+_PATH_LENGTH = 4096
 #: Characters of a sentence for people, and of a host's own name, at most.
 SENTENCE, NAME_LENGTH = 500, 255
 #: The largest count: it fits into a column of the database.
@@ -191,7 +193,7 @@ def _name(value: Any, most: int) -> str:
 
 
 def _path(value: Any) -> str:
-    path = _name(value, MAX_PATH)
+    path = _name(value, _PATH_LENGTH)
     _require(path.startswith("/"))
     return path
 

@@ -53,8 +53,8 @@ from engine.protocol.record import Record
 KINDS = ("absent", "folder", "file", "other")
 #: The letters that COMPARE answers with.
 _STATES = frozenset(ABSENT + SAME + DIFFERENT + OLDER + OTHER_KIND + UNCHANGED)
-#: Refused attributes that one report names, at most.
-_SHOWN_REFUSALS = 100
+#: Refused attributes, and exposed folders, that one report names, at most.
+_SHOWN_REFUSALS, _SHOWN_FOLDERS = 100, 5
 
 
 class Nothing(Record):
@@ -119,7 +119,7 @@ class InspectReply(Record):
             host=fields.get("host", SHOWN_NAME),
             machine=fields.get("machine", name(1024)),
             ancestor_ids=ancestors,
-            exposed=fields.get("exposed", each(PATH)),
+            exposed=fields.get("exposed", each(SHOWN, _SHOWN_FOLDERS)),
         )
 
 
