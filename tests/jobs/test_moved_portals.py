@@ -17,7 +17,13 @@ from tests.portals.helpers import HOST_KEY
 @pytest.mark.parametrize("end", ["source", "target"])
 def test_neither_end_is_reached_with_the_credential_of_another_address(db, end: str) -> None:
     """For the worker of the job, its helpers and the clean-up: all ask `portals_of`."""
-    ssh: dict[str, Any] = {"kind": "ssh", "host": "nas", "port": 22, "username": "u", "root_path": "/srv"}
+    ssh: dict[str, Any] = {
+        "kind": "ssh",
+        "host": "nas",
+        "port": 22,
+        "username": "u",
+        "root_path": "/srv",
+    }
     old = credential_create(name="old", kind="password", secret="of the old host")
     portals = {
         name: portal_create(name=name, host_key=HOST_KEY, credential=old, **ssh)

@@ -1,10 +1,10 @@
-"""Good replies of an agent, one for each command: tests change what they have to."""
+"""Good messages of an agent, and replies to each command: tests change what they have to."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from engine.agent.wire import message
+from engine.agent.wire import Entry, message, pack_entries
 
 PLACE = [[1, 2], [1, "a/b"]]
 #: A good reply for each command that has fields: values, and the bytes behind them.
@@ -54,6 +54,20 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
     "close_archive": ({"archive": "0" * 64}, b""),
     "publish_archive": ({"there": "a.zip"}, b""),
     "publish": ({"problems": [["a", "IO_ERROR", "x"]], "problem_count": 1}, b""),
+}
+ENTRIES = pack_entries([Entry("a/b", "f", 1, 2, 0o644, 3), Entry("l", "l", 1, 2, 0, 3, "a", b"m")])
+#: A good message of each kind: values, and the bytes behind them.
+MESSAGES: dict[str, tuple[dict[str, Any], bytes]] = {
+    "done": ({"done": {"removed": 1, "kept": [["a", "VANISHED", "x"]]}, "op": "remove"}, b""),
+    "progress": ({"progress": 5, "parcel": 1}, b""),
+    "beat": ({"beat": True}, b""),
+    "entries": ({"entries": 2}, ENTRIES),
+    "failures": ({"failures": [["a", "VANISHED", "x"], ["b", "IO_ERROR", "y"]]}, b""),
+    "error": ({"error": ["NO_SPACE", "the disk is full"]}, b""),
+    "hello": ({"hello": 7, "python": "3.11.2", "system": "linux"}, b""),
+    "delivered": ({"delivered": "a.zip"}, b""),
+    "held": ({"held": 1, "list": len(ENTRIES)}, ENTRIES + bytes(64)),
+    "parts": ({"parts": [{"file": ["a", 9, 5, 7], "upto": 0, "slices": [[0, 2], [5, 4]]}]}, b""),
 }
 
 
