@@ -30,7 +30,7 @@ from array import array
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from typing import Any, Iterable, Sequence
+    from typing import Any, Iterable, Iterator, Sequence
 
 #: An agent writes this before its first message: what comes earlier is a shell's greeting.
 MAGIC = b"\n\x00KETTER AGENT 2\n"
@@ -49,8 +49,14 @@ MAX_PATH, MAX_LINK = 32 << 10, 64 << 10
 #: The most entries of a list from an agent, and the characters of paths, links and attributes at
 #: which a list ends: UTF-8 has up to 4 bytes for each.
 MAX_ENTRIES, LIST_BYTES = 10_000, 4 << 20
+#: The characters of paths and sentences about entries that fail, in one message: JSON has up to 12
+#: bytes for each.
+REPORT_WEIGHT = 256 << 10
 #: The most pieces that one system call takes (IOV_MAX).
 _MOST_PIECES = 1000
+
+#: The characters of a sentence about an entry, at most; the errors of a parcel with so long ones.
+_SENTENCE, _LONG_SENTENCES = 600, 200
 
 #: Kinds of entries: a file, a folder, a symlink, another name of a file (a hard link).
 FILE, FOLDER, LINK, HARD_LINK = "f", "d", "l", "h"
@@ -145,6 +151,15 @@ def show(path: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def brief(errors: dict[str, list[str]], sentence: str) -> str:
+    """The sentence for one more error of a parcel: cut if the parcel has many errors already.
+
+    The worker knows the entry's path; the report of a parcel must stay below 4 MiB of JSON.
+    """
+    most = REPORT_WEIGHT // MAX_ENTRIES if len(errors) > _LONG_SENTENCES else _SENTENCE
+    return sentence[-most:]
+
+
 def staging_name(transfer_id: str) -> str:
     """The name of a transfer's staging folder."""
     return f"{STAGING_PREFIX}{transfer_id}{STAGING_SUFFIX}"
@@ -216,6 +231,8 @@ class Seal:
 #: The number of entries, and the bytes of paths, of links and of attributes.
 _LIST = struct.Struct("<4I")
 _COLUMNS = (("q", "size"), ("q", "mtime_ns"), ("I", "mode"), ("Q", "ino"))
+#: The bytes of an entry before the paths: its kind, and its numbers.
+_ENTRY_BYTES = 1 + 8 + 8 + 4 + 8
 
 
 def pack_entries(entries: Iterable[Entry]) -> bytes:
@@ -265,6 +282,27 @@ def kinds_of(data: bytes) -> str:
     """The kinds of the entries of a list that `unpack_entries` accepted, a letter each."""
     count = count_of(data)
     return data[_LIST.size : _LIST.size + count].decode("ascii")
+
+
+def in_parts(data: bytes) -> Iterator[bytes]:
+    """Yield a list that `unpack_entries` accepted, in parts if its paths are very long.
+
+    A reply names each path twice at most, in JSON: of such a part it has less than 4 MiB.
+    """
+    at = _LIST.size + count_of(data) * _ENTRY_BYTES
+    paths = data[at : at + _LIST.unpack_from(data)[1]]
+    if len(paths) <= REPORT_WEIGHT or (paths.isascii() and len(paths) <= 4 * REPORT_WEIGHT):
+        yield data
+        return
+    part: list[Entry] = []
+    weight = 0
+    for entry in unpack_entries(data):
+        if part and weight + len(entry.path) > REPORT_WEIGHT // 2:
+            yield pack_entries(part)
+            part, weight = [], 0
+        part.append(entry)
+        weight += len(entry.path)
+    yield pack_entries(part)
 
 
 def list_digest(data: bytes) -> str:

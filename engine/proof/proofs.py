@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from engine import errors
 from engine.agent.typed import NamedTuple
-from engine.agent.wire import DIGEST, count_of, unpack_entries
+from engine.agent.wire import DIGEST, count_of, in_parts, unpack_entries
 from engine.parcels.builder import Parcel
 from engine.parcels.spool import Block, Spool
 from engine.proof.reporter import Reporter
@@ -102,12 +102,12 @@ class Proofs:
         blocks = [proven.entries for proven in in_order] + list(there)
         source, removed, entry_count = self._session.source, 0, 0
         asked: deque[int] = deque()
-        waiting = deque(blocks)
-        while waiting or asked:
-            if waiting and len(asked) < ASKED_AHEAD:
+        waiting = (part for block in blocks for part in in_parts(self._spool.get(block)))
+        entries: bytes | None = b""
+        while entries is not None or asked:
+            if len(asked) < ASKED_AHEAD and (entries := next(waiting, None)) is not None:
                 # A worker that was frozen and replaced meanwhile stops here, and removes nothing.
                 self._session.inbox.check()
-                entries = self._spool.get(waiting.popleft())
                 source.send(REMOVE, entries)
                 asked.append(count_of(entries))
                 entry_count += asked[-1]
@@ -130,8 +130,7 @@ class Proofs:
         while went and full:
             went = full = 0
             problems: list[EntryProblem] = []
-            for block in reversed(blocks):
-                entries = self._spool.get(block)
+            for entries in self._parts_from_the_last(blocks):
                 reply = self._session.source.request(REMOVE_FOLDERS, entries)
                 found = reply.removed + reply.full + len(reply.problems)
                 _require_at_most(count_of(entries), found)
@@ -140,6 +139,10 @@ class Proofs:
             gone += went
             _require_at_most(entry_count, gone)
         self._reporter.warn("FOLDER_NOT_REMOVED", "empty folders could not be removed", problems)
+
+    def _parts_from_the_last(self, blocks: list[Block]) -> Iterator[bytes]:
+        for block in reversed(blocks):
+            yield from reversed(list(in_parts(self._spool.get(block))))
 
 
 def _require_at_most(most: int, found: int) -> None:

@@ -237,9 +237,7 @@ READERS: dict[str, Callable[[Fields], Message]] = {
         fields.get("beat", FLAG), fields.get("work", COUNT), fields.get("waits", FLAG)
     ),
     "entries": lambda fields: ScannedEntries(listed(fields.blob)),
-    "failures": lambda fields: ScanFailures(
-        fields.get("failures", each(PROBLEM, MAX_FAILURES))
-    ),
+    "failures": lambda fields: ScanFailures(fields.get("failures", each(PROBLEM, MAX_FAILURES))),
     "error": lambda fields: Failed(fields.get("error", FAILURE)),
     "hello": lambda fields: Hello(
         fields.get("hello", COUNT),

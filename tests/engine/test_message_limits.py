@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engine import Mode, Phase
 from engine.agent.context import Context
 from engine.agent.source import commands as source_commands
 from engine.agent.source.commands import Source
@@ -38,6 +41,7 @@ from engine.protocol.messages import (
 )
 from engine.types import Strategy
 from tests.rig.lying import Lie, failed_agent, found
+from tests.rig.observers import Meddler
 from tests.rig.project import PROJECT
 from tests.rig.transfers import Run
 
@@ -200,6 +204,47 @@ def planner() -> Iterator[ParcelBuilder]:
     spool = Spool()
     yield ParcelBuilder(Strategy.AUTO, spool)
     spool.close()
+
+
+def long_folder(top: Path) -> Path:
+    """A folder whose path has 1000 wide letters; JSON has six bytes for each."""
+    folder = top
+    for _ in range(16):
+        folder = folder / ("長い名前" * 16)
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ZIP, Strategy.FILES])
+def test_a_vanished_folder_with_a_long_path_is_counted_and_the_rest_arrives(
+    tmp_path: Path, run: Run, strategy: Strategy
+) -> None:
+    folder = long_folder(tmp_path / "a")
+    for number in range(2500):
+        (folder / f"{number}").touch()
+    (tmp_path / "a" / "stays").touch()
+
+    report = run(
+        Meddler(Phase.TRANSFER, lambda: shutil.rmtree(tmp_path / "a" / ("長い名前" * 16))),
+        strategy=strategy,
+    )
+
+    assert (report.status, report.files) == ("partial", 1)
+
+
+def test_a_move_names_all_entries_with_long_paths_that_stay(tmp_path: Path, run: Run) -> None:
+    folder = long_folder(tmp_path / "a")
+    for number in range(1200):
+        (folder / f"{number}").touch()
+
+    def change() -> None:
+        for path in folder.iterdir():
+            os.utime(path, ns=(7, 7))
+
+    report = run(Meddler(Phase.REMOVE_SOURCE, change), mode=Mode.MOVE)
+
+    assert (report.status, report.failures_total) == ("partial", 1200)
+    assert len(list(folder.iterdir())) == 1200
 
 
 def test_further_names_of_files_lie_in_the_spool_in_bounded_parcels(

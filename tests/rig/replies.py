@@ -60,7 +60,7 @@ ENTRIES = pack_entries([Entry("a/b", "f", 1, 2, 0o644, 3), Entry("l", "l", 1, 2,
 MESSAGES: dict[str, tuple[dict[str, Any], bytes]] = {
     "done": ({"done": {"removed": 1, "kept": [["a", "VANISHED", "x"]]}, "op": "remove"}, b""),
     "progress": ({"progress": 5, "parcel": 1}, b""),
-    "beat": ({"beat": True}, b""),
+    "beat": ({"beat": True, "work": 5, "waits": False}, b""),
     "entries": ({"entries": 2}, ENTRIES),
     "failures": ({"failures": [["a", "VANISHED", "x"], ["b", "IO_ERROR", "y"]]}, b""),
     "error": ({"error": ["NO_SPACE", "the disk is full"]}, b""),

@@ -7,7 +7,7 @@ from engine.agent.source.filters import Filter
 from engine.agent.source.paced_writer import FrameWriter
 from engine.agent.source.scan import Scanner, Wanted
 from engine.agent.typed import TYPE_CHECKING
-from engine.agent.wire import LIST_BYTES, Entry, pack_entries, unpack_entries
+from engine.agent.wire import LIST_BYTES, REPORT_WEIGHT, Entry, pack_entries, unpack_entries
 
 if TYPE_CHECKING:
     from typing import Any
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 #: The most entries in one message of a scan.
 BATCH = 2500
-#: The characters of paths and sentences at which a message of failures ends: JSON has up to 12
-#: bytes for each, and the worker takes 4 MiB.
-FAILURES_WEIGHT = 256 << 10
 
 
 class Source:
@@ -58,7 +55,7 @@ class Source:
             nonlocal failed_weight
             failures.append((path, code, message))
             failed_weight += len(path) + len(message)
-            if len(failures) == BATCH or failed_weight >= FAILURES_WEIGHT:
+            if len(failures) == BATCH or failed_weight >= REPORT_WEIGHT:
                 self._context.send({"failures": failures})
                 failures.clear()
                 failed_weight = 0

@@ -24,6 +24,7 @@ from engine.agent.wire import (
     NO_DIGEST,
     AgentError,
     Entry,
+    brief,
     explain,
     show,
     unpack_entries,
@@ -278,7 +279,7 @@ class Sender:
 
     def _fail(self, index: int, error: AgentError) -> list[str]:
         self.digests += NO_DIGEST
-        self.errors[str(index)] = [error.code, str(error)]
+        self.errors[str(index)] = [error.code, brief(self.errors, str(error))]
         return self.errors[str(index)]
 
     def _with_fault(self, data: Any) -> Any:

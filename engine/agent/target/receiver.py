@@ -32,6 +32,7 @@ from engine.agent.wire import (
     NO_DIGEST,
     AgentError,
     Entry,
+    brief,
     explain,
     unpack_entries,
 )
@@ -299,7 +300,7 @@ class Receiver:
         problem = explain(error, entry.path)
         if problem.code == "NO_SPACE":
             raise problem from error
-        self.errors[str(index)] = [problem.code, str(problem)]
+        self.errors[str(index)] = [problem.code, brief(self.errors, str(problem))]
 
     def _count(self, size: int) -> None:
         self._bytes += size
