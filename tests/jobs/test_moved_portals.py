@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobs.models import Job
 from jobs.running.request import request_for
 from portals.endpoints import freeze
 from portals.errors import PortalMoved
@@ -30,7 +31,7 @@ def test_neither_end_is_reached_with_the_credential_of_another_address(db, end: 
         for name in ("source", "target")
     }
     frozen = {name: freeze(portal) for name, portal in portals.items()}
-    job = JobFactory(source_portal=portals["source"], target_portal=portals["target"])
+    job: Job = JobFactory.create(source_portal=portals["source"], target_portal=portals["target"])
     job.frozen = frozen
     assert request_for(job).target.ssh
     new = credential_create(name="new", kind="password", secret="of the new host")

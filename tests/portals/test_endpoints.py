@@ -154,7 +154,7 @@ def test_no_kind_of_credential_of_a_new_address_is_used_at_the_old_one(
         "key_file": {"key_path": "/etc/keys/new"},
         "agent": {},
     }
-    new = credential_create(name="new", kind=kind, **held[kind])  # type: ignore[arg-type]
+    new = credential_create(name="new", kind=kind, **held[kind])
     portal_update(portal, host="new-nas", credential=new)
 
     with pytest.raises(PortalMoved):

@@ -10,7 +10,6 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from dku.checks.places import portals
-from dku.findings import Finding
 from portals.models import Portal
 from portals.services import portal_create, portal_test
 from tests.rig.lying import Lie, lying, reply_to, twist
@@ -46,7 +45,7 @@ def lie(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lie]:
 
 
 @pytest.fixture
-def local(transactional_db: None, tmp_path: Any) -> Portal:
+def local(db: None, tmp_path: Any) -> Portal:
     """A portal whose agent will lie."""
     return portal_create(name="lab", kind="local", root_path=str(tmp_path))
 
@@ -57,7 +56,7 @@ def said(lie: Lie, name: str) -> None:
 
 @pytest.mark.parametrize("name", LIES)
 def test_what_a_host_says_of_itself_is_a_printable_line_or_refused(
-    local: Portal, lie: Lie, name: str, alice: User, api: Any, client: Client
+    local: Portal, lie: Lie, name: str
 ) -> None:
     said(lie, name)
 
@@ -65,8 +64,19 @@ def test_what_a_host_says_of_itself_is_a_printable_line_or_refused(
 
     assert finding.message.isprintable()
     assert len(finding.message) <= LINE
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["a long path", "long exposed folders", "escape codes in it"])
+def test_what_a_host_says_of_itself_is_short_and_printable_on_every_way(
+    local: Portal, lie: Lie, name: str, alice: User, api: Any, client: Client
+) -> None:
+    """By DKU, by the admin's page and list, by the API."""
+    said(lie, name)
+
     found = portals()
-    assert isinstance(found, Finding)
+
     for text in (found.value, found.sentence, *found.details, str(found.measured)):
         assert text.replace("\n", " ").isprintable()
         assert len(text) <= ANSWER
