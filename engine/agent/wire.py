@@ -30,7 +30,7 @@ from array import array
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from typing import Any, Iterable, Iterator, Sequence
+    from typing import Any, Iterable, Sequence
 
 #: An agent writes this before its first message: what comes earlier is a shell's greeting.
 MAGIC = b"\n\x00KETTER AGENT 2\n"
@@ -231,8 +231,6 @@ class Seal:
 #: The number of entries, and the bytes of paths, of links and of attributes.
 _LIST = struct.Struct("<4I")
 _COLUMNS = (("q", "size"), ("q", "mtime_ns"), ("I", "mode"), ("Q", "ino"))
-#: The bytes of an entry before the paths: its kind, and its numbers.
-_ENTRY_BYTES = 1 + 8 + 8 + 4 + 8
 
 
 def pack_entries(entries: Iterable[Entry]) -> bytes:
@@ -268,11 +266,6 @@ def unpack_entries(data: bytes, only: str = "") -> list[Entry]:
         raise AgentError("AGENT_FAILED", "protocol error: a list of entries is damaged") from error
 
 
-def weight_of(entry: Entry) -> int:
-    """The characters of an entry's path, link and attributes; see LIST_BYTES."""
-    return len(entry.path) + len(entry.link) + len(entry.meta)
-
-
 def count_of(data: bytes) -> int:
     """The number of entries of a list that `unpack_entries` accepted."""
     return int.from_bytes(data[:4], "little")
@@ -282,27 +275,6 @@ def kinds_of(data: bytes) -> str:
     """The kinds of the entries of a list that `unpack_entries` accepted, a letter each."""
     count = count_of(data)
     return data[_LIST.size : _LIST.size + count].decode("ascii")
-
-
-def in_parts(data: bytes) -> Iterator[bytes]:
-    """Yield a list that `unpack_entries` accepted, in parts if its paths are very long.
-
-    A reply names each path twice at most, in JSON: of such a part it has less than 4 MiB.
-    """
-    at = _LIST.size + count_of(data) * _ENTRY_BYTES
-    paths = data[at : at + _LIST.unpack_from(data)[1]]
-    if len(paths) <= REPORT_WEIGHT or (paths.isascii() and len(paths) <= 4 * REPORT_WEIGHT):
-        yield data
-        return
-    part: list[Entry] = []
-    weight = 0
-    for entry in unpack_entries(data):
-        if part and weight + len(entry.path) > REPORT_WEIGHT // 2:
-            yield pack_entries(part)
-            part, weight = [], 0
-        part.append(entry)
-        weight += len(entry.path)
-    yield pack_entries(part)
 
 
 def list_digest(data: bytes) -> str:

@@ -18,10 +18,10 @@ from engine.agent.wire import (
     Entry,
     pack_entries,
     unpack_entries,
-    weight_of,
 )
 from engine.parcels.hard_links import HardLinks
 from engine.parcels.spool import Block, Spool
+from engine.protocol.lists import weight_of
 from engine.protocol.messages import FilePart
 from engine.types import ParcelKind, Strategy
 

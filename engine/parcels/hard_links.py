@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from engine.agent.wire import LIST_BYTES, MAX_ENTRIES, Entry, pack_entries, weight_of
+from engine.agent.wire import LIST_BYTES, MAX_ENTRIES, Entry, pack_entries
 from engine.parcels.spool import Block, Spool
+from engine.protocol.lists import weight_of
 
 
 class HardLinks:

@@ -28,7 +28,7 @@ from engine.plan.names import NameFilter
 from engine.plan.resumed import Resumed
 from engine.protocol.commands import COMPARE, HASH, SYNC
 from engine.protocol.digests import agree, digest_at, require_count, require_digests
-from engine.protocol.fields import entries_of
+from engine.protocol.lists import entries_of
 from engine.protocol.messages import Done, ScanFailures, ScannedEntries
 from engine.protocol.replies import ScanReply
 from engine.session.session import Session

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from engine.agent.wire import AgentError, Entry, count_of, unpack_entries
 from engine.parcels.spool import Block, Spool
 from engine.protocol.digests import digest_at, require_digests
-from engine.protocol.fields import entries_of
+from engine.protocol.lists import entries_of
 from engine.protocol.messages import DeliveredArchive, FilePart, StagedEntries, StagedParts
 
 #: Files that arrived in part, at most: each was under way when an attempt ended, and has 64 MiB

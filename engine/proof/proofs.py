@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 
 from engine import errors
 from engine.agent.typed import NamedTuple
-from engine.agent.wire import DIGEST, count_of, in_parts, unpack_entries
+from engine.agent.wire import DIGEST, count_of, unpack_entries
 from engine.parcels.builder import Parcel
 from engine.parcels.spool import Block, Spool
 from engine.proof.reporter import Reporter
 from engine.protocol.commands import INSIDE, REMOVE, REMOVE_FOLDERS
 from engine.protocol.fields import EntryProblem
+from engine.protocol.lists import in_parts
 from engine.session.session import Session
 from engine.types import ParcelState
 

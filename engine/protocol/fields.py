@@ -10,16 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from engine.agent.typed import NamedTuple
-from engine.agent.wire import (
-    MAX_ENTRIES,
-    MAX_LINK,
-    MAX_PATH,
-    AgentError,
-    Entry,
-    count_of,
-    show,
-    unpack_entries,
-)
+from engine.agent.wire import MAX_PATH, AgentError, show
 from engine.errors import AGENT_CODES
 
 T = TypeVar("T")
@@ -86,26 +77,6 @@ class Fields:
             _UNKNOWN,
             f"protocol error: {self._what}: {name} is {found}, expected {form.expected:.100}",
         )
-
-
-def listed(blob: bytes, most: int = MAX_ENTRIES) -> bytes:
-    """Return a packed list; raises AgentError (AGENT_FAILED) if it has more than `most` entries."""
-    if count_of(blob) > most:
-        raise AgentError(_UNKNOWN, f"protocol error: a list of more than {most:,} entries came")
-    return blob
-
-
-def entries_of(blob: bytes) -> list[Entry]:
-    """Unpack a list that came from an agent.
-
-    Raises AgentError (AGENT_FAILED) if it is malformed, or a path or link is longer than any.
-    """
-    entries = unpack_entries(listed(blob))
-    if any(len(entry.path) > MAX_PATH or len(entry.link) > MAX_LINK for entry in entries):
-        raise AgentError(
-            _UNKNOWN, f"protocol error: a path of over {MAX_PATH:,} or a link of {MAX_LINK:,} came"
-        )
-    return entries
 
 
 def sentence(text: str) -> str:

@@ -23,9 +23,9 @@ from engine.protocol.fields import (
     Fields,
     Form,
     each,
-    listed,
     whole,
 )
+from engine.protocol.lists import listed
 from engine.protocol.record import Record
 
 #: Bytes of a message's JSON, at most. Lists of entries and digests follow it as bytes.

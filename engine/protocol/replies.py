@@ -41,12 +41,12 @@ from engine.protocol.fields import (
     by_number,
     each,
     letters,
-    listed,
     name,
     one_of,
     sentence,
     whole,
 )
+from engine.protocol.lists import listed
 from engine.protocol.record import Record
 
 #: The kinds of entry that INSPECT reports.

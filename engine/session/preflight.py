@@ -7,7 +7,7 @@ import posixpath
 from engine import errors
 from engine.agent.wire import FILE, staging_name
 from engine.protocol.commands import OPEN, SCAN, STAT
-from engine.protocol.fields import entries_of
+from engine.protocol.lists import entries_of
 from engine.protocol.replies import InspectReply
 from engine.session.places import named
 from engine.session.session import Session

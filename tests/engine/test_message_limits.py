@@ -31,7 +31,7 @@ from engine.parcels.spool import Spool
 from engine.plan import resumed
 from engine.plan.resumed import Resumed
 from engine.plan.reuse import Reuse
-from engine.protocol.fields import entries_of
+from engine.protocol.lists import entries_of
 from engine.protocol.messages import (
     MAX_VALUES,
     FilePart,
@@ -70,7 +70,7 @@ _MEASURE = """
 import json, os, sys
 from engine.agent.wire import AgentError, Entry, pack_entries
 from engine.protocol.messages import ScannedEntries, StagedEntries, read_message
-from engine.protocol.fields import entries_of
+from engine.protocol.lists import entries_of
 from tests.rig.hostile import peak_kib
 ENTRY = Entry("", "f", 0, 0, 0, 0)
 for case in CASES:

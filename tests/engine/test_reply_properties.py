@@ -11,7 +11,8 @@ from hypothesis import strategies as some
 
 from engine.agent.wire import AgentError, message
 from engine.protocol.commands import COMMANDS
-from engine.protocol.fields import SENTENCE, entries_of
+from engine.protocol.fields import SENTENCE
+from engine.protocol.lists import entries_of
 from engine.protocol.messages import (
     READERS,
     Failed,
