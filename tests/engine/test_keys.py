@@ -38,6 +38,7 @@ from engine.session.preflight import inspect_target, open_source
 from engine.session.session import Session
 from engine.share.helper import Helper
 from tests.rig.interrupted import MIB, build_large, build_many
+from tests.rig.lying import THIEF
 from tests.rig.sshd import Sshd
 from tests.rig.transfers import Run, through
 
@@ -144,47 +145,6 @@ def test_agents_of_probe_verify_clean_up_and_helper_show_no_key(
     assert len(spy.tokens) == 2 + 2 + 1 + 1 + 1 + 1
     assert os.listdir(tmp_path / "b") == []
     spy.assert_no_key()
-
-
-#: A sender that takes whatever looks like a key from all command lines and environments of the
-#: machine, and gives the receiver commands under each of them, whatever their number may be.
-THIEF = """
-import os, re
-from engine.agent.wire import HEADER, Seal
-_do_relay = Source.do_relay
-def _guesses():
-    texts = []
-    for process in os.listdir("/proc"):
-        for name in ("cmdline", "environ"):
-            try:
-                with open("/proc/%s/%s" % (process, name), "rb") as file:
-                    texts.append(file.read())
-            except OSError:
-                continue
-    text = b"\\n".join(texts)
-    for found in re.findall(rb"(?:[0-9a-f]{2}){64,}", text):
-        text += b"\\n" + bytes.fromhex(found.decode())
-    for found in set(re.findall(rb"[0-9a-f]{32,64}", text)):
-        for at in range(0, len(found) - 31, 32):
-            yield found[at:at + 32].decode()
-def _numbered(key, number):
-    seal = Seal(key)
-    seal._number = number
-    return seal
-def do_relay(self, blob):
-    with open("TRIED", "a") as tried:
-        for key in _guesses():
-            tried.write(key + "\\n")
-            for number in range(12):
-                signed = _numbered(key, number)._sign(blob[HEADER.size + Seal.SIZE:])
-                if signed == blob[HEADER.size:HEADER.size + Seal.SIZE]:
-                    tried.write("THE KEY\\n")
-                    self._writer.pass_on(_numbered(key, number).frame(
-                        {"op": "stage", "root": "/", "path": "PLANTED", "transfer_id": "x",
-                         "attempt": 9, "options": {}}))
-    return _do_relay(self, blob)
-Source.do_relay = do_relay
-"""
 
 
 @pytest.mark.parametrize("way", ["source", "target", "both", "none"])

