@@ -131,9 +131,14 @@ class Host:
         return self._root / str(path).lstrip("/")
 
     def start(
-        self, user: str, argv: Sequence[str | Path], env: Mapping[str, str] = {}, cwd: str = CHECKOUT
+        self,
+        user: str,
+        argv: Sequence[str | Path],
+        env: Mapping[str, str] = {},
+        cwd: str = CHECKOUT,
+        given: str = "",
     ) -> Program:
-        """Start a program as a user, with a clean environment."""
+        """Start a program as a user, with a clean environment; `given` is its standard input."""
         uid = USERS[user]
         become = [] if uid == 0 else ["setpriv", f"--reuid={uid}", f"--regid={uid}"]
         if become:
@@ -141,7 +146,7 @@ class Host:
         clean = {"PATH": STANDARD_PATH, "HOME": home(user), "LANG": "C.UTF-8", **env}
         settings = [f"{name}={value}" for name, value in clean.items()]
         line = ["nsenter", *self._inside, "--", *become, "env", "-i", "-C", cwd, *settings]
-        return Program([*line, *map(str, argv)])
+        return Program([*line, *map(str, argv)], given)
 
     def run(
         self, user: str, argv: Sequence[str | Path], env: Mapping[str, str] = {}, cwd: str = CHECKOUT
@@ -266,11 +271,14 @@ class Host:
 class Program:
     """A program on the host."""
 
-    def __init__(self, line: Sequence[str]) -> None:
+    def __init__(self, line: Sequence[str], given: str = "") -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `finish` or `end`)
-        self._process = subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=self._said, stderr=subprocess.STDOUT
-        )
+        with tempfile.TemporaryFile() as words:
+            words.write(given.encode())
+            words.seek(0)
+            self._process = subprocess.Popen(
+                line, stdin=words, stdout=self._said, stderr=subprocess.STDOUT
+            )
 
     @property
     def pid(self) -> int:
