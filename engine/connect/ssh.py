@@ -11,6 +11,7 @@ from engine.connect import environment, ssh_options
 from engine.connect.bundle import TOO_OLD
 from engine.connect.ssh_files import SshFiles
 from engine.connect.ssh_options import CONNECT_SECONDS
+from engine.protocol.fields import sentence
 from engine.types import HostKey, SshAccess
 
 _ASKPASS = os.path.join(os.path.dirname(__file__), "askpass.sh")
@@ -135,8 +136,9 @@ class SshClient:
                 if kind is errors.HostKeyUnknown and self.access.host_key:
                     kind, meaning = _MEANINGS[0][1:]
                 return kind(f"{host} {meaning}")
-        shown = " ".join((log or text).split())[-300:] or f"ssh ended with status {returncode}"
-        return errors.ConnectionLost(f"{host}: {shown}")
+        # The far host wrote the text, or some of the log: a terminal may show it.
+        shown = sentence(" ".join((log or text).split())[-300:])
+        return errors.ConnectionLost(f"{host}: {shown or f'ssh ended with status {returncode}'}")
 
     def _known_hosts(self) -> dict[str, str]:
         if self.access.host_key:

@@ -7,11 +7,12 @@ is the user who runs the tests, so this rig needs no root.
 from __future__ import annotations
 
 import os
-import resource
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,6 +99,8 @@ def run(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    watch = _Memory(process.pid)
+    watch.start()
     assert process.stdout
     limit = SOON
     try:
@@ -108,31 +111,39 @@ def run(
             process.send_signal(signal.SIGTERM)
             limit = CANCELLED_IN
         waiting = time.monotonic()
-        ended = _reaped(process, limit)
-        assert ended is not None, f"no end within {limit} s"
-        said = process.stdout.read().decode("utf-8", "surrogateescape")
+        output, _ = process.communicate(timeout=limit)
+        said = output.decode("utf-8", "surrogateescape")
         wait_until(lambda: not of_session(process.pid), 10)
     finally:
         for pid in of_session(process.pid):
             os.kill(pid, signal.SIGKILL)
+        process.wait()
         process.stdout.close()
-    status, usage = ended
     took = time.monotonic() - (waiting if cancel_after is not None else began)
-    return Ended(status, said, usage.ru_maxrss, took)
+    return Ended(process.returncode, said, watch.most, took)
 
 
-def _reaped(
-    process: subprocess.Popen[bytes], seconds: float
-) -> tuple[int, resource.struct_rusage] | None:
-    """Wait for a process's end, with what it used; None if it does not come in time."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, usage
-        time.sleep(0.02)
-    return None
+class _Memory(threading.Thread):
+    """Watches the most memory that a process has had; its last moment may be missed."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.most, self._pid = 0, pid
+
+    def run(self) -> None:
+        """Look until the process has ended."""
+        while True:
+            try:
+                text = Path(f"/proc/{self._pid}/status").read_text()
+                line = Path(f"/proc/{self._pid}/cmdline").read_bytes()
+            except OSError:
+                return
+            found = re.search(r"VmHWM:\s+(\d+)", text)
+            if not found:  # It is a zombie.
+                return
+            if b"engine.cli" in line and text.startswith("Name:\tpython"):
+                self.most = max(self.most, int(found[1]))
+            time.sleep(0.02)
 
 
 def of_session(leader: int) -> list[int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,11 +32,13 @@ def shared_account() -> Iterator[Account]:
 
 @pytest.fixture
 def account(shared_account: Account) -> Iterator[Account]:
-    """The account, honest at first and at last."""
+    """The account, honest at first and at last; what still runs there is the lying host's own."""
     shared_account.honest()
     yield shared_account
     shared_account.honest()
-    # A program of the host's own may live on until its sshd ends it; none of Ketter's keeps it.
+    for pid in shared_account.sessions():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not shared_account.sessions(), 10)
 
 
