@@ -83,9 +83,7 @@ class Account(Sshd):
         return ["--ssh-config", str(self.ssh_config)]
 
 
-def run(
-    words: Sequence[str], lied: Callable[[], bool], cancel_after: float | None = None
-) -> Ended:
+def run(words: Sequence[str], lied: Callable[[], bool], cancel_after: float | None = None) -> Ended:
     """Run the command line to its end, which must come soon.
 
     With `cancel_after`, SIGTERM comes so many seconds after a lie was told, and ends it.

@@ -91,9 +91,7 @@ class Installation:
     def far_portal(self, name: str, account: str, root: str, credential: str) -> str:
         """Make a portal behind the host's sshd; its name."""
         there = {"kind": "ssh", "host": "127.0.0.1", "port": self.host.port, "username": account}
-        return self.portal(
-            name, root, **there, host_key=self.host.host_key, credential=credential
-        )
+        return self.portal(name, root, **there, host_key=self.host.host_key, credential=credential)
 
     def credentials(self, mark: str) -> tuple[str, str]:
         """Make a password and a key that open both accounts; their names."""

@@ -22,7 +22,9 @@ from tests.rig.waiting import wait_until
 
 _NUMBERS = count(1)
 #: Each file of a source: its name, and bytes that are in no other place.
-FILES = {f"reel_{number % 3}/f{number:03}": b"genuine %03d " % number * 2500 for number in range(60)}
+FILES = {
+    f"reel_{number % 3}/f{number:03}": b"genuine %03d " % number * 2500 for number in range(60)
+}
 #: And one that goes in a parcel of its own, so that a transfer can be stopped between two parcels.
 FILES["reel_9/large.mov"] = b"genuine large " * 300_000
 SECRET = b"nobody but the runner may read this"
@@ -138,6 +140,7 @@ class Scene:
 
     def assert_nothing_runs(self) -> None:
         """No process is left on the host but those that live as long as it does."""
+
         def left() -> list[bytes]:
             running = self.host.processes().values()
             return [line for line in running if line and not line.startswith(_RESIDENT)]
@@ -146,9 +149,7 @@ class Scene:
 
     def _untouchable(self) -> Mapping[str, Fact]:
         roots = [self.precious, *(f"{home(name)}/kept" for name in USERS)]
-        return {
-            path: fact for root in roots for path, fact in facts(self.host.there(root)).items()
-        }
+        return {path: fact for root in roots for path, fact in facts(self.host.there(root)).items()}
 
     def close(self) -> None:
         """Remove the test's folder."""

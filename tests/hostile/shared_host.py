@@ -149,7 +149,11 @@ class Host:
         return Program([*line, *map(str, argv)], given)
 
     def run(
-        self, user: str, argv: Sequence[str | Path], env: Mapping[str, str] = {}, cwd: str = CHECKOUT
+        self,
+        user: str,
+        argv: Sequence[str | Path],
+        env: Mapping[str, str] = {},
+        cwd: str = CHECKOUT,
     ) -> tuple[int, str]:
         """Run a program to its end: its status, and what it said on both streams."""
         return self.start(user, argv, env, cwd).finish()

@@ -59,9 +59,7 @@ def test_a_lie_of_one_end_fails_a_transfer_and_does_nothing_else(
         world.interrupt(account, case.role)
     account.tell(case.program)
 
-    ended = run(
-        world.ends(account, case.role), account.witness.exists, 0.3 if case.hangs else None
-    )
+    ended = run(world.ends(account, case.role), account.witness.exists, 0.3 if case.hangs else None)
 
     assert account.witness.exists(), f"the lie was not told: this shows nothing. {ended}"
     assert ended.memory < HONEST_MEMORY + MORE_MEMORY
@@ -125,4 +123,49 @@ def test_a_program_in_place_of_an_agent_fails_a_transfer_and_does_nothing_else(
 
     assert ended.status not in (0, 3)
     assert ended.memory < HONEST_MEMORY + MORE_MEMORY
+    world.judge(ended, staging_may_stay=False)
+
+
+# -- payload without end, to the other end ------------------------------------------------------
+
+#: A sender that begins a parcel as it was asked to, and then sends one kind of frame for ever.
+_FLOOD = """
+if ROLE == "source":
+    import engine.agent.source.commands as commands
+    def do_send(self, head, blob, **_):
+        frame = FRAME
+        wire.write_all(1, wire.encode(wire.HEAD, head, blob))
+        witness()
+        while True:
+            wire.write_all(1, frame * 100)
+    commands.Source.do_send = do_send
+"""
+FLOODS = {
+    "marks": 'wire.encode(wire.MARK, {"at": 0}, bytes(32))',
+    "payload": "wire.HEADER.pack(wire.DATA, 1 << 16) + bytes(1 << 16)",
+    "nothing": "wire.HEADER.pack(wire.DATA, 0)",
+    "heads": "wire.encode(wire.HEAD, head, blob)",
+    "ends": 'wire.encode(wire.END_ENTRY, {}, b"")',
+    "messages": 'wire.encode(wire.JSON, {"op": "publish", "policy": "overwrite"})',
+    "zeros": "bytes(1 << 16)",
+}
+#: Bytes at a target that the sender has not announced, at most.
+MORE_AT_THE_TARGET = 64 << 20
+
+
+@pytest.mark.parametrize("kind", [kind if kind == "marks" else nightly(kind) for kind in FLOODS])
+def test_a_sender_without_end_is_stopped_at_its_bounds(
+    account: Account, tmp_path: Path, kind: str
+) -> None:
+    """H15. It ends by itself, or fills no disk until a person ends it."""
+    world = World(tmp_path, "tree", "move")
+    account.tell(_FLOOD.replace("FRAME", FLOODS[kind]))
+    words = world.ends(account, "source")
+
+    ended = run(words, account.witness.exists, 3.0 if kind == "nothing" else None)
+
+    assert account.witness.exists()
+    assert ended.status not in (0, 3), ended
+    there = sum(path.lstat().st_size for path in world.target.rglob("*"))
+    assert there < MORE_AT_THE_TARGET
     world.judge(ended, staging_may_stay=False)

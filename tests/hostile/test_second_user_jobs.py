@@ -142,7 +142,9 @@ def files(root: Path) -> list[Path]:
 def keys_of_the_wire(seen: bytes) -> list[str]:
     """Keys of agents in what was read: a command line has the digest of each, by which to know."""
     texts = [seen]
-    texts += [bytes.fromhex(found.decode()) for found in re.findall(rb"(?:[0-9a-f]{2}){200,}", seen)]
+    texts += [
+        bytes.fromhex(found.decode()) for found in re.findall(rb"(?:[0-9a-f]{2}){200,}", seen)
+    ]
     text = b"\n".join(texts)
     known = {found.decode() for found in re.findall(rb'hexdigest\(\) != "([0-9a-f]{64})"', text)}
     assert known, "no agent's command line was read: this shows nothing"
@@ -272,4 +274,3 @@ def test_a_moved_portal_does_not_show_its_new_password_to_the_old_account(
     assert found["status"] == "needs_attention", found
     assert log.read_text().count("Failed password") == before, "the new password was sent there"
     ketter.api("POST", f"jobs/{job}/cancel/")
-

@@ -61,9 +61,7 @@ class World:
         copy = self.root / "genuine"
         shutil.rmtree(copy, ignore_errors=True)
         subprocess.run(["cp", "-a", str(self.source), str(copy)], check=True)
-        self._genuine = {
-            path.relative_to(copy): path for path in copy.rglob("*") if path.is_file()
-        }
+        self._genuine = {path.relative_to(copy): path for path in copy.rglob("*") if path.is_file()}
 
     # -- the oracle ---------------------------------------------------------------------
 
