@@ -1,4 +1,4 @@
-"""What mallory does on a shared host: Python for `Host.act` and `Host.start`, words in `sys.argv`."""
+"""What mallory does on a shared host: Python for `Host.act`, with its words in `sys.argv`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ NOTES = ("fence", "made", "times", "gate", "journal", "a1.lock", "a1.end", "fenc
 
 #: Makes a staging folder and fills it: argv is the folder, its mode, what to put there, and a path
 #: that the links and notes name.
-PLANT = """
+_PLANT = """
 import json, os, sys
 folder, mode, kind, precious = sys.argv[1:]
-names = %r
+names = NOTES
 if kind == "is_link":
     os.symlink(precious, folder)
     sys.exit()
@@ -50,7 +50,8 @@ if kind == "high_fence":
     with open(os.path.join(folder, "fence"), "w") as file:
         file.write("99999999")
 os.chmod(folder, int(mode, 8))
-""" % (NOTES,)
+"""
+PLANT = _PLANT.replace("NOTES", repr(NOTES))
 PLANTS = ("empty", "fifos", "links", "hard_links", "notes", "high_fence", "is_link", "is_file", "is_fifo")  # noqa: E501  # fmt: skip
 
 #: Gives what was staged other bytes, and the journal the digests of these.

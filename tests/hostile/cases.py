@@ -1,7 +1,7 @@
 """What an account's agents lie about: each reply, each frame, each phase; made from COMMANDS.
 
-A new command has no row in SCENARIOS, and `test_every_command_has_a_case` fails: add the row that says
-in which transfer the command is sent to a source, and to a target.
+A new command has no row in SCENARIOS, and `test_every_command_has_a_case` fails: add the row that
+says in which transfer the command is sent to a source, and to a target.
 """
 
 from __future__ import annotations

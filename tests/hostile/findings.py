@@ -1,8 +1,8 @@
 """Each finding of the attack of issue 13 (H1 to H21, W18): its tests, and its mends taken out.
 
-`FINDINGS` says which tests show that a finding is mended. `MENDS` has changes of the source, each of which
-takes one mend out; `python -m tests.hostile.without_mends` makes them in a copy, and expects
-that the named test fails there. `test_findings` checks that all of them still fit the source.
+`FINDINGS` says which tests show that a finding is mended. `MENDS` has changes of the source, each
+of which takes one mend out; `python -m tests.hostile.without_mends` makes them in a copy, and
+expects that the named test fails there. `test_findings` checks that all of them fit the source.
 """
 
 from __future__ import annotations
@@ -180,6 +180,10 @@ class Mend(NamedTuple):
 
 
 _LIE = "hostile/test_lying_account.py::test_a_lie_of_one_end_fails_a_transfer_and_does_nothing_else"
+_INSTEAD = (
+    "hostile/test_lying_account.py::"
+    "test_a_program_in_place_of_an_agent_fails_a_transfer_and_does_nothing_else"
+)
 _PLANTS, _SWAPS = "hostile/test_second_user_plants.py", "hostile/test_second_user_swaps.py"
 _JOBS = "hostile/test_second_user_jobs.py"
 #: The owner and the mode of a staging folder count no more.
@@ -216,7 +220,7 @@ MENDS = (
         "engine/connect/ssh.py",
         'shown = sentence(" ".join((log or text).split())[-300:])',
         'shown = " ".join((log or text).split())[-300:]',
-        "hostile/test_lying_account.py::test_a_program_in_place_of_an_agent_fails_a_transfer_and_does_nothing_else[text-move-source]",
+        f"{_INSTEAD}[text-move-source]",
     ),
     Mend(
         "H3",
@@ -308,7 +312,7 @@ MENDS = (
     Mend(
         "H12",
         "engine/connect/ssh_options.py",
-        '    "KnownHostsCommand": "none",  # [8.5] It would accept another key than the pinned one.\n',
+        '    "KnownHostsCommand": "none",  # [8.5] It would accept another key than the pinned one.\n',  # noqa: E501
         "",
         "engine/test_ssh_options.py::test_a_wrong_pin_is_refused_whatever_the_configuration_knows",
     ),
@@ -378,14 +382,14 @@ MENDS = (
     Mend(
         "W18",
         "portals/endpoints.py",
-        '    then.lost_credential = moved and frozen.get("credential") != _stamp(portal.credential)\n',
+        '    then.lost_credential = moved and frozen.get("credential") != _stamp(portal.credential)\n',  # noqa: E501
         "",
         f"{_JOBS}::test_a_moved_portal_does_not_show_its_new_password_to_the_old_account[ketter]",
     ),
     Mend(
         "W18",
         "portals/endpoints.py",
-        '    then.lost_credential = moved and frozen.get("credential") != _stamp(portal.credential)\n',
+        '    then.lost_credential = moved and frozen.get("credential") != _stamp(portal.credential)\n',  # noqa: E501
         "",
         "portals/test_endpoints.py::test_the_credential_of_a_new_address_is_not_given_to_the_old_one",
     ),
@@ -398,7 +402,7 @@ STILL_OPEN = {
         "faults/test_planted_jobs::test_a_move_ignores_a_forged_journal_and_a_copy_stops_at_a_nonsensical_one",
     ),
     "H10": (
-        "an agent that beats and does not get on keeps a worker until a person cancels; limits come",
+        "an agent that beats and does not get on keeps a worker until a person cancels; limits come",  # noqa: E501
         "hostile/test_lying_account::test_a_lie_of_one_end_fails_a_transfer_and_does_nothing_else",
     ),
     "H14": (

@@ -1,8 +1,8 @@
 """A far account's `python3` that lies: it runs the agent that came over ssh, with changes.
 
-The account has `python3` from here first in its PATH. It takes the command line that a worker sends, and
-puts a program of the test's before the agent's start: `ROLE` is the agent's role, and the modules of
-`engine.agent` can be imported and changed.
+The account has `python3` from here first in its PATH. It takes the command line that a worker
+sends, and puts a program of the test's before the agent's start: `ROLE` is the agent's role, and
+the modules of `engine.agent` can be imported and changed.
 """
 
 from __future__ import annotations

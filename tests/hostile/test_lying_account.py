@@ -89,6 +89,13 @@ def test_an_honest_account_ends_done_in_every_scenario(
 
 # -- before the agent speaks ------------------------------------------------------------------
 
+_BEATS = r"""
+import os, time
+os.write(2, b'\n\0KETTER AGENT 2\n')
+while True:
+    os.write(2, b'J\0\0\0\x0d{"beat":true}')
+    time.sleep(.1)
+"""
 #: What stands in place of an agent, and whether only SIGTERM ends it soon.
 INSTEAD = {
     "ends_with_0": ("raise SystemExit(0)", False),
@@ -101,10 +108,8 @@ INSTEAD = {
     "endless_noise": ("import os\nwhile True: os.write(2, b'noise \\x1b[2J\\r\\n' * 5000)", True),
     "endless_zeros": ("import os\nwhile True: os.write(2, bytes(60000))", True),
     "endless_payload": ("import os\nwhile True: os.write(1, bytes(60000))", True),
-    "beats": ("import os, time\nos.write(2, b'\\n\\0KETTER AGENT 2\\n')\n"
-              "while True:\n    os.write(2, b'J\\0\\0\\0\\x0d{\"beat\":true}')\n    time.sleep(.1)\n",
-              True),
-}  # fmt: skip
+    "beats": (_BEATS, True),
+}
 
 
 @pytest.mark.parametrize("role", ["source", nightly("target")])

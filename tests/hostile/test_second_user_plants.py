@@ -1,4 +1,4 @@
-"""mallory puts something where a transfer of another user's goes: it is refused, or does nothing."""
+"""mallory puts something where another user's transfer goes: it is refused, or does nothing."""
 
 from __future__ import annotations
 

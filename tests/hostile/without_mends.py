@@ -1,10 +1,10 @@
 """Takes the mends of findings out, one by one, and expects that the test named for each fails.
 
     python -m tests.hostile.without_mends            all of them
-    python -m tests.hostile.without_mends H8 W18     these findings'
+    python -m tests.hostile.without_mends H8 W18     these findings
 
-The changes are made in a copy of the checkout, in the temporary folder. Prints a table; the status is 1 if
-a test passed without its mend.
+The changes are made in a copy of the checkout, in the temporary folder. Prints a table; the status
+is 1 if a test passed without its mend.
 """
 
 from __future__ import annotations
