@@ -66,7 +66,7 @@ SHARES = {
     "first minutes": Share(3, ("tests/first_run",)),
     "file systems": Share(3, ("tests/filesystems",)),
     "accounts": Share(2),
-    "hosts": Share(3),
+    "hosts": Share(3, ("tests/hostile",)),
     "web": Share(4),
     "sheets and release": Share(3),
     "machines": Share(2),
@@ -101,6 +101,7 @@ SUITES = {
     "tests/faults": Suite(5.5),
     "tests/filesystems": Suite(0.6),
     "tests/first_run": Suite(1.8),
+    "tests/hostile": Suite(1.2),
     "tests/jobs": Suite(
         1.6,
         (

@@ -9,7 +9,7 @@ import pytest
 from tests.rig.project import PROJECT
 
 NAMED = sorted(
-    set(re.findall(r"`((?:engine|faults|jobs|portals|site)/test_\w+(?:::test_\w+)?)`",
+    set(re.findall(r"`((?:engine|faults|hostile|jobs|portals|site)/test_\w+(?:::test_\w+)?)`",
                    (PROJECT / "docs" / "threat-model.md").read_text("utf-8")))
 )  # fmt: skip
 

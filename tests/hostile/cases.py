@@ -36,6 +36,16 @@ SCENARIOS: dict[str, dict[str, str]] = {
 ELSEWHERE = {
     "fence_out": "engine/test_reply_properties::test_any_value_of_any_reply_field_is_taken_or_refused_in_a_line"  # noqa: E501
 }
+#: What has an honest worker send a command: the rules of names are asked for if this is unknown.
+_FIRST = {
+    "names": """
+_said = _say
+def _say(self, body, blob=b""):
+    if body.get("op") == "inspect":
+        body["done"]["case_folding"] = None
+    _said(self, body, blob)
+"""
+}
 #: Of these a copy sends none.
 _OF_A_MOVE = ("remove", "remove_folders")
 
@@ -47,7 +57,7 @@ class Lie(NamedTuple):
     hangs: bool = False
 
 
-_ESCAPES = r'"\x1b]0;PWNED\x07\x1b[2J\r\nDONE: all good\u202e" + "x" * 5000000'
+_ESCAPES = r'"\x1b]0;PWNED\x07\x1b[2J\r\nDONE: all good\u202e" + "x" * 1000000'
 _RAW = "with self._sending: wire.write_all(2, DATA)"
 
 
@@ -151,8 +161,9 @@ class Case(NamedTuple):
     @property
     def program(self) -> str:
         """The program of lies."""
+        text = _FIRST.get(self.op, "") + in_place_of(self.op, self._told.code)
         return f"if ROLE == {self.role!r}:\n" + "\n".join(
-            f"    {line}" for line in in_place_of(self.op, self._told.code).splitlines()
+            f"    {line}" for line in text.splitlines()
         )
 
     @property

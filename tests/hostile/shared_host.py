@@ -105,7 +105,6 @@ class Host:
             self._hold()
             self._make_homes()
             self._serve()
-            self._check_runners()
         except BaseException:
             self.__exit__()
             raise
@@ -264,8 +263,6 @@ class Host:
             raise RigError(f"sshd did not start on the host of several users: {said}")
         knock = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{PORT}; head -c 4 <&3"]
         wait_until(lambda: self.run("root", knock)[1] == "SSH-")
-
-    def _check_runners(self) -> None:
         for runner in RUNNERS:
             status, said = self.run(runner, [*python(), "-c", "import engine.cli.__main__"])
             if status:

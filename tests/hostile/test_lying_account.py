@@ -26,7 +26,8 @@ _OF_THE_CLEAN_UP = {"inspect", "open", "clean", "stage"}
 
 @pytest.fixture(scope="module")
 def shared_account() -> Iterator[Account]:
-    with Account() as account:
+    account = Account()
+    with account:
         yield account
 
 

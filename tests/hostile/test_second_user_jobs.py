@@ -20,6 +20,9 @@ from tests.hostile.shared_host import SYSTEM_PYTHON, USERS, Host, home
 from tests.rig.lanes import nightly
 from tests.rig.waiting import wait_until
 
+#: One process of a run has the whole Ketter for all of them.
+pytestmark = pytest.mark.xdist_group("hostile-jobs")
+
 #: Seconds in which a job that met a planted folder has to be at rest, on a busy machine.
 SOON = 45.0
 

@@ -126,7 +126,7 @@ def _names(world: World) -> None:
 
 
 def _resumed(world: World) -> None:
-    world.words += ["--resume"]
+    world.words += ["--resume", "--verify", "readback"]
 
 
 _PREPARE: dict[str, Callable[[World], None]] = {
