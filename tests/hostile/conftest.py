@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.hostile import lies
 from tests.hostile.scene import Scene, write
-from tests.hostile.shared_host import RUNNERS, USERS, Host, home, missing
+from tests.hostile.shared_host import RUNNERS, SYSTEM_PYTHON, USERS, Host, home, missing
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +46,20 @@ def make_scene(shared_host: Host, runner: str) -> Iterator[Callable[..., Scene]]
 def scene(make_scene: Callable[..., Scene]) -> Scene:
     """A scene with a target folder as /tmp: everybody may make files there (1777)."""
     return make_scene()
+
+
+@pytest.fixture
+def lie(shared_host: Host) -> Iterator[Callable[[str], None]]:
+    """Have mallory's account lie."""
+    folder = shared_host.there(f"{home('mallory')}/bin")
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    file = folder / "lies.py"
+    lies.make_python(folder, SYSTEM_PYTHON, f"{home('mallory')}/bin/lies.py")
+
+    def tell(text: str) -> None:
+        file.write_text(text)
+        file.chmod(0o644)
+
+    yield tell
+    file.unlink(missing_ok=True)

@@ -93,6 +93,11 @@ class Installation:
         there = {"kind": "ssh", "host": "127.0.0.1", "port": self.host.port, "username": account}
         return self.portal(name, root, **there, host_key=self.host.host_key, credential=credential)
 
+    def portal_id(self, name: str) -> int:
+        """The number of a portal."""
+        found = self.api("GET", "portals/?limit=200")["results"]
+        return next(int(portal["id"]) for portal in found if portal["name"] == name)
+
     def credentials(self, mark: str) -> tuple[str, str]:
         """Make a password and a key that open both accounts; their names."""
         key = self.host.client_key.read_text()

@@ -8,7 +8,7 @@ import pwd
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -265,9 +265,8 @@ def test_a_moved_portal_does_not_show_its_new_password_to_the_old_account(
     assert ketter.wait(job)["status"] == "paused"
     new = {"name": f"new-{mark}", "kind": "password", "secret": "of the new host"}
     ketter.api("POST", "credentials/", new)
-    (portal,) = [p for p in ketter.api("GET", "portals/?limit=200")["results"] if p["name"] == name]
     moved = {"host": "localhost", "credential": new["name"], "host_key": scene.host.host_key}
-    ketter.api("PATCH", f"portals/{portal['id']}/", moved)
+    ketter.api("PATCH", f"portals/{ketter.portal_id(name)}/", moved)
     log = scene.host.there("/etc/ssh/sshd.log")
     before = log.read_text().count("Failed password")
 
@@ -277,3 +276,48 @@ def test_a_moved_portal_does_not_show_its_new_password_to_the_old_account(
     assert found["status"] == "needs_attention", found
     assert log.read_text().count("Failed password") == before, "the new password was sent there"
     ketter.api("POST", f"jobs/{job}/cancel/")
+
+
+# -- what mallory's account says of itself (H2, H21) ----------------------------------------------
+
+_ESCAPES = r"""\x1b]0;PWNED\x07\x1b[2J\r\nDONE: all good\u202e"""
+#: Her account fails the scan with such a text, or says odd things of itself.
+LIES = {
+    "error": 'body = {"error": ["NO_SPACE", "ESCAPES" + "x" * 1000000]}',
+    "host": 'body["done"]["host"] = "a\\0bESCAPES"',
+    "surrogate": 'body["done"]["host"] = "\\ud800x"',
+    "long": 'body["done"]["host"] = "A" * 3000000',
+    "real": 'body["done"]["real"] = "/ESCAPES"',
+}
+_SAY = """
+from engine.agent.context import Context
+_say = Context.send
+def say(self, body, blob=b""):
+    if body.get("op") == "inspect":
+        CHANGE
+    _say(self, body, blob)
+Context.send = say
+"""
+
+
+@pytest.mark.parametrize("what", ["error", "host", *map(nightly, ("surrogate", "long", "real"))])
+def test_odd_words_of_an_account_are_short_and_printable_in_jobs_and_connection_tests(
+    ketter: Installation, scene: Scene, lie: Callable[[str], None], what: str
+) -> None:
+    mark = scene.path.rpartition("/")[2]
+    _, by_key = ketter.credentials(mark)
+    own, _ = ends(ketter, scene)
+    name = ketter.far_portal(f"odd-{mark}", "mallory", home("mallory"), by_key)
+    lie(_SAY.replace("CHANGE", LIES[what].replace("ESCAPES", _ESCAPES)))
+
+    finding = ketter.api("POST", f"portals/{ketter.portal_id(name)}/test/")
+    found = ketter.wait(ketter.launch(name, own, max_tries=1), seconds=SOON)
+
+    for text in (finding["message"], finding["portal"]["health_message"], found["error_message"]):
+        assert len(text) < 2000
+        assert text.isprintable(), text
+    assert len(str(finding["portal"]["capabilities"])) < 5000
+    assert str(finding["portal"]["capabilities"]).isprintable()
+    scene.assert_genuine(1, moved=False)
+    if found["status"] not in ("failed", "done", "partial"):
+        ketter.api("POST", f"jobs/{found['id']}/cancel/")

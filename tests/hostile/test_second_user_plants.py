@@ -193,6 +193,42 @@ for path in sys.argv[5:]:
     scene.assert_nothing_runs()
 
 
+@pytest.mark.parametrize("kind", ["link", *map(nightly, ("fifo", "record", "folder_link"))])
+def test_a_cache_folder_that_mallory_planted_is_neither_believed_nor_written_through(
+    scene: Scene, kind: str
+) -> None:
+    """XDG_CACHE_HOME, where a record of ssh's client is kept, is everybody's here."""
+    cache = f"{scene.target}/cache"
+    scene.host.act("mallory", """
+import os, sys
+cache, kind, precious = sys.argv[1:]
+os.mkdir(cache)
+os.chmod(cache, 0o777)
+own = cache + "/ketter"
+if kind == "folder_link":
+    os.symlink(precious, own)
+    sys.exit()
+os.mkdir(own)
+os.chmod(own, 0o777)
+if kind == "link":
+    os.symlink(precious + "/key", own + "/ssh-client")
+elif kind == "fifo":
+    os.mkfifo(own + "/ssh-client")
+else:
+    with open(own + "/ssh-client", "w") as file:
+        file.write("1 anything")
+""", cache, kind, scene.precious)  # fmt: skip
+    target, *access = scene.host.ssh(scene.runner, "bob", f"/home/bob/cache-{scene.runner}-{kind}")
+    words = ["--from", scene.source, "--to", target, *access]
+    program = scene.host.cli(scene.runner, *words, env={"XDG_CACHE_HOME": cache})
+
+    status, said = program.finish(SOON)
+
+    assert status == 0, said
+    scene.assert_untouched()
+    scene.assert_nothing_runs()
+
+
 @pytest.mark.parametrize("kind", ["secrets", nightly("folder"), nightly("link")])
 def test_up_refuses_a_var_folder_that_mallory_planted(
     shared_host: Host, runner: str, kind: str

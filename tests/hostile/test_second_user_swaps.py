@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.hostile import acts, lies
+from tests.hostile import acts
 from tests.hostile.scene import FILES, SECRET, Scene
 from tests.hostile.shared_host import SYSTEM_PYTHON, USERS, Host, home
 from tests.rig.lanes import nightly
@@ -120,23 +120,6 @@ def test_no_file_that_mallory_makes_while_it_is_published_is_replaced(
 
 
 # -- what runs in an account (H1, H13) --------------------------------------------------------
-
-
-@pytest.fixture
-def lie(shared_host: Host) -> Iterator[Callable[[str], None]]:
-    """Have mallory's account lie."""
-    folder = shared_host.there(f"{home('mallory')}/bin")
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
-    file = folder / "lies.py"
-    lies.make_python(folder, SYSTEM_PYTHON, f"{home('mallory')}/bin/lies.py")
-
-    def tell(text: str) -> None:
-        file.write_text(text)
-        file.chmod(0o644)
-
-    yield tell
-    file.unlink(missing_ok=True)
 
 
 def kept(host: Host) -> str:
