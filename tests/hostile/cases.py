@@ -101,7 +101,12 @@ FRAMES = {
     "magic_again": Lie(_raw("wire.MAGIC")),
     "endless_zeros": Lie("while True:\n    " + _raw("bytes(1 << 16)", "pass")),
     "endless_text": Lie("while True:\n    " + _raw('b"noise " * 10000', "pass")),
-    "endless_beats": Lie('while True:\n    _say(self, {"beat": True})', hangs=True),
+    "endless_beats": Lie(
+        "number = 0\nwhile True:\n    number += 1\n"
+        '    _say(self, {"beat": True, "work": number * 1000, "waits": False})',
+        hangs=True,
+    ),
+    "beats_of_before": Lie('_say(self, {"beat": True})'),
     "endless_progress": Lie('while True:\n    _say(self, {"progress": 1, "parcel": 1})', True),
     "endless_replies": Lie("while True:\n    _say(self, body, blob)", hangs=True),
     "endless_scan": Lie(

@@ -91,10 +91,11 @@ def test_an_honest_account_ends_done_in_every_scenario(
 # -- before the agent speaks ------------------------------------------------------------------
 
 _BEATS = r"""
-import os, time
+import os, struct, time
 os.write(2, b'\n\0KETTER AGENT 2\n')
 while True:
-    os.write(2, b'J\0\0\0\x0d{"beat":true}')
+    beat = b'{"beat":true,"work":%d,"waits":false}' % (time.monotonic() * 1000000)
+    os.write(2, b"J" + struct.pack(">I", len(beat)) + beat)
     time.sleep(.1)
 """
 #: What stands in place of an agent, and whether only SIGTERM ends it soon.
