@@ -206,7 +206,17 @@ class Transfer:
         return error
 
     def _abandon(self, error: BaseException) -> None:
-        """Remove the staging folder, unless it is kept for a resume or belongs to another run."""
+        """Remove the staging folder, unless it is kept for a resume or belongs to another run.
+
+        If a signal stops the transfer meanwhile, begin again, for the person who waits.
+        """
+        try:
+            self._clear_target(error)
+        except errors.Cancelled as stopped:
+            self._clear_target(stopped)
+            raise
+
+    def _clear_target(self, error: BaseException) -> None:
         if isinstance(error, errors.Cancelled):
             self._session.close(done=True)  # A person may be waiting for the end.
         if not self._session.staging.is_there or isinstance(error, _STAGING_OF_ANOTHER):

@@ -69,6 +69,7 @@ folder.chmod(0o777)
 SWAP = """
 import os, sys
 folder, begins, other = sys.argv[1:]
+print("watching", flush=True)
 while not any(name.startswith(begins) for name in os.listdir(folder)):
     pass
 print("swapping", flush=True)

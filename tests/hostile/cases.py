@@ -47,11 +47,11 @@ def _say(self, body, blob=b""):
 """
 }
 #: Of these a copy sends none.
-_OF_A_MOVE = ("remove", "remove_folders")
+_OF_A_MOVE = ("remove", "remove_folders", "inside", "clean")
 
 
 class Lie(NamedTuple):
-    """Python in place of a reply; `hangs`: by design only a person, or a long silence, ends it."""
+    """Python in place of a reply; `hangs`: only a person ends it soon, if the reply is needed."""
 
     code: str
     hangs: bool = False
@@ -133,6 +133,7 @@ REPRESENTATIVE = {
     ("source", "remove", "twice"),
     ("source", "send", "odd_kind"),
     ("source", "send", "killed"),
+    ("source", "send", "endless_replies"),
     ("source", "inspect", "many"),
     ("source", "scan", "beats_only"),
     ("target", "stage", "no_fields"),
@@ -155,7 +156,7 @@ class Case(NamedTuple):
 
     @property
     def hangs(self) -> bool:
-        """Whether only SIGTERM ends it soon."""
+        """Whether SIGTERM may have to end it."""
         return self._told.hangs
 
     @property

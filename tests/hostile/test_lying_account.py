@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.protocol.commands import COMMANDS
-from tests.hostile.account import MORE_MEMORY, Account, run
+from tests.hostile.account import CANCELLED_IN, MORE_MEMORY, STOPPED_IN, Account, run
 from tests.hostile.cases import ELSEWHERE, REPRESENTATIVE, SCENARIOS, Case, cases
 from tests.hostile.worlds import World
 from tests.rig.lanes import nightly
@@ -60,7 +60,9 @@ def test_a_lie_of_one_end_fails_a_transfer_and_does_nothing_else(
         world.interrupt(account, case.role)
     account.tell(case.program)
 
-    ended = run(world.ends(account, case.role), account.witness.exists, 0.3 if case.hangs else None)
+    limit = STOPPED_IN if case.lie == "silent" else CANCELLED_IN
+    words = world.ends(account, case.role)
+    ended = run(words, account.witness.exists, 0.3 if case.hangs else None, limit)
 
     assert account.witness.exists(), f"the lie was not told: this shows nothing. {ended}"
     assert ended.memory < HONEST_MEMORY + MORE_MEMORY
@@ -165,7 +167,7 @@ def test_a_sender_without_end_is_stopped_at_its_bounds(
     account: Account, tmp_path: Path, kind: str
 ) -> None:
     """H15. It ends by itself, or fills no disk until a person ends it."""
-    world = World(tmp_path, "tree", "move")
+    world = World(tmp_path, "file", "move")
     account.tell(_FLOOD.replace("FRAME", FLOODS[kind]))
     words = world.ends(account, "source")
 

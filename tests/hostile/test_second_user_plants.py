@@ -57,6 +57,8 @@ def test_a_staging_folder_that_mallory_planted_is_refused_and_stays(
 
     assert said.startswith((*REFUSALS, "IO_ERROR: ")), said
     assert scene.staging().lstat().st_uid == USERS["mallory"]
+    if not kind.startswith("is_"):
+        assert f"belongs to user {USERS['mallory']}" in said
 
 
 @pytest.mark.parametrize("words", [["--resume", "--mode", "move"], nightly(["--resume"])])
