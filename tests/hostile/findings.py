@@ -112,6 +112,7 @@ FINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
             "hostile/test_second_user_jobs::test_a_root_that_mallory_swaps_by_a_link_is_not_followed",
             "hostile/test_second_user_swaps::test_a_target_folder_that_mallory_swaps_leads_nowhere_else",
             "engine/test_roots::test_a_root_that_leads_elsewhere_than_recorded_is_refused",
+            "jobs/test_machines::test_a_move_is_not_run_by_a_worker_of_another_machine_with_the_same_folder",
         ),
     ),
     "H15": (
@@ -171,10 +172,6 @@ STILL_OPEN = {
     "H8": (
         "a copy believes the target's journal by size and time; a record of the worker's own comes",
         "faults/test_planted_jobs::test_a_move_ignores_a_forged_journal_and_a_copy_stops_at_a_nonsensical_one",
-    ),
-    "H14": (
-        "a portal of kind 'this machine' is that folder on whichever worker; KETTER_MACHINE comes",
-        "faults/test_another_machine::test_a_job_needs_attention_when_its_worker_lacks_the_root_of_a_local_portal",
     ),
     "H17": (
         "what a target says it holds is bounded by message, not in sum",

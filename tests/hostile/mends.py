@@ -99,13 +99,6 @@ MENDS = (
         f"{_PLANTS}::test_a_staging_folder_that_mallory_planted_is_refused_and_stays[ketter-fifos-777-words0]",
     ),
     Mend(
-        "H6",
-        "engine/agent/target/ownership.py",
-        "    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:\n",
-        "    if not stat.S_ISREG(found.st_mode):\n",
-        "engine/test_planted.py::test_pipes_links_and_folders_in_place_of_staging_files_are_not_opened",
-    ),
-    Mend(
         "H7",
         "engine/agent/target/staging/made_folders.py",
         '        if not f"{real}/".startswith(f"{folder}/") or not folder.startswith("/"):\n',
