@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.types import ParcelReport, Phase, Progress
 
 if TYPE_CHECKING:
+    from engine.agent.wire import Entry
     from engine.loans import Lender
+
+
+class ProofRecord(Protocol):
+    """The caller's own record of what was proven, where no host's people can write.
+
+    `add` takes proven entries, named as at the source: a packed list, and the SHA-256 of each.
+    `known` yields what earlier attempts of the same transfer added: entries, and their SHA-256 in
+    one piece. It may yield an entry often, and in any order; what it leaves out is read again at
+    both ends. The engine calls it once at most, and only if the target says that entries of an
+    earlier attempt are staged.
+    """
+
+    def add(self, entries: bytes, digests: bytes) -> None: ...
+
+    def known(self) -> Iterable[tuple[list[Entry], bytes]]: ...
 
 
 class Observer(Protocol):
@@ -21,11 +38,13 @@ class Observer(Protocol):
     request's `bwlimit`; the engine calls it all the time. It makes manifests only if
     `wants_manifests`: they cost some time. `event` reports the few things worth a line in a
     job's history, never one per file. `progress` is called at most twice a second. With a
-    `lender`, other workers may carry some of the parcels.
+    `lender`, other workers may carry some of the parcels. Without a `record`, all that an earlier
+    attempt brought is read again at both ends.
     """
 
     wants_manifests: bool
     lender: Lender | None
+    record: ProofRecord | None
 
     def checkpoint(self) -> None: ...
 
@@ -51,6 +70,7 @@ class SilentObserver:
 
     wants_manifests = False
     lender: Lender | None = None
+    record: ProofRecord | None = None
 
     def checkpoint(self) -> None:
         """Let the transfer continue."""

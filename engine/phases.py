@@ -44,7 +44,12 @@ class Transfer:
         self._reporter = Reporter(observer, self._spool)
         self._proofs = Proofs(self._session, self._spool, self._reporter)
         self._plan = TransferPlan(
-            self._session, self._spool, self._reporter, self._proofs, observer.lender
+            self._session,
+            self._spool,
+            self._reporter,
+            self._proofs,
+            observer.lender,
+            observer.record,
         )
         self._removed = 0
         self._streams = 1

@@ -44,7 +44,7 @@ PAST_THE_FACE = {
     "engine.loans": "the words that lender and helper exchange; jobs keeps them in its rows",
     "engine.connect.bundle": "jobs.worker makes the agents' programs once, before it forks",
     "engine.phases": "jobs.worker loads it once, before it forks",
-    "engine.proof.manifest": "jobs.worker loads it once, before it forks",
+    "engine.proof.manifest": "jobs keeps manifests; jobs.worker loads it once, before it forks",
     "engine.proof.reporter": "NAMED_FAILURES: how many failures a report names",
     "engine.share.helper": "jobs.worker loads it once, before it forks",
     "engine.share.lending": "jobs.worker loads it once, before it forks",

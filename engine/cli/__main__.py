@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from engine import errors, transfer
 from engine.cli import arguments
 from engine.cli.output import OUTPUT_MAY_FAIL
+from engine.cli.proof_record import RecordFile
 from engine.observer import SilentObserver
 from engine.types import ParcelReport, ParcelState, Report
 
@@ -45,9 +46,11 @@ def _transfer(chosen: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.on_signal)
     try:
-        observer = _observer(chosen, stop)
+        request = arguments.request(chosen)
+        record = None if chosen.dry_run else RecordFile(request)
+        observer = _observer(chosen, stop, record)
+        ended_by: BaseException | None = None
         try:
-            request = arguments.request(chosen)
             if chosen.dry_run:
                 plan = transfer.dry_run(request, observer)
                 result, status = {"status": "planned", "plan": plan}, 0
@@ -55,9 +58,14 @@ def _transfer(chosen: argparse.Namespace) -> int:
                 report = transfer.run(request, observer)
                 result = _result(report)
                 status = 0 if report.status == "done" else EXIT_PARTIAL
+        except BaseException as error:
+            ended_by = error
+            raise
         finally:
             stop.disarm()
             observer.end()
+            if record:
+                record.end(ended_by)
     except errors.EngineError as error:
         return _show_error(error, chosen.json)
     try:
@@ -93,15 +101,18 @@ def _verify(chosen: argparse.Namespace) -> int:
 class _PlainObserver(SilentObserver):
     """Writes the manifest, if one is wanted, and prints warnings; shows no progress."""
 
-    def __init__(self, manifest: str, stop: _Stop) -> None:
-        self._stop = stop
+    def __init__(self, manifest: str, stop: _Stop, record: RecordFile | None) -> None:
+        self._stop, self._record = stop, record
+        self.record = record
         self.wants_manifests = bool(manifest)
         # Now, so that a path that cannot be written fails before the transfer.
         self._manifest = _manifest_file(manifest) if manifest else None
 
     def checkpoint(self) -> None:
-        """Stop the transfer if a signal requested that."""
+        """Stop the transfer if a signal requested that; write the record if that is due."""
         self._stop.check()
+        if self._record:
+            self._record.write_if_due()
 
     def parcel(self, parcel: ParcelReport) -> None:
         """Append a verified parcel's manifest to the file."""
@@ -127,13 +138,16 @@ def _manifest_file(path: str) -> BinaryIO:
     return create(path)
 
 
-def _observer(chosen: argparse.Namespace, stop: _Stop) -> Any:
-    plain = _PlainObserver(chosen.manifest, stop)
-    if not sys.stderr.isatty() or chosen.json:
-        return plain
-    from engine.cli.progress_bar import ProgressBar
+def _observer(chosen: argparse.Namespace, stop: _Stop, record: RecordFile | None) -> Any:
+    plain = _PlainObserver(chosen.manifest, stop, record)
+    observer: SilentObserver = plain
+    if sys.stderr.isatty() and not chosen.json:
+        from engine.cli.progress_bar import ProgressBar
 
-    return ProgressBar(sys.stderr, plain)
+        observer = ProgressBar(sys.stderr, plain)
+    if record:
+        record.on_event = observer.event
+    return observer
 
 
 class _Stop:

@@ -20,7 +20,7 @@ class ProgressBar(SilentObserver):
     def __init__(self, out: TextIO, other: SilentObserver) -> None:
         self._out = out
         self._other = other
-        self.wants_manifests = other.wants_manifests
+        self.wants_manifests, self.record = other.wants_manifests, other.record
         self._phase = ""
         self._began = time.monotonic()
 

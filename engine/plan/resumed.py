@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from engine.agent.wire import AgentError, Entry, count_of, unpack_entries
 from engine.parcels.spool import Block, Spool
+from engine.plan.on_record import OnRecord
 from engine.protocol.digests import digest_at, require_digests
 from engine.protocol.lists import entries_of
 from engine.protocol.messages import DeliveredArchive, FilePart, StagedEntries, StagedParts
@@ -25,11 +26,14 @@ class Resumed:
     """Entries in the staging folder that need not be sent again.
 
     An entry is recognised by all its fields that must not have changed; each takes some
-    70 bytes of memory.
+    80 bytes of memory, with those of `on_record`, which gets all of them. `at_source` gives an
+    entry the name that it has at the source.
     """
 
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
+    def __init__(
+        self, spool: Spool, on_record: OnRecord, at_source: Callable[[Entry], Entry]
+    ) -> None:
+        self._spool, self._on_record, self._at_source = spool, on_record, at_source
         self._parcels: list[tuple[Block, int]] = []
         self._waiting: set[int] = set()
         self._entry_count = self._run_count = 0
@@ -56,8 +60,9 @@ class Resumed:
             entries, size = entries_of(message.entries), len(message.entries)
             require_digests(message, len(entries))
             self._parcels.append((self._spool.add(message.entries + message.digests), size))
-            key = _place if self.delivered else _key
-            self._waiting.update(map(key, entries))
+            self._waiting.update(map(_place if self.delivered else _key, entries))
+            if not self.delivered:
+                self._on_record.expect(map(self._at_source, entries), message.digests)
 
     def _count(self, message: StagedEntries) -> None:
         self._entry_count += max(count_of(message.entries), LEAST)

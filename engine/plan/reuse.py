@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.agent.wire import FILE, Entry, pack_entries
 from engine.parcels.builder import ParcelBuilder
 from engine.plan.compare import ASKED_AT_ONCE, TreeComparison
+from engine.plan.on_record import OnRecord
 from engine.plan.resumed import Resumed
 from engine.proof.proofs import Proofs
 from engine.protocol.commands import CHECK, DISCARD, HASH
@@ -17,18 +18,22 @@ from engine.types import Mode, Verify
 class Reuse:
     """Decides which entries of `resumed` are trusted, and has the target discard the others.
 
-    `files` counts the trusted ones, without folders; `bytes` counts their bytes.
+    Their digests come from a journal at the target. A digest counts only if `on_record` has it, or
+    if both ends read the entry again now. `files` counts the trusted ones, without folders;
+    `bytes` counts their bytes.
     """
 
     def __init__(
         self,
         session: Session,
         resumed: Resumed,
+        on_record: OnRecord,
         builder: ParcelBuilder,
         comparison: TreeComparison,
         proofs: Proofs,
     ) -> None:
         self._session, self._resumed, self._proofs = session, resumed, proofs
+        self._on_record = on_record
         self._builder, self._comparison = builder, comparison
         self.files = self.bytes = 0
         self._stale: list[Entry] = []
@@ -40,6 +45,7 @@ class Reuse:
 
     def staged(self) -> None:
         """After the scan: reuse the staged entries that are proven; discard the others."""
+        self._on_record.look_up(self._session.inbox.check)
         self._resumed.sort(self._check_staged, self._stale.extend)
         for path in self._resumed.parts.keys() - self._wanted_parts():
             self._stale.append(Entry(path, FILE, 0, 0, 0, 0))
@@ -58,15 +64,24 @@ class Reuse:
     def _check_staged(self, entries: list[Entry], digests: list[bytes]) -> None:
         """Reuse staged entries if both ends still agree on them; else send them again."""
         pairs = dict(zip(entries, digests, strict=True))
-        entries = self._comparison.still_fits(entries)
-        self._stale += pairs.keys() - set(entries)
-        read_again = self._read_again(entries)
+        known: list[Entry] = []
+        unknown: list[Entry] = []
+        for entry in self._comparison.still_fits(entries):
+            has = self._on_record.has(self._session.aim.at_source(entry), pairs[entry])
+            (known if has else unknown).append(entry)
+        self._stale += pairs.keys() - set(known) - set(unknown)
+        self._check(known, pairs, on_record=True)
+        self._check(unknown, pairs, on_record=False)
+
+    def _check(self, entries: list[Entry], pairs: dict[Entry, bytes], on_record: bool) -> None:
+        """Reuse entries whose digest in `pairs` is that of each end that reads them again."""
+        read_again = self._read_again(entries, on_record) if entries else []
         good: list[Entry] = []
         proofs = b""
         for index, entry in enumerate(entries):
             digest = pairs[entry]
             found = [digest_at(digests, index) for digests in read_again]
-            # Without one that was read again, the journal's counts, but only if it has one.
+            # Without one that was read again, the digest on record counts, but only if it is one.
             if all(agree(digest, other) for other in found or [digest]):
                 good.append(self._session.aim.at_source(entry))
                 proofs += digest
@@ -74,19 +89,21 @@ class Reuse:
                 self._stale.append(entry)
                 self._builder.add([self._session.aim.at_source(entry)])
         if good:
-            self._add_proven(good, proofs)
+            self._add_proven(good, proofs, on_record)
 
-    def _read_again(self, entries: list[Entry]) -> list[bytes]:
+    def _read_again(self, entries: list[Entry], on_record: bool) -> list[bytes]:
         """Return the digests of staged entries, from each end that has to read them again.
 
         The target reads them at level readback. The source reads them in a move: it removes only
         what was compared in this attempt, whatever a journal at the target says. Both read them
-        if the target's file system keeps no owners, since another user may have made the journal.
+        if they are not on record, and if the target's file system keeps no owners, since another
+        user may have made the journal.
         """
         request, session = self._session.request, self._session
         digests: list[bytes] = []
-        of_target = request.verify_level is Verify.READBACK or not session.staging.keeps_owners
-        of_source = request.mode is Mode.MOVE or not session.staging.keeps_owners
+        both = not (on_record and session.staging.keeps_owners)
+        of_target = both or request.verify_level is Verify.READBACK
+        of_source = both or request.mode is Mode.MOVE
         if of_target:
             session.target.send(CHECK, pack_entries(entries))
         if of_source:
@@ -117,8 +134,9 @@ class Reuse:
                 self._proofs.failed(entry.path, "SOURCE_CHANGED", sentence)
         return good, proofs
 
-    def _add_proven(self, entries: list[Entry], digests: bytes) -> None:
+    def _add_proven(self, entries: list[Entry], digests: bytes, on_record: bool = False) -> None:
         parcel = self._builder.resumed(entries)
         self.files += parcel.files
         self.bytes += parcel.bytes
-        self._proofs.verified(parcel, pack_entries(entries), digests, (parcel.files, parcel.bytes))
+        count = (parcel.files, parcel.bytes)
+        self._proofs.verified(parcel, pack_entries(entries), digests, count, on_record)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine import errors
 from engine.agent.target.name_rules import NameRules
+from engine.observer import ProofRecord
 from engine.parcels.builder import ParcelBuilder
 from engine.parcels.spool import Spool
 from engine.plan.compare import TreeComparison
+from engine.plan.on_record import OnRecord
 from engine.plan.resumed import Resumed
 from engine.plan.reuse import Reuse
 from engine.plan.streams import choose_streams
@@ -37,13 +39,17 @@ class TransferPlan:
         reporter: Reporter,
         proofs: Proofs,
         lender: Lender | None = None,
+        record: ProofRecord | None = None,
     ) -> None:
         self._session, self._reporter = session, reporter
-        self._resumed = Resumed(spool)
+        on_record = OnRecord(record)
+        self._resumed = Resumed(spool, on_record, session.aim.at_source)
         fine = session.request.attempt > FINE_AFTER
         self.builder = ParcelBuilder(session.request.strategy, spool, fine)
         self.comparison = TreeComparison(session, self.builder, spool, self._resumed, reporter.fail)
-        self._reuse = Reuse(session, self._resumed, self.builder, self.comparison, proofs)
+        self._reuse = Reuse(
+            session, self._resumed, on_record, self.builder, self.comparison, proofs
+        )
         self.streams = 1
         self._lender = lender
         #: Bytes that an earlier attempt delivered, including those of incomplete files.

@@ -14,10 +14,15 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from json.encoder import encode_basestring_ascii
-from typing import Any
+from typing import Any, TypeAlias
 
 from engine.agent.typed import NamedTuple
 from engine.agent.wire import HARD_LINK, LINK, Entry
+
+#: Entries, and their SHA-256 in one piece.
+Entries: TypeAlias = tuple[list[Entry], bytes]
+
+_FIELDS = ("path", "kind", "size", "mtime_ns", "mode")
 
 
 class Manifest(NamedTuple):
@@ -43,6 +48,23 @@ def write(proven: Iterable[tuple[Entry, bytes]]) -> Manifest:
     """Return the manifest of entries and their SHA-256."""
     text = "".join(line(entry, digest) for entry, digest in proven).encode("ascii")
     return Manifest(zlib.compress(text, 3), hashlib.sha256(text).hexdigest())
+
+
+def entries_of(blob: bytes) -> Entries:
+    """Return the entries of a stored manifest, and their SHA-256; raises as `read` does.
+
+    A manifest has no inodes and no attributes.
+    """
+    entries: list[Entry] = []
+    digests = bytearray()
+    for record in read(blob):
+        try:
+            path, kind, size, mtime_ns, mode = (record[name] for name in _FIELDS)
+            digests += bytes.fromhex(record["sha256"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a line of a manifest lacks {error}") from error
+        entries.append(Entry(path, kind, size, mtime_ns, mode, 0, record.get("link", "")))
+    return entries, bytes(digests)
 
 
 def read(blob: bytes) -> Iterator[dict[str, Any]]:

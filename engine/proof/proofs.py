@@ -57,11 +57,17 @@ class Proofs:
         self._reporter.warned(code, message)
 
     def verified(
-        self, parcel: Parcel, entries: bytes, digests: bytes, count: tuple[int, int]
+        self,
+        parcel: Parcel,
+        entries: bytes,
+        digests: bytes,
+        count: tuple[int, int],
+        on_record: bool = False,
     ) -> None:
         """Record proven entries of a parcel; `count` are their files and bytes.
 
-        A parcel of slices has no entries here until the file is whole.
+        A parcel of slices has no entries here until the file is whole. With `on_record`, the
+        caller's record has them already.
         """
         manifest = None
         if entries:
@@ -69,6 +75,8 @@ class Proofs:
             self.bytes += count[1]
             block = self._spool.add(entries)
             self._proven.append(ProvenEntries(parcel, block, self._spool.add(digests)))
+            if self._reporter.record and not on_record:
+                self._reporter.record.add(entries, digests)
             if self._reporter.wants_manifests:
                 from engine.proof import manifest as manifests  # Only where they are wanted.
 

@@ -43,6 +43,7 @@ class Reporter:
         self._progress = Progress()
         self._warned: dict[str, int] = {}
         self.wants_manifests = observer.wants_manifests
+        self.record = observer.record
         self.failures: list[EntryFailure] = []
         self.failures_total = 0
         self._totals = Totals()

@@ -10,11 +10,13 @@ from django.utils.translation import gettext as _
 
 import engine
 from engine.loans import Lender
+from engine.observer import ProofRecord
 from jobs.errors import HandedBack, Orphaned, Paused
 from jobs.models import Job
 from jobs.queueing.attempts import attempt_rooted, bandwidth_share, stop_requested
 from jobs.running.attempt_writer import RENEW_EVERY, AttemptWriter
 from jobs.running.lender import JobLender
+from jobs.running.proof_record import JobRecord
 from jobs.running.shutdown import shutdown_requested
 from jobs.states import Status
 from jobs.text import storable
@@ -45,6 +47,8 @@ class JobObserver:
         self._rate = bandwidth_share(job)
         #: Lends parcels to other workers; the engine calls it.
         self.lender: Lender | None = JobLender(job, self._writer.tolerant, self._writer.add_event)
+        #: What earlier attempts have proven; the engine reads it.
+        self.record: ProofRecord | None = JobRecord(job, self._writer.tolerant)
         #: Bytes that earlier attempts had brought when this one began, and when the one before
         #: this began; None and -1 while unknown.
         self._held: int | None = None

@@ -18,9 +18,11 @@ from tests.rig.sshd import Sshd, end_tree
 
 #: As on a machine where nobody has told Python otherwise: it keeps what it has compiled.
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
-#: Of the benchmark's own: Ketter keeps a record of ssh's client there.
-ENVIRONMENT["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ketter-bench-cache-")
-atexit.register(shutil.rmtree, ENVIRONMENT["XDG_CACHE_HOME"], ignore_errors=True)
+#: Of the benchmark's own: Ketter keeps records of ssh's client, and of what was proven, there.
+for name in ("cache", "state"):
+    folder = tempfile.mkdtemp(prefix=f"ketter-bench-{name}-")
+    ENVIRONMENT[f"XDG_{name.upper()}_HOME"] = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 #: Seconds to wait for the far ends of a tool that was stopped.
 ENDING_SECONDS = 20.0
 

@@ -34,6 +34,7 @@ from engine.agent.wire import (
     pack_entries,
 )
 from engine.parcels.spool import Spool
+from engine.plan.on_record import OnRecord
 from engine.plan.resumed import MOST_PARTS, Resumed
 from engine.protocol.messages import FilePart, StagedParts, read_message
 from tests.engine.staged import MTIME, Place, prove
@@ -324,7 +325,7 @@ def test_the_worker_takes_a_survey_of_any_number_of_slices(place: Place) -> None
     Survey(tree, place.open()).take_up(lambda body, blob: messages.append(message(body, blob)))
     tree.close()
 
-    resumed = Resumed(Spool())
+    resumed = Resumed(Spool(), OnRecord(None), lambda entry: entry)
     for body in messages:
         found = read_message(body)
         assert isinstance(found, StagedParts)
@@ -337,7 +338,7 @@ def test_the_worker_takes_a_survey_of_any_number_of_slices(place: Place) -> None
 
 def test_a_target_that_reports_files_in_part_without_end_is_refused() -> None:
     """A host that lies about what had arrived does not fill the worker's memory."""
-    resumed = Resumed(Spool())
+    resumed = Resumed(Spool(), OnRecord(None), lambda entry: entry)
     numbers = iter(range(MOST_PARTS + 2))
 
     def batch(size: int) -> StagedParts:
