@@ -14,6 +14,7 @@ import pytest
 
 import engine
 from engine import Endpoint, Mode, OnConflict, Phase, Request, SilentObserver, Strategy
+from engine.agent.inspect import machine
 from engine.agent.target.journal import Journal
 from engine.agent.target.publish.delivered_archive import announce, recall
 from engine.agent.tree import Tree
@@ -181,6 +182,48 @@ def test_a_repeated_archive_copy_succeeds_and_leaves_the_archive_unchanged(
 
     assert os.listdir(tmp_path / "in") == ["day1.zip"]
     assert (tmp_path / "in" / "day1.zip").stat().st_ino == before
+
+
+def another_archive(archive: Path) -> bytes:
+    return archive.read_bytes().replace(b"content", b"FORGERY")
+
+
+def nonsense(archive: Path) -> bytes:
+    return b"F" * archive.stat().st_size
+
+
+def only_the_first_members(archive: Path) -> bytes:
+    """Of the ten files that were removed at the source; then it ends."""
+    data = archive.read_bytes()
+    with zipfile.ZipFile(archive) as read:
+        return data[: read.getinfo("f15").header_offset]
+
+
+@pytest.mark.parametrize("forged", [another_archive, nonsense, only_the_first_members])
+def test_a_forged_archive_with_a_journal_that_names_its_digest_lets_the_source_remove_nothing(
+    stop_half_way: Callable[..., Request], tmp_path: Path, forged: Callable[[Path], bytes]
+) -> None:
+    """What the journal says that the archive holds is true: the forger knew the files."""
+    request = stop_half_way()
+    archive = tmp_path / "in" / "day1.zip"
+    data = forged(archive)
+    archive.write_bytes(data)
+    folder = os.open(staging(tmp_path / "in")[0], os.O_RDONLY)
+    journal = Journal(folder, machine())
+    (inside,) = [journal.record(at) for at, body in journal.records() if "inside" in body]
+    journal.start(1)
+    journal.add({"inside": 1, "list": inside["list"]}, inside["blob"])
+    journal.keep_durable(lambda: None)
+    announce(journal, ["day1.zip", len(data), False], hashlib.sha256(data).digest())
+    journal.close()
+    os.close(folder)
+
+    report = engine.run(request)
+
+    kept = 15 if forged is only_the_first_members else 20
+    assert report.status == "partial"
+    assert len([path for path in (tmp_path / "day1").iterdir() if path.is_file()]) == kept
+    assert {failure.code for failure in report.failures} == {"SOURCE_CHANGED"}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from engine.agent.digests import digest_file
@@ -107,15 +108,18 @@ def whole(root: Path) -> dict[bytes, Entry]:
     return {**snapshot(root), b".": Entry("folder", 0, mode, top.st_mtime_ns, "", b"")}
 
 
-def forge(folder: Path) -> None:
-    """Give what was staged other bytes, and the journal the digests of these."""
+def forge(folder: Path, only: Collection[str] = ()) -> None:
+    """Give what was staged (`only` these files) other bytes, and the journal the digests of these.
+
+    Sizes and times stay: as another program of the target's account can do it.
+    """
     fd = os.open(folder, os.O_RDONLY)
     tree, journal = Tree(os.open(folder / "a1", os.O_RDONLY)), Journal(fd, machine())
     forged = 0
     try:
         records = [journal.record(at) for at, body in journal.records() if "parcel" in body]
         for entry, _ in itertools.chain.from_iterable(map(Journal.proven, records)):
-            if entry.kind != "f" or entry.size > MIB:
+            if entry.kind != "f" or entry.size > MIB or (only and entry.path not in only):
                 continue
             path = folder / "a1" / entry.path
             path.chmod(0o600)
