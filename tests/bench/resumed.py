@@ -1,10 +1,11 @@
-"""What a move costs that goes on from all that had arrived, here and at a commit.
+"""What a transfer costs that goes on from all that had arrived, here and at a commit.
 
 python -m tests.bench.resumed COMMIT [--rounds 7] [--folder /dev/shm]
 
 Everything is staged and proven when the first attempt is interrupted; the second one is
-timed: it proves what is there, publishes it and removes the source. Here both ends read it
-again (decision 19), at f33cc75 the target alone.
+timed: it proves what is there, publishes it and, in a move, removes the source. In a move both
+ends read it again (decision 19), at f33cc75 the target alone. In a copy nothing is read again that
+is on the worker's own record, and else both ends read it (decision 25); at 437ee32 nothing is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 from tests.bench import trees
@@ -26,25 +28,47 @@ MIB = 1 << 20
 #: Name, how many files, of how many bytes.
 CASES = (("10,000 files of 8 KiB", 10_000, 8 << 10), ("one file of 1 GiB", 1, 1 << 30))
 
-#: Run below a tree: interrupt a move before it publishes, then time the next attempt (s).
+#: What goes on: the mode, and whether the worker has a record (an earlier commit knows of none).
+KINDS = {
+    "a move": ("move", ""),
+    "a copy, on record": ("copy", "record"),
+    "a copy, not on record": ("copy", ""),
+}
+
+#: Run below a tree: interrupt a transfer before it publishes, then time the next attempt (s).
 _ATTEMPTS = """
 import json, sys, time
 import engine
 from engine import Endpoint, Mode, Phase, Request, SilentObserver
+from engine.agent.wire import unpack_entries
 
-class Stop(SilentObserver):
+class Record:
+    lists = []
+    def add(self, entries, digests):
+        self.lists.append((entries, digests))
+    def known(self):
+        for entries, digests in self.lists:
+            yield unpack_entries(entries), digests
+
+class Observer(SilentObserver):
+    record = Record() if sys.argv[4] else None
+
+class Stop(Observer):
     def phase(self, phase):
         if phase is Phase.PUBLISH:
             raise engine.Interrupted("staged")
 
-ends = [Endpoint("/", path.lstrip("/")) for path in sys.argv[1:]]
+ends = [Endpoint("/", path.lstrip("/")) for path in sys.argv[1:3]]
+mode = Mode(sys.argv[3])
 try:
-    engine.run(Request(*ends, transfer_id="bench", mode=Mode.MOVE), Stop())
+    engine.run(Request(*ends, transfer_id="bench", mode=mode), Stop())
 except engine.Interrupted:
     pass
 began = time.monotonic()
-report = engine.run(Request(*ends, transfer_id="bench", attempt=2, mode=Mode.MOVE, resume=True))
-assert report.bytes_resumed == report.bytes and report.files_removed == report.files
+again = Request(*ends, transfer_id="bench", attempt=2, mode=mode, resume=True)
+report = engine.run(again, Observer())
+assert report.bytes_resumed == report.bytes
+assert report.files_removed == (report.files if mode is Mode.MOVE else 0)
 print(json.dumps(time.monotonic() - began))
 """
 
@@ -60,17 +84,18 @@ def main() -> int:
         folder = Path(name)
         base = trees.lay_out_commit(trees.commit_of(options.commit), folder / "base")
         here = trees.lay_out_folder(PROJECT, folder / "here")
-        for title, files, size in CASES:
+        for (title, files, size), kind in product(CASES, KINDS):
             times: dict[Path, list[float]] = {base: [], here: []}
             for number in range(options.rounds):
                 for tree in (base, here) if number % 2 else (here, base):
-                    times[tree].append(_resumed(tree, folder / "data", files, size))
+                    times[tree].append(_resumed(tree, folder / "data", files, size, KINDS[kind]))
             before, after = (statistics.median(times[tree]) for tree in (base, here))
-            print(f"{title}: {before:.2f} s before, {after:.2f} s here: {after / before:.2f} x")
+            ratio = f"{after / before:.2f} x"
+            print(f"{title}, {kind}: {before:.2f} s before, {after:.2f} s here: {ratio}")
     return 0
 
 
-def _resumed(tree: Path, data: Path, files: int, size: int) -> float:
+def _resumed(tree: Path, data: Path, files: int, size: int, kind: tuple[str, str]) -> float:
     source = data / "a"
     source.mkdir(parents=True)
     block = os.urandom(min(size, MIB))
@@ -79,7 +104,7 @@ def _resumed(tree: Path, data: Path, files: int, size: int) -> float:
             for _ in range(size // len(block)):
                 file.write(block)
     done = subprocess.run(
-        [sys.executable, "-c", _ATTEMPTS, str(source), str(data / "b")],
+        [sys.executable, "-c", _ATTEMPTS, str(source), str(data / "b"), *kind],
         cwd=tree,
         capture_output=True,
         text=True,
