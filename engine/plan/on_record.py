@@ -26,14 +26,15 @@ class OnRecord:
 
     def __init__(self, record: ProofRecord | None) -> None:
         self._record = record
-        self._reported = [array("Q") for _ in range(_LISTS)]
-        self._found = [bytearray() for _ in range(_LISTS)]
+        self._reported: list[array[int]] = []
+        self._found: list[bytearray] = []
         self._missing = 0
 
     def expect(self, entries: Iterable[Entry], digests: bytes) -> None:
         """Note entries that the target reports, named as at the source, and their digests."""
         if self._record is None:
             return
+        self._reported = self._reported or [array("Q") for _ in range(_LISTS)]
         for index, entry in enumerate(entries):
             number = _number(entry, digest_at(digests, index))
             self._reported[number % _LISTS].append(number)
@@ -45,7 +46,7 @@ class OnRecord:
             return
         for at, numbers in enumerate(self._reported):
             self._reported[at] = array("Q", sorted(numbers))
-            self._found[at] = bytearray(len(numbers))
+        self._found = [bytearray(len(numbers)) for numbers in self._reported]
         for entries, digests in self._record.known():
             for index, entry in enumerate(entries):
                 self._mark(_number(entry, digest_at(digests, index)))
@@ -55,6 +56,8 @@ class OnRecord:
 
     def has(self, entry: Entry, digest: bytes) -> bool:
         """True if the record has an expected entry, named as at the source, with this digest."""
+        if not self._found:
+            return False
         number = _number(entry, digest)
         at = self._place(number)
         return at >= 0 and bool(self._found[number % _LISTS][at])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import signal
 import stat
 import sys
 import time
@@ -17,6 +17,7 @@ from engine import Phase
 from engine.cli import __main__ as command
 from engine.cli import proof_record
 from engine.types import Request
+from tests.rig import spoiled_records
 from tests.rig.command import agents_of, cli, finish, running
 from tests.rig.interrupted import MIB, Held, build_many, forge, staged, staging, whole
 from tests.rig.records import reading_again
@@ -26,16 +27,11 @@ from tests.rig.waiting import wait_until
 
 FORGED = "reel_0/0/00000.dpx"
 FILES = 20
-STRANGER = 64123
 #: The exit status after a lost connection.
 LOST = 5
 
 Asked = dict[str, list[str]]
 Main = Callable[..., int]
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can make what belongs to another user"
-)
 
 
 @pytest.fixture
@@ -63,7 +59,7 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
                 raise engine.ConnectionLost("the line was cut")
 
         monkeypatch.setattr(command._PlainObserver, "phase", phase)
-        monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
         return command.main(["--from", f"{tmp_path}/a", "--to", f"{tmp_path}/b", *more])
 
     return run
@@ -116,100 +112,6 @@ def test_a_record_is_closed_to_other_users_and_goes_when_the_transfer_is_done(
 # -- a record that is of no use ------------------------------------------------------
 
 
-def truncated(record: Path) -> None:
-    os.truncate(record, record.stat().st_size // 2)
-
-
-def damaged(record: Path) -> None:
-    data = bytearray(record.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    record.write_bytes(data)
-
-
-def nonsense(record: Path) -> None:
-    record.write_bytes(os.urandom(10_000))
-
-
-def lists_of_nothing(record: Path) -> None:
-    """A record whose checksum is right, and whose list is none."""
-    body = b"no list of entries"
-    from zlib import crc32
-
-    record.write_bytes(proof_record._HEAD.pack(len(body), 0, crc32(body)) + body)
-
-
-def a_link(record: Path) -> None:
-    record.rename(record.with_name("elsewhere"))
-    record.symlink_to("elsewhere")
-
-
-def two_names(record: Path) -> None:
-    os.link(record, record.with_name("elsewhere"))
-
-
-def a_pipe(record: Path) -> None:
-    record.unlink()
-    os.mkfifo(record, 0o600)
-
-
-def a_socket(record: Path) -> None:
-    record.unlink()
-    there = os.getcwd()
-    os.chdir(record.parent)  # The path of a socket may have 107 bytes.
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(record.name)
-    os.chdir(there)
-
-
-def a_folder(record: Path) -> None:
-    record.unlink()
-    record.mkdir()
-
-
-def readable_by_others(record: Path) -> None:
-    record.chmod(0o644)
-
-
-def in_a_folder_of_others(record: Path) -> None:
-    record.parent.chmod(0o770)
-
-
-def in_a_linked_folder(record: Path) -> None:
-    record.parent.rename(record.parent.with_name("elsewhere"))
-    record.parent.symlink_to("elsewhere")
-
-
-def another_users(record: Path) -> None:
-    os.chown(record, STRANGER, STRANGER)
-
-
-def in_another_users_folder(record: Path) -> None:
-    os.chown(record.parent, STRANGER, STRANGER)
-
-
-def in_another_users_home(record: Path) -> None:
-    os.chown(record.parent.parent, STRANGER, STRANGER)
-
-
-#: What is as good as no record.
-SPOILED = (truncated, damaged, nonsense, lists_of_nothing, Path.unlink)
-#: What is not used, and said to be not.
-REFUSED = (
-    a_link,
-    two_names,
-    a_pipe,
-    a_socket,
-    a_folder,
-    readable_by_others,
-    in_a_folder_of_others,
-    in_a_linked_folder,
-    *(
-        pytest.param(spoil, marks=needs_root)
-        for spoil in (another_users, in_another_users_folder, in_another_users_home)
-    ),
-)
-
-
 def all_goes_well_without_a_record(root: Path, main: Main, asked: Asked) -> None:
     forge(staging(root / "b")[0], only={FORGED})
     held = Held(root / "b")
@@ -223,7 +125,7 @@ def all_goes_well_without_a_record(root: Path, main: Main, asked: Asked) -> None
     }
 
 
-@pytest.mark.parametrize("spoil", SPOILED)
+@pytest.mark.parametrize("spoil", spoiled_records.SPOILED)
 def test_after_a_spoiled_record_all_is_read_again_and_no_more_is_sent(
     tmp_path: Path,
     interrupted: Path,
@@ -240,7 +142,7 @@ def test_after_a_spoiled_record_all_is_read_again_and_no_more_is_sent(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("spoil", REFUSED)
+@pytest.mark.parametrize("spoil", spoiled_records.REFUSED)
 def test_a_record_that_others_may_have_written_is_not_used_and_a_warning_says_so(
     tmp_path: Path,
     interrupted: Path,
