@@ -93,6 +93,22 @@ def test_an_entry_that_another_program_forged_is_sent_again(
         assert asked == {"hash": [FORGED], "check": [FORGED]}
 
 
+def test_bytes_that_changed_at_the_target_are_found_at_level_readback(
+    tmp_path: Path, run: Run, record: Kept, asked: Asked
+) -> None:
+    """The record has their digest, and so has the journal: only reading them shows it."""
+    (file,) = (tmp_path / "b").glob(f".ketter-*.part/a1/{FORGED}")
+    found = file.stat()
+    file.write_bytes(b"F" * found.st_size)
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    report = run(Recorded(record), resume=True, verify=Verify.READBACK)
+
+    assert report.files_resumed == report.files - 1
+    assert asked["hash"] == []
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+
+
 def test_without_a_record_all_is_read_again_at_both_ends_and_nothing_sent(
     tmp_path: Path, run: Run, record: Kept, asked: Asked
 ) -> None:
