@@ -29,6 +29,7 @@ from engine.agent.wire import (
 from engine.parcels.builder import PARCEL_ENTRIES, ParcelBuilder
 from engine.parcels.spool import Spool
 from engine.plan import resumed
+from engine.plan.on_record import OnRecord
 from engine.plan.resumed import Resumed
 from engine.plan.reuse import Reuse
 from engine.protocol.lists import entries_of
@@ -277,7 +278,7 @@ def test_a_parcel_ends_by_the_length_of_its_links(planner: ParcelBuilder) -> Non
 @pytest.fixture
 def left() -> Iterator[Resumed]:
     spool = Spool()
-    yield Resumed(spool)
+    yield Resumed(spool, OnRecord(None), lambda entry: entry)
     spool.close()
 
 
@@ -319,12 +320,13 @@ def test_stale_entries_are_discarded_in_lists_of_2500() -> None:
     def sort(found: Any, stale: Any) -> None:
         stale([entry(f"{i}") for i in range(6000)])
 
-    session: Any = SimpleNamespace(target=SimpleNamespace(request=request))
+    inbox = SimpleNamespace(check=lambda: None)
+    session: Any = SimpleNamespace(target=SimpleNamespace(request=request), inbox=inbox)
     what: Any = SimpleNamespace(sort=sort, parts={})
     planner: Any = SimpleNamespace(large_entries=[])
     session.aim = SimpleNamespace(at_target=lambda one: one)
     unused: Any = None
 
-    Reuse(session, what, planner, unused, unused).staged()
+    Reuse(session, what, OnRecord(None), planner, unused, unused).staged()
 
     assert [len(paths) for paths in asked] == [2500, 2500, 1000]
