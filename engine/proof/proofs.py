@@ -112,14 +112,15 @@ class Proofs:
         source, removed, entry_count = self._session.source, 0, 0
         asked: deque[int] = deque()
         waiting = (part for block in blocks for part in in_parts(self._spool.get(block)))
-        entries: bytes | None = b""
+        entries = next(waiting, None)
         while entries is not None or asked:
-            if len(asked) < ASKED_AHEAD and (entries := next(waiting, None)) is not None:
+            if entries is not None and len(asked) < ASKED_AHEAD:
                 # A worker that was frozen and replaced meanwhile stops here, and removes nothing.
                 self._session.inbox.check()
                 source.send(REMOVE, entries)
                 asked.append(count_of(entries))
                 entry_count += asked[-1]
+                entries = next(waiting, None)
                 continue
             reply = source.reply(REMOVE)
             _require_at_most(asked.popleft(), reply.removed + len(reply.kept))
