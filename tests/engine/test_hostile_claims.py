@@ -61,7 +61,7 @@ def test_an_agent_does_not_say_what_the_worker_has_to_know(
 
 # -- what a person reads -------------------------------------------------------
 
-REAL = "/r/\x1b]0;TITLE\x07\x1b[2J\r\nDONE: all is well\n\u202e" + "x" * 30_000
+REAL = "/r/\x1b]0;TITLE\x07\x1b[2J\r\nDONE: all is well\n\u202e" + "x" * 4000
 
 
 @pytest.mark.parametrize(
