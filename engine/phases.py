@@ -226,7 +226,7 @@ class Transfer:
             self._session.close(done=True)  # A person may be waiting for the end.
         if not self._session.staging.is_there or isinstance(error, _STAGING_OF_ANOTHER):
             return
-        if self._keeps_after(error):
+        if _keeps_after(error, self._request.resume):
             if isinstance(error, errors.EngineError):
                 error.kept = True
             error.add_note(
@@ -251,13 +251,6 @@ class Transfer:
                 {"folder": self._session.target_found.shown},
             )
 
-    def _keeps_after(self, error: BaseException) -> bool:
-        if not isinstance(error, errors.EngineError):  # A bug; the proven entries are still good.
-            return self._request.resume and isinstance(error, Exception)
-        if error.retry == errors.NEEDS_PERSON:  # Perhaps a full disk: only if `resume` is set.
-            return self._request.resume
-        return error.retry == errors.TRANSIENT
-
     def _report(self) -> Report:
         plan, reporter = self._plan, self._reporter
         reporter.last()
@@ -278,3 +271,12 @@ class Transfer:
             failures_total=reporter.failures_total,
             plan=plan.summary(),
         )
+
+
+def _keeps_after(error: BaseException, resume: bool) -> bool:
+    """True if what has arrived stays after an error; `resume`: a person asked for that."""
+    if not isinstance(error, errors.EngineError):  # A bug; the proven entries are still good.
+        return resume and isinstance(error, Exception)
+    if error.retry == errors.NEEDS_PERSON:  # Perhaps a full disk: only if `resume` is set.
+        return resume
+    return error.retry == errors.TRANSIENT
