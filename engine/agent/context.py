@@ -39,6 +39,8 @@ class Charge:
             self._check_place(
                 op, command["root"], command["path"].rstrip("/"), command.get("real_root", "")
             )
+        elif "real_root" in command:
+            raise AgentError("AGENT_FAILED", f"the command {op} has no root, and a real path of it")
         if "transfer_id" in command:
             self._check_transfer(command)
 
@@ -47,7 +49,8 @@ class Charge:
         transfer, attempt = command["transfer_id"], command["attempt"]
         if not self._transfers:
             self._transfers, self._attempt = {transfer, command.get("spare_id")}, attempt
-        if transfer not in self._transfers or attempt != self._attempt:
+        names = {transfer, command.get("spare_id") or transfer}
+        if not names <= self._transfers or attempt != self._attempt:
             raise AgentError(
                 "AGENT_FAILED",
                 f"this agent is for attempt {self._attempt} of a transfer, and the command for "

@@ -48,6 +48,13 @@ ELSEWHERE: dict[str, tuple[str, dict[str, Any], bytes, str]] = {
         b"",
         "AGENT_FAILED",
     ),
+    "a clean with the spare id of another": (
+        "clean",
+        {"transfer_id": "t", "attempt": 1, "undo": True, "spare_id": "x"},
+        b"",
+        "AGENT_FAILED",
+    ),
+    "a real path without its root": ("sync", {"real_root": "/"}, b"", "AGENT_FAILED"),
     "a stat by dots": ("stat", {"path": "../canary/file"}, b"", "PATH_OUTSIDE_ROOT"),
     "a stat by root": ("stat", {"path": "/etc/passwd"}, b"", "PATH_OUTSIDE_ROOT"),
     "a stat of the top": ("stat", {"path": ".."}, b"", "PATH_OUTSIDE_ROOT"),
