@@ -18,11 +18,14 @@ class ProofRecord(Protocol):
     `add` takes proven entries, named as at the source: a packed list, and the SHA-256 of each.
     `known` yields what earlier attempts of the same transfer added: entries, and their SHA-256 in
     one piece. It may yield an entry often, and in any order; what it leaves out is read again at
-    both ends. The engine calls it once at most, and only if the target says that entries of an
-    earlier attempt are staged.
+    both ends. `most` is how many entries they planned, at most; None if that is not known. The
+    engine calls both once at most, and only if the target says that entries of an earlier attempt
+    are staged.
     """
 
     def add(self, entries: bytes, digests: bytes) -> None: ...
+
+    def most(self) -> int | None: ...
 
     def known(self) -> Iterable[tuple[list[Entry], bytes]]: ...
 

@@ -26,6 +26,8 @@ WRITE_EVERY = 1.0
 #: Records that were not written to for so long (seconds) are removed: the transfer was given up.
 KEPT_SECONDS = 30 * 86400
 _HEAD = struct.Struct(">III")
+#: Bytes that an entry and its digest take on record, at least.
+_ENTRY_BYTES = 40
 _PREFIX = "cli-"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -63,6 +65,14 @@ class RecordFile:
         """Write what was added, if WRITE_EVERY seconds have passed."""
         if self._waiting and time.monotonic() >= self._due:
             self._write()
+
+    def most(self) -> int | None:
+        """Return the number of entries on record, at most; None without a record."""
+        try:
+            self._open()
+        except (OSError, ValueError):
+            return None  # `known` says why.
+        return os.fstat(self._fd).st_size // _ENTRY_BYTES or None
 
     def known(self) -> Iterator[tuple[list[Entry], bytes]]:
         """Yield what earlier runs of this transfer added, as far as it is undamaged."""

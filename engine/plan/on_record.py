@@ -30,6 +30,11 @@ class OnRecord:
         self._found: list[bytearray] = []
         self._missing = 0
 
+    @property
+    def most(self) -> int | None:
+        """How many entries earlier attempts planned, at most; None if that is not known."""
+        return self._record.most() if self._record else None
+
     def expect(self, entries: Iterable[Entry], digests: bytes) -> None:
         """Note entries that the target reports, named as at the source, and their digests."""
         if self._record is None:
@@ -39,6 +44,10 @@ class OnRecord:
             number = _number(entry, digest_at(digests, index))
             self._reported[number % _LISTS].append(number)
             self._missing += 1
+
+    def forget(self) -> None:
+        """Expect nothing."""
+        self._reported, self._missing = [], 0
 
     def look_up(self, check: Callable[[], None]) -> None:
         """Read the record until all that was expected is found; calls `check` now and then."""

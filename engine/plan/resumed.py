@@ -20,6 +20,9 @@ MOST_RUNS = 200_000
 #: machine's memory. A list counts as LEAST entries, or more: it takes memory, too. The spool
 #: bounds the bytes.
 MOST_ENTRIES, LEAST = 20_000_000, 16
+#: Entries beyond those that earlier attempts planned, by the record of them: it may lack the last
+#: second, and the folders of older versions. They take 24 MB.
+BEYOND_PLAN = 300_000
 
 
 class Resumed:
@@ -36,7 +39,10 @@ class Resumed:
         self._spool, self._on_record, self._at_source = spool, on_record, at_source
         self._parcels: list[tuple[Block, int]] = []
         self._waiting: set[int] = set()
-        self._entry_count = self._run_count = 0
+        self._entry_count = self._weight = self._run_count = 0
+        self._most: int | None = None
+        #: True if the target lists more entries than earlier attempts planned: none is kept.
+        self.is_too_long = False
         #: Files that arrived in part, by path; see `FilePart`.
         self.parts: dict[str, FilePart] = {}
         #: The archive in which an earlier attempt delivered all entries, if it did.
@@ -57,6 +63,8 @@ class Resumed:
             self.delivered = message.name
         else:
             self._count(message)
+            if self.is_too_long:
+                return
             entries, size = entries_of(message.entries), len(message.entries)
             require_digests(message, len(entries))
             self._parcels.append((self._spool.add(message.entries + message.digests), size))
@@ -65,12 +73,28 @@ class Resumed:
                 self._on_record.expect(map(self._at_source, entries), message.digests)
 
     def _count(self, message: StagedEntries) -> None:
-        self._entry_count += max(count_of(message.entries), LEAST)
-        if self._entry_count > MOST_ENTRIES:
+        self._weight += max(count_of(message.entries), LEAST)
+        if self._weight > MOST_ENTRIES:
             raise AgentError(
                 "AGENT_FAILED",
                 f"protocol error at the target: more than {MOST_ENTRIES:,} entries that arrived",
             )
+        if self.delivered:  # The source may be gone in part: there is no beginning again.
+            return
+        if self._most is None:
+            planned = self._on_record.most
+            self._most = MOST_ENTRIES if planned is None else planned + BEYOND_PLAN
+        self._entry_count += count_of(message.entries)
+        if self._entry_count > self._most and not self.is_too_long:
+            self.forget()
+            self.is_too_long = True
+
+    def forget(self) -> None:
+        """Take nothing as staged."""
+        self._parcels.clear()
+        self._waiting.clear()
+        self.parts.clear()
+        self._on_record.forget()
 
     def take(self, entries: Iterable[Entry]) -> list[Entry]:
         """Strike out the entries that are staged; return the others."""

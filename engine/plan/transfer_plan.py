@@ -164,7 +164,7 @@ class TransferPlan:
                 session.staging.make(self._resumed.on_message)
             return None
         if found.left and session.request.resume and not dry:
-            session.staging.make(self._resumed.on_message)
+            self._take_up()
             return self._tested_rules()
         if folds is None and not dry:
             session.staging.make()
@@ -172,6 +172,20 @@ class TransferPlan:
         apple = session.target_system == "darwin"
         rules = NameRules(found.name_max, bool(folds) or (folds is None and apple), apple)
         return self._if_needed(rules)
+
+    def _take_up(self) -> None:
+        """Take up what an earlier attempt left; begin from nothing if that cannot be so much."""
+        staging = self._session.staging
+        staging.make(self._resumed.on_message)
+        if self._resumed.is_too_long:
+            self._resumed.forget()  # Parts of files may have come after the list.
+            self._reporter.warned(
+                "RESUME_TOO_LONG",
+                "the target lists more as arrived than earlier attempts planned: the transfer "
+                "begins from nothing",
+            )
+            staging.remove(undo=True)  # So that the folders made for it count as made again.
+            staging.make()
 
     def _if_needed(self, rules: NameRules) -> NameRules | None:
         """Return the rules, or None if every name of the source obeys them."""

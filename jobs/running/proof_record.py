@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 
 from engine.proof import manifest
 from jobs.models import Job, JobParcel
@@ -45,6 +45,13 @@ class JobRecord:
                 yield manifest.entries_of(blob)
             except (ValueError, zlib.error) as error:
                 logger.warning("Job %s: manifest %d is damaged: %s", self._job.pk, number, error)
+
+    def most(self) -> int | None:
+        """Return the number of entries that earlier attempts planned, at most."""
+        plan = self._job.plan or {}
+        planned = sum(plan.get(name, 0) for name in ("files", "folders", "resumed"))
+        files = self._read(lambda: self._earlier.aggregate(Sum("files"))["files__sum"])
+        return planned + (files or 0)
 
     @property
     def _earlier(self) -> QuerySet[JobParcel]:

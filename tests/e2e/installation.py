@@ -16,6 +16,7 @@ from tests.rig.sshd import end_tree
 from tests.rig.two_hosts import TwoHosts
 
 PORT = 8000  # LAB has a loopback of its own, so nobody else can have it.
+MACHINE = "lab"
 
 #: What somebody would do with curl: one request, its status and its body.
 CURL = """
@@ -40,7 +41,7 @@ class Installation:
 
     def __init__(self, hosts: TwoHosts, env: dict[str, str], logs: Path, token: str) -> None:
         self.hosts = hosts
-        self._env = env
+        self._env = {**env, "KETTER_MACHINE": MACHINE}
         self._logs = logs
         self.token = token
         self._started: list[subprocess.Popen[bytes]] = []

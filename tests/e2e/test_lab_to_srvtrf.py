@@ -14,7 +14,7 @@ from django.test import Client
 from jobs.models import Job
 from portals.models import Credential, Portal
 from portals.services import credential_create, portal_create
-from tests.e2e.installation import Installation, token_of
+from tests.e2e.installation import MACHINE, Installation, token_of
 from tests.rig.sshd import end_tree, make_key, public_line
 from tests.rig.trees import assert_equal_trees, build_mixed, build_small, snapshot
 from tests.rig.two_hosts import TwoHosts
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def lab(place: str) -> Portal:
     """LAB's folder of this test."""
-    return portal_create(name="lab", kind="local", root_path=f"/srv/{place}")
+    return portal_create(name="lab", kind="local", root_path=f"/srv/{place}", machine=MACHINE)
 
 
 def srvtrf(hosts: TwoHosts, place: str, **more: Any) -> Portal:

@@ -15,7 +15,10 @@ from engine import HardLinks, Mode, Phase, Verify
 from engine.agent.inspect import machine
 from engine.agent.target.journal import Journal
 from engine.agent.wire import DIGEST, FILE, Entry, pack_entries
+from engine.parcels.spool import Spool
 from engine.plan.on_record import OnRecord
+from engine.plan.resumed import BEYOND_PLAN, Resumed
+from engine.protocol.messages import StagedEntries
 from tests.rig.interrupted import (
     MIB,
     Held,
@@ -269,6 +272,47 @@ def test_a_forged_part_of_a_large_file_does_not_reach_the_target(
     assert large.read_bytes() == (tmp_path / "b" / "large.mov").read_bytes()
 
 
+# -- more than was planned ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("planned", "resumed"), [(FILES + 30, FILES + 2), (FILES - 20, 0), (None, FILES + 2)]
+)
+def test_a_target_that_lists_more_than_was_planned_begins_from_nothing(
+    tmp_path: Path,
+    run: Run,
+    record: Kept,
+    monkeypatch: pytest.MonkeyPatch,
+    planned: int | None,
+    resumed: int,
+) -> None:
+    monkeypatch.setattr("engine.plan.resumed.BEYOND_PLAN", 0)
+    record.planned = planned
+
+    report = run(Recorded(record), resume=True)
+
+    assert report.files_resumed == resumed
+    assert report.files == FILES + 2
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+    assert not list((tmp_path / "b").glob(".ketter*"))
+
+
+def test_the_first_list_beyond_the_plan_is_the_last_that_takes_memory() -> None:
+    spool = Spool()
+    record = Kept()
+    record.planned = 0
+    resumed = Resumed(spool, OnRecord(record), lambda entry: entry)
+    some, digests = next(lists(1000))
+    message = StagedEntries(pack_entries(some), digests)
+    for _ in range(BEYOND_PLAN // 1000 + 50):
+        resumed.on_message(message)
+
+    assert resumed.is_too_long
+    assert list(resumed.all()) == []
+    assert resumed.take(some) == some
+    spool.close()
+
+
 # -- memory ----------------------------------------------------------------------------
 
 
@@ -279,6 +323,9 @@ class Long:
         self._entries = entries
 
     def add(self, entries: bytes, digests: bytes) -> None:
+        raise NotImplementedError
+
+    def most(self) -> int | None:
         raise NotImplementedError
 
     def known(self) -> Iterator[tuple[list[Entry], bytes]]:

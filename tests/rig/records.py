@@ -21,6 +21,11 @@ class Kept:
     def __init__(self) -> None:
         self.lists: list[tuple[bytes, bytes]] = []
         self.reads = 0
+        #: What it says that earlier attempts planned.
+        self.planned: int | None = None
+
+    def most(self) -> int | None:
+        return self.planned
 
     def add(self, entries: bytes, digests: bytes) -> None:
         self.lists.append((entries, digests))

@@ -199,12 +199,13 @@ class Journal:
 
     @staticmethod
     def proven(body: dict[str, Any], only: str = "") -> Iterator[tuple[Entry, bytes]]:
-        """Yield the entries (`only` those of a kind) that a parcel's record proves, and digests."""
+        """Yield the entries (`only` those of a kind) that a parcel's record proves, and digests.
+
+        Raises ValueError if its list is longer than any parcel's.
+        """
         blob, size = body["blob"], body["list"]
         if count_of(blob) > MAX_ENTRIES:
-            raise AgentError(
-                "AGENT_FAILED", "protocol error: a list of entries is damaged or too long"
-            )
+            raise ValueError("a list of entries is damaged or too long")
         entries = unpack_entries(blob[:size], only)  # First: it raises if the list is damaged.
         places = (at for at, kind in enumerate(kinds_of(blob)) if not only or kind == only)
         for index, entry in zip(places, entries):
