@@ -101,7 +101,7 @@ SUITES = {
     "tests/faults": Suite(5.5),
     "tests/filesystems": Suite(0.6),
     "tests/first_run": Suite(1.8),
-    "tests/hostile": Suite(1.2),
+    "tests/hostile": Suite(1),
     "tests/jobs": Suite(
         1.6,
         (

@@ -101,8 +101,8 @@ MENDS = (
     Mend(
         "H7",
         "engine/agent/target/staging/made_folders.py",
-        '        if not f"{real}/".startswith(f"{folder}/") or not folder.startswith("/"):\n',
-        '        if not folder.startswith("/"):\n',
+        '        if not f"{real}/".startswith(f"{folder.path}/") or not folder.path.startswith("/"):\n',  # noqa: E501
+        '        if not folder.path.startswith("/"):\n',
         "engine/test_planted.py::test_discard_removes_recorded_folders_only_above_the_target",
     ),
     Mend(
@@ -113,9 +113,9 @@ MENDS = (
     Mend(
         "H8",
         "engine/plan/reuse.py",
-        "of_source = request.mode is Mode.MOVE or not session.staging.keeps_owners",
-        "of_source = not session.staging.keeps_owners",
-        "faults/test_planted_jobs.py::test_a_move_ignores_a_forged_journal_and_a_copy_stops_at_a_nonsensical_one[move]",
+        "        both = not (on_record and session.staging.keeps_owners)\n",
+        "        both = False\n",
+        "engine/test_on_record.py::test_without_a_record_a_forged_entry_is_sent_again",
     ),
     Mend(
         "H9",
