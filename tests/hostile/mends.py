@@ -68,9 +68,9 @@ MENDS = (
     Mend(
         "H3",
         "engine/protocol/messages.py",
-        "values = decode(body, MAX_JSON)",
-        "values = decode(body)",
-        f"{_LIE}[source-inspect-many-move]",
+        "    if _marks_of(text) > MAX_VALUES and",
+        "    if _marks_of(text) > 1 << 40 and",
+        "engine/test_message_limits.py::test_no_message_costs_the_worker_more_than_32_mib_beside_itself",
     ),
     Mend(
         "H4",
