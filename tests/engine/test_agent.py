@@ -220,7 +220,7 @@ def test_a_lower_attempt_cannot_publish_after_the_staging_folder_was_removed(
 def test_removing_a_staging_folder_fails_while_another_run_works_in_it(
     target: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "DYING_SECONDS", 0.1)
+    monkeypatch.setattr(folder, "LEAVING_SECONDS", 0.1)
     place(target, 1).prepare([])
 
     with pytest.raises(AgentError, match="another run"):

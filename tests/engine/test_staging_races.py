@@ -133,7 +133,7 @@ def test_remove_succeeds_when_another_agent_removed_the_folder_first(
     one, other = attempt(1), attempt(1)
     assert one.fd >= 0
     monkeypatch.setattr(one, "_lock_attempt", lambda _: other.remove())
-    monkeypatch.setattr(stagings, "DYING_SECONDS", 0.1)
+    monkeypatch.setattr(stagings, "LEAVING_SECONDS", 0.1)
     monkeypatch.setattr(other, "_lock_attempt", lambda _: None)
 
     assert one.remove() == []

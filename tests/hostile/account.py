@@ -27,9 +27,6 @@ from tests.rig.waiting import wait_until
 SOON = 20.0
 #: Seconds in which SIGTERM ends a transfer whose host hangs.
 CANCELLED_IN = 5.0
-#: The same if a far agent of the target was stopped (SIGSTOP): the clean-up waits 5 s for the lock
-#: that it holds, and says that the folder stays.
-STOPPED_IN = 8.0
 #: Memory that a lie may cost the worker, in KiB, above what an honest host costs: one message of
 #: 24 MiB as it came, its blob beside it, and the blob once more as it is read.
 MORE_MEMORY = 80 << 10

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.protocol.commands import COMMANDS
-from tests.hostile.account import CANCELLED_IN, MORE_MEMORY, STOPPED_IN, Account, run
+from tests.hostile.account import CANCELLED_IN, MORE_MEMORY, Account, run
 from tests.hostile.cases import ELSEWHERE, REPRESENTATIVE, SCENARIOS, Case, cases
 from tests.hostile.worlds import World
 from tests.rig.lanes import nightly
@@ -60,9 +60,8 @@ def test_a_lie_of_one_end_fails_a_transfer_and_does_nothing_else(
         world.interrupt(account, case.role)
     account.tell(case.program)
 
-    limit = STOPPED_IN if case.lie == "silent" else CANCELLED_IN
     words = world.ends(account, case.role)
-    ended = run(words, account.witness.exists, 0.3 if case.hangs else None, limit)
+    ended = run(words, account.witness.exists, 0.3 if case.hangs else None, CANCELLED_IN)
 
     assert account.witness.exists(), f"the lie was not told: this shows nothing. {ended}"
     assert ended.memory < HONEST_MEMORY + MORE_MEMORY

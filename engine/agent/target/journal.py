@@ -201,12 +201,15 @@ class Journal:
     def proven(body: dict[str, Any], only: str = "") -> Iterator[tuple[Entry, bytes]]:
         """Yield the entries (`only` those of a kind) that a parcel's record proves, and digests.
 
-        Raises ValueError if its list is longer than any parcel's.
+        Raises AGENT_FAILED if its list is damaged, or longer than any parcel's.
         """
         blob, size = body["blob"], body["list"]
-        if count_of(blob) > MAX_ENTRIES:
-            raise ValueError("a list of entries is damaged or too long")
-        entries = unpack_entries(blob[:size], only)  # First: it raises if the list is damaged.
+        listed = blob[:size]
+        if count_of(listed) > MAX_ENTRIES:
+            raise AgentError(
+                "AGENT_FAILED", "protocol error: a list of entries is damaged or too long"
+            )
+        entries = unpack_entries(listed, only)  # First: it raises if the list is damaged.
         places = (at for at, kind in enumerate(kinds_of(blob)) if not only or kind == only)
         for index, entry in zip(places, entries):
             at = size + index * DIGEST

@@ -52,6 +52,8 @@ _HIDDEN = (".fuse_hidden", ".nfs")
 _TRIES = 100
 #: Seconds to wait for the agents of a transfer that is being ended.
 DYING_SECONDS = 5.0
+#: The same where the folder is removed: a person may be waiting for it.
+LEAVING_SECONDS = 3.0
 #: Seconds to wait for a helper's agent: a slow disk may still be writing its data.
 FENCE_OUT_SECONDS = 15.0
 #: Seconds to wait until other agents have closed their files and the folder can be removed.
@@ -242,7 +244,7 @@ class Staging(StagingPlace):
         try:
             if not self._locks:
                 self._request_end(self._attempt)
-                self._lock_attempt(DYING_SECONDS)
+                self._lock_attempt(LEAVING_SECONDS)
             for _ in range(_TRIES):
                 if self._removed(made):
                     return made
