@@ -172,7 +172,7 @@ def test_a_cancelled_job_whose_cleanup_meets_a_bug_ends_and_reports_its_leftover
 ) -> None:
     """Queued again, it would meet the bug again, and again."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
     job = here.run(at="publish", meddle=killpoints.lose_an_agent)
