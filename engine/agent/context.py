@@ -6,7 +6,9 @@ import os
 import select
 import threading
 import time
+from contextlib import suppress
 
+from engine.agent.inodes import keeps
 from engine.agent.tree import Tree, open_real, resolve
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import JSON, AgentError, encode, show, write_all
@@ -159,6 +161,25 @@ class Context:
             self._tree.close()
         self._tree = Tree(fd, real)
         return made
+
+    def check_in_place(self) -> None:
+        """Raise ROOT_MOVED if the open folder is no longer at its path.
+
+        Another user may own the folder above it. What is moved away meanwhile has not arrived.
+        """
+        found, there = os.fstat(self.tree.fd), None
+        if not keeps(found.st_dev, self.tree.fd, "."):
+            return  # Then nothing shows whether it is the same folder.
+        with suppress(AgentError):
+            fd, _ = open_real(self.real)
+            there = os.fstat(fd)
+            os.close(fd)
+        if there is None or not os.path.samestat(found, there):
+            raise AgentError(
+                "ROOT_MOVED",
+                f"the folder {show(self.real)} was moved away or replaced during the transfer: "
+                "what has arrived is in the folder that was there when it began",
+            )
 
     @property
     def real(self) -> str:

@@ -59,10 +59,11 @@ class Inspector:
         return {"ids": ids, "whole": whole, "gone": gone, "blob": digests}
 
     def do_sync(self, blob: bytes) -> dict[str, Any]:
-        """Make everything in the tree durable, names included."""
+        """Make everything in the tree durable, names included; see `check_in_place`."""
         from engine.agent.digests import make_durable
 
         make_durable(self._context.tree.fd)
+        self._context.check_in_place()
         return {}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import engine
-from engine import Endpoint, Mode, Phase, Request, SilentObserver
+from engine import Endpoint, Mode, Phase, Request, SilentObserver, Strategy
 from engine.agent import inspect
 from engine.agent.context import Context
 from engine.agent.wire import AgentError
@@ -146,6 +146,59 @@ def test_a_root_that_is_swapped_during_a_transfer_is_not_followed(
         run(Meddler(Phase.TRANSFER, meddle), mode=mode, **options)
 
     assert facts(secret) == before
+
+
+@pytest.mark.parametrize(
+    ("when", "strategy"),
+    [
+        (Phase.TRANSFER, Strategy.AUTO),
+        (Phase.PUBLISH, Strategy.AUTO),
+        (Phase.PUBLISH, Strategy.ARCHIVE),
+    ],
+)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_target_folder_that_is_moved_away_meanwhile_has_received_nothing(
+    home: Path, run: Run, when: Phase, mode: Mode, strategy: Strategy
+) -> None:
+    """Another folder lies in its place then, with other files of the same names."""
+    target = home / "incoming" / "deep"
+    target.mkdir()
+
+    def meddle() -> None:
+        target.rename(target.with_name("away"))
+        target.mkdir()
+        (target / "file").write_bytes(b"forged")
+
+    options = ends(home, None) | {"target": Endpoint(str(home / "incoming"), "deep")}
+    with pytest.raises(engine.RootMoved, match="was moved away"):
+        run(Meddler(when, meddle), mode=mode, strategy=strategy, **options)
+
+    assert (home / "outgoing/file").read_bytes() == b"ours"
+    assert [path.name for path in target.iterdir()] == ["file"]
+    assert (target / "file").read_bytes() == b"forged"
+
+
+@pytest.mark.parametrize("leaves", ["nothing", "a folder", "a link"])
+def test_a_flush_before_a_proof_refuses_a_folder_that_was_moved_away(
+    tmp_path: Path, leaves: str
+) -> None:
+    """A move in which the target has all files already publishes nothing."""
+    root = tmp_path / "root"
+    root.mkdir()
+    context = Context()
+    context.open(str(root), "", make=False)
+    inspect.Inspector(context).do_sync(b"")
+    root.rename(tmp_path / "away")
+    if leaves == "a folder":
+        root.mkdir()
+    elif leaves == "a link":
+        root.symlink_to("away")
+
+    with pytest.raises(AgentError) as caught:
+        inspect.Inspector(context).do_sync(b"")
+
+    context.tree.close()
+    assert caught.value.code == "ROOT_MOVED"
 
 
 @pytest.mark.parametrize("clears", ["discard", "verify"])

@@ -71,6 +71,7 @@ class PublishCommands:
         with OpenedFolders(
             self._context.tree, self._staging.fd
         ) as opened, self._staging.publishing():
+            self._context.check_in_place()
             readback = self._options.readback
             there = delivered_archive.find(
                 self._context.tree, name, size, raw, both, self._context.read, readback
@@ -82,6 +83,7 @@ class PublishCommands:
         if not keep:
             self._remove_staging(self._staging, undo=False)
         make_durable(self._context.tree.fd)
+        self._context.check_in_place()
         return {"there": there}
 
     def do_publish(self, policy: str, files: int, blob: bytes) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class PublishCommands:
         make_durable(tree.fd)
         with OpenedFolders(self._context.tree, self._staging.fd) as opened:
             with self._staging.publishing():
+                self._context.check_in_place()
                 publisher.Publisher(tree, self._context.tree, policy, opened).publish(files)
             finisher = FolderFinisher(self._context.tree, self._options, opened.modes)
             finisher.finish(journal)
@@ -107,6 +110,7 @@ class PublishCommands:
         for top in tops:
             finisher.give(top)
         make_durable(self._context.tree.fd)
+        self._context.check_in_place()
         problems = finisher.problems + opened.problems
         count = finisher.problem_count + len(opened.problems)
         return {"problems": problems, "problem_count": count}
