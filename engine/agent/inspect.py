@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from itertools import islice
 
 from engine.agent.context import Context
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _TRIED = 50
 #: The most exposed folders in a reply.
 _EXPOSED = 5
+#: A POSIX ACL, as Linux returns it: bytes before the first entry; an entry (its tag, its bits, the
+#: number of a user or a group); the tags of entries that name a user or a group.
+_ACL_HEAD, _ACL_ENTRY, _ACL_NAMED = 4, struct.Struct("<HHI"), (0x02, 0x08)
 
 
 class Inspector:
@@ -118,15 +122,27 @@ def exposed_to(real: str) -> list[str]:
             info, inner = os.stat(above), os.stat(real)
         except OSError:
             return []
-        shared = info.st_mode & stat.S_IWOTH
-        if info.st_gid not in ours:
-            shared |= info.st_mode & stat.S_IWGRP
+        shared = bool(info.st_mode & stat.S_IWOTH)
+        if info.st_mode & stat.S_IWGRP:  # Where a folder has an ACL, that is the ACL's mask.
+            writers = _named_writers(above)
+            shared |= any(number not in ours for number in [info.st_gid, *writers])
         if info.st_mode & stat.S_ISVTX and inner.st_uid in ours:
-            shared = 0
+            shared = False
         if shared or info.st_uid not in ours:
             found.append(above)
         real = above
     return found[::-1][:_EXPOSED]
+
+
+def _named_writers(path: str) -> list[int]:
+    """The users and groups, by number, that a folder's POSIX ACL names and lets write (Linux)."""
+    try:
+        acl = os.getxattr(path, "system.posix_acl_access")
+    except (AttributeError, OSError):
+        return []  # There are none on this system, on this file system, or on this folder.
+    whole = len(acl) - (len(acl) - _ACL_HEAD) % _ACL_ENTRY.size
+    entries = _ACL_ENTRY.iter_unpack(acl[_ACL_HEAD:whole])
+    return [number for tag, bits, number in entries if tag in _ACL_NAMED and bits & os.W_OK]
 
 
 def sibling_pid(pid: int, at: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -262,6 +263,36 @@ def test_exposed_to_names_the_folder_in_which_other_users_may_swap_the_root(
         for path, (user, group, mode) in ((root.parent, above), (root, inner)):
             os.chown(path, user, group)
             path.chmod(mode)
+
+        assert inspect.exposed_to(str(root)) == ([str(root.parent)] if is_exposed else [])
+
+
+@pytest.mark.parametrize(
+    ("tag", "bits", "number", "is_exposed"),
+    [
+        (0x02, 7, 4711, True),
+        (0x02, 5, 4711, False),
+        (0x02, 7, os.geteuid(), False),
+        (0x08, 7, 4711, True),
+        (0x08, 5, 4711, False),
+    ],
+)
+def test_exposed_to_names_a_folder_whose_acl_lets_others_swap_the_root(
+    tag: int, bits: int, number: int, is_exposed: bool
+) -> None:
+    """The mask of an ACL stands where the group's bits are, and the group is this user's own."""
+    anyone = 0xFFFFFFFF
+    entries = [(1, 7, anyone), (4, 5, anyone), (0x10, 7, anyone), (0x20, 5, anyone)]
+    with tempfile.TemporaryDirectory(prefix="ketter-exposed-", dir="/tmp") as folder:
+        root = Path(folder, "above", "root")
+        root.mkdir(parents=True)
+        os.chown(root.parent, -1, os.geteuid())
+        packed = [struct.pack("<HHI", *entry) for entry in sorted([*entries, (tag, bits, number)])]
+        acl = struct.pack("<I", 2) + b"".join(packed)
+        try:
+            os.setxattr(root.parent, "system.posix_acl_access", acl)
+        except OSError as error:
+            pytest.skip(f"no ACLs in {folder}: {error}")
 
         assert inspect.exposed_to(str(root)) == ([str(root.parent)] if is_exposed else [])
 
