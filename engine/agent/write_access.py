@@ -83,12 +83,13 @@ def writable(folder: int, how: int = CHANGE) -> Iterator[None]:
     Puts it back even if a killed agent had left it open. For a moment only: other agents that do
     the same wait for this one's lock on the folder.
     """
-    if may(folder, how):
-        found = os.fstat(folder)
-        ours = found.st_uid == os.geteuid()
-        if not ours or (found.st_mode & stat.S_IWUSR and not is_left_open(found)):
-            yield
-            return
+    found = os.fstat(folder)
+    ours = found.st_uid == os.geteuid()
+    is_closed = not found.st_mode & stat.S_IWUSR or is_left_open(found)
+    # Another user's is not opened, and its lock may be held by that user for ever.
+    if not ours or (not is_closed and may(folder, how)):
+        yield
+        return
     with _locked(folder) as alone:
         found = os.fstat(folder)
         mode = mode_of(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.agent import digests
+from engine.agent import digests, write_access
 from engine.agent.context import Context
 from engine.agent.source.paced_writer import FrameWriter
 from engine.agent.source.remove import remove_entries
@@ -206,3 +207,28 @@ def test_another_folder_in_place_of_an_earlier_runs_is_not_emptied(
         os.close(fd)
 
     assert (tmp_path / name / "file").exists()
+
+
+def _enter_writable(folder: int) -> None:
+    with write_access.writable(folder):
+        pass
+
+
+@pytest.mark.parametrize("deed", [write_access.recover, _enter_writable])
+def test_another_users_folder_is_not_waited_for_whoever_holds_a_lock_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: Callable[[int], None]
+) -> None:
+    """That user can also give it the time that stands for a folder that is left open."""
+    tmp_path.chmod(0o755)
+    os.utime(tmp_path, ns=((write_access._MARK + 0o055) * 10**9, 10**18))
+    monkeypatch.setattr(write_access, "may", lambda *_: False)
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(tmp_path).st_uid + 1)
+    folder, held = (os.open(tmp_path, os.O_RDONLY) for _ in range(2))
+    fcntl.flock(held, fcntl.LOCK_EX)
+    began = time.monotonic()
+
+    deed(folder)
+
+    assert time.monotonic() - began < 1
+    os.close(folder)
+    os.close(held)
