@@ -14,37 +14,79 @@ from engine import errors
 #: The streams of this process, which are symlinks on Linux.
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/")
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: The most symlinks on the way to a file: more count as a loop.
+_MOST_LINKS = 40
 
 
 def create(path: str) -> BinaryIO:
     """Open a new file for its owner alone (mode 0600); a file that lies there is replaced.
 
     A device, and a pipe of this user that a program reads, is opened as it is. Raises BadRequest if
-    the path is empty, a symlink, a folder or another user's pipe, or if the system refuses it.
+    the path is empty, a symlink, a folder or another user's pipe, or leads through another user's
+    symlink, or if the system refuses it.
     """
     if path.startswith(_STREAMS):
         return open(path, "wb")
     try:
-        return os.fdopen(_opened(path), "wb")
+        folder, name = _folder_of(path)
+        try:
+            return os.fdopen(_opened(path, folder, name), "wb")
+        finally:
+            os.close(folder)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise errors.BadRequest(f"{path} cannot be written: {reason}") from error
 
 
-def _opened(path: str) -> int:
+def _folder_of(path: str) -> tuple[int, str]:
+    """Open the folder of a file; return its descriptor and the file's name.
+
+    A symlink on the way is followed if it is this user's or root's: another user's may lead to any
+    file of this user that has the same name. Raises BadRequest for such a one.
+    """
+    waiting = path.split("/")
+    name = waiting.pop()
+    if "" in (path, name) or name in (".", ".."):
+        raise errors.BadRequest(f"{path} cannot be written: the path names no file")
+    fd, left = os.open("/" if path[:1] == "/" else ".", _FOLDER), _MOST_LINKS
+    waiting.reverse()
     try:
-        found = os.lstat(path)
+        while waiting:
+            part = waiting.pop()
+            if part in ("", "."):
+                continue
+            found = os.stat(part, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISLNK(found.st_mode):
+                left -= 1
+                if found.st_uid not in (0, os.geteuid()) or not left:
+                    reason = "leads through a symlink of another user" if left else "is a loop"
+                    raise errors.BadRequest(f"{path} {reason}; name a file elsewhere")
+                link = os.readlink(part, dir_fd=fd)
+                waiting += reversed(link.split("/"))
+                part = "/" if link[:1] == "/" else "."
+            fd, above = os.open(part, _FOLDER, dir_fd=fd), fd
+            os.close(above)
+        return fd, name
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _opened(path: str, folder: int, name: str) -> int:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return _made(path)
+        return _made(folder, name)
     if stat.S_ISLNK(found.st_mode):
         raise errors.BadRequest(f"{path} is a symlink; name the file itself")
     if stat.S_ISDIR(found.st_mode):
         raise errors.BadRequest(f"{path} is a folder; name a file in it")
     if stat.S_ISREG(found.st_mode):
-        os.unlink(path)
-        return _made(path)
+        os.unlink(name, dir_fd=folder)
+        return _made(folder, name)
     # O_NONBLOCK: a pipe that nothing reads raises ENXIO, it does not wait.
-    fd = os.open(path, _WRITE | os.O_NONBLOCK)
+    fd = os.open(name, _WRITE | os.O_NONBLOCK, dir_fd=folder)
     try:
         _require_ours(path, os.fstat(fd))
         os.set_blocking(fd, True)
@@ -54,8 +96,8 @@ def _opened(path: str) -> int:
     return fd
 
 
-def _made(path: str) -> int:
-    return os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, 0o600)
+def _made(folder: int, name: str) -> int:
+    return os.open(name, _WRITE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
 
 
 def _require_ours(path: str, found: os.stat_result) -> None:

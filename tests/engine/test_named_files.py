@@ -71,6 +71,49 @@ def test_a_symlink_is_refused_and_its_target_is_untouched(tmp_path: Path, there:
     assert not there or precious.read_text() == "precious"
 
 
+def link_folders(tmp_path: Path) -> Path:
+    """Make a file, and a path to it through two symlinks: one to the other."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/m").write_text("precious")
+    (tmp_path / "out").symlink_to("on/./way")
+    (tmp_path / "on").mkdir()
+    (tmp_path / "on/way").symlink_to(tmp_path / "kept")
+    return tmp_path / "out" / "m"
+
+
+@root_only
+@pytest.mark.parametrize("planted", ["out", "on/way"])
+def test_another_users_symlink_on_the_way_is_refused_and_the_file_behind_it_stays(
+    tmp_path: Path, planted: str
+) -> None:
+    path = link_folders(tmp_path)
+    os.chown(tmp_path / planted, NOBODY, NOBODY, follow_symlinks=False)
+
+    with pytest.raises(BadRequest, match="leads through a symlink of another user"):
+        create(str(path))
+
+    assert (tmp_path / "kept/m").read_text() == "precious"
+
+
+def test_this_users_symlinks_on_the_way_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = link_folders(tmp_path)
+    monkeypatch.chdir(tmp_path / "on")
+    for named in (path, Path("../out/../kept/m")):
+        with create(str(named)) as file:
+            file.write(b"names")
+
+    assert (tmp_path / "kept/m").read_text() == "names"
+
+
+def test_a_loop_of_symlinks_on_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+
+    with pytest.raises(BadRequest, match="is a loop"):
+        create(str(tmp_path / "loop" / "m"))
+
+
 def make_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -93,7 +136,7 @@ def test_a_path_that_is_no_file_is_refused_at_once(
         create(str(tmp_path / "m"))
 
 
-@pytest.mark.parametrize("path", ["", "missing/m", "a\0b", "x" * 300])
+@pytest.mark.parametrize("path", ["", "missing/m", "a\0b", "x" * 300, "missing/", ".", "a/.."])
 def test_a_path_that_cannot_be_made_is_refused_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
