@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import engine
 from dku.findings import Finding, Verdict, worst
 from dku.redaction import redacted
 from engine.named_files import create
@@ -91,7 +92,7 @@ def header(version: str, started_at: datetime) -> str:
 
 def finding_text(finding: Finding, paint: Paint = plain) -> str:
     """One finding as text: a line; unless it is a pass, its meaning and what to do as well."""
-    clean = redacted(asdict(finding))
+    clean = _printable(redacted(asdict(finding)))
     verdict = paint(finding.verdict, f"{finding.verdict.upper():4}")
     lines = [f"{verdict}  {finding.name:20}  {clean['value']}  ({finding.seconds} s)"]
     if finding.verdict is not Verdict.PASS:
@@ -100,3 +101,14 @@ def finding_text(finding: Finding, paint: Paint = plain) -> str:
     if finding.remedy:
         lines.append(f"      -> {clean['remedy']}")
     return "\n".join(lines)
+
+
+def _printable(value: Any) -> Any:
+    """The same value, each text in it as one printable line: hosts and Redis have a part in it."""
+    if isinstance(value, str):
+        return engine.display_path(" ".join(value.splitlines()))
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(item) for item in value]
+    return value

@@ -15,6 +15,7 @@ from dku.checks import installation, places, services
 from dku.diagnosis import diagnose
 from dku.findings import Check, Finding, Verdict, worst
 from dku.redaction import HIDDEN, redacted
+from dku.report import finding_text
 from portals.machines import machine_seen
 from portals.models import Credential, Portal, PortalHealth
 from portals.services import credential_create
@@ -290,3 +291,15 @@ def test_redacted_hides_secrets_in_nested_values(settings):
         "n": 1,
         "x": None,
     }
+
+
+def test_a_finding_is_one_printable_line_for_each_of_its_texts():
+    """Who can write to Redis chooses the names of workers; a host chooses its errors."""
+    said = "\x1b[2Jidle\r\nPASS  all is well\u202e"
+    finding = Finding(Verdict.WARN, said, said, said, (said, said), name="workers")
+
+    text = finding_text(finding)
+
+    assert len(text.splitlines()) == 5
+    assert all(line.isprintable() for line in text.splitlines())
+    assert not any(line.startswith("PASS") for line in text.splitlines())
