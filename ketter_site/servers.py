@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
+import stat
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -59,6 +61,42 @@ def valkey_socket(var_dir: Path = VAR_DIR) -> Path:
     return socket_folder(var_dir) / "valkey.sock"
 
 
+def postgres_user(var_dir: Path = VAR_DIR) -> str:
+    """The user that the embedded Postgres runs as: its folder's owner; empty if it has no name.
+
+    Before the first start it is empty if root starts Ketter: `ketter_site.embedded` finds one then.
+    """
+    try:
+        owner = (var_dir / "postgres").stat().st_uid
+    except OSError:
+        owner = os.geteuid()
+    try:
+        return pwd.getpwuid(owner).pw_name if owner else ""
+    except KeyError:
+        return ""
+
+
+def check_sockets(var_dir: Path = VAR_DIR) -> None:
+    """Raise ImproperlyConfigured if another user has put the folder of the sockets there.
+
+    While no Ketter runs in the var folder, any user may do so: that user's servers would answer.
+    """
+    folder = socket_folder(var_dir)
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return
+    try:
+        owner = var_dir.stat().st_uid
+    except OSError:
+        owner = os.geteuid()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid(), owner):
+        raise ImproperlyConfigured(
+            f"{folder}, where the sockets of Ketter's servers are, belongs to another user "
+            f"(number {found.st_uid}): find out who made it, remove it, and run `manage.py up`."
+        )
+
+
 def postgres_url(socket_dir: Path, database: str = "ketter", *, role: str = "ketter") -> str:
     """A database URL that libpq, SQLAlchemy and Ketter's settings all understand."""
     return f"postgresql://{role}@:{POSTGRES_PORT}/{database}?host={quote(str(socket_dir))}"
@@ -78,6 +116,8 @@ def database_url() -> str:
 def redis_url() -> str:
     """The URL of Ketter's Redis or Valkey."""
     given: str = env.str("REDIS_URL", default="").strip()
+    if not given:
+        check_sockets()
     url = given or valkey_url(valkey_socket())
     if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
         raise ImproperlyConfigured(
@@ -102,6 +142,11 @@ def database_config() -> dict[str, Any]:
     options = config.setdefault("OPTIONS", {})
     # A socket folder travels as ?host=…; Django wants it where host names are.
     config["HOST"] = options.pop("host", config["HOST"])
+    if not env.str("DATABASE_URL", default="").strip():
+        check_sockets()
+        if user := postgres_user():
+            # A worker outlives its servers, and connects again to whatever is at the socket then.
+            options["requirepeer"] = user
     if _is_far(config["HOST"], options):
         for word, most in PATIENCE.items():
             options.setdefault(word, most)
