@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ketter_site import processes
+from ketter_site.management.commands import up
 from ketter_site.processes import Ledger, Process, StartFailed
 from ketter_site.supervisor import ENDING, Child, StopRequested, Supervisor, raise_on_signals
 from tests.rig.signals import SignalledAtItsEnd
@@ -147,6 +148,18 @@ def test_a_log_of_another_user_is_refused(tmp_path):
 
 def test_a_log_may_be_a_device():
     processes.open_log(Path(os.devnull)).close()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_a_ready_file_that_is_no_plain_file_is_refused_and_stays(tmp_path, make):
+    """Root that names /dev/null would replace it for the whole machine."""
+    make(tmp_path / "x")
+    before = (tmp_path / "x").stat()
+
+    with pytest.raises(StartFailed, match="is no plain file: name another one"):
+        up._write_ready_file(tmp_path / "x", {"pid": 1})
+
+    assert (tmp_path / "x").stat() == before
 
 
 @pytest.mark.parametrize("planted", ["x", "x.new"])

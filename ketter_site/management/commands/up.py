@@ -253,6 +253,8 @@ def _open_socket(host: str, port: int) -> socket.socket:
 def _write_ready_file(path: Path, content: dict[str, Any]) -> None:
     """Write the file that --ready-file names; raises StartFailed if that is not possible."""
     try:
+        if path.exists() and not path.is_file():  # As root, a device of the whole machine.
+            raise StartFailed(f"{path} (--ready-file) is no plain file: name another one")
         write_whole(path, json.dumps(content))
     except OSError as error:
         raise StartFailed(f"{path} (--ready-file) cannot be written: {error.strerror}") from error
