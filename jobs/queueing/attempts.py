@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -61,13 +60,13 @@ def job_claim(*, worker: str, cancelled_only: bool = False) -> Job | None:
     return None
 
 
-def jobs_eligible() -> list[UUID]:
+def jobs_eligible() -> list[Job]:
     """Return the queued jobs that may start, in order; write the obstacle of each of the others."""
     free = []
     for job, why in queued_with_obstacles():
         _record_obstacle(job, why)
         if not why:
-            free.append(job.pk)
+            free.append(job)
     return free
 
 

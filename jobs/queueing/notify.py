@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import cast
 from uuid import UUID
@@ -57,13 +58,19 @@ def idle_workers(machine: str = "") -> int:
 
     With a `machine`, its workers alone count.
     """
-    idle = [worker for worker in _workers() if worker.get_state() == WorkerStatus.IDLE]
-    return sum(machine in ("", _machine_of(worker)) for worker in idle)
+    idle = idle_by_machine()
+    return idle[machine] if machine else idle.total()
 
 
-def machines_of_workers() -> set[str]:
-    """Return the machines of all workers, as far as Redis knows; an older version's host name."""
-    return {_machine_of(worker) for worker in _workers()}
+def idle_by_machine() -> Counter[str]:
+    """Return how many workers of each machine wait for a wake-up, as far as Redis knows.
+
+    A machine whose workers are all busy counts 0. Of an older version's worker it is the host.
+    """
+    idle = Counter[str]()
+    for worker in _workers():
+        idle[_machine_of(worker)] += worker.get_state() == WorkerStatus.IDLE
+    return idle
 
 
 def _workers() -> Sequence[BaseWorker]:
@@ -84,20 +91,18 @@ def _machine_of(worker: BaseWorker) -> str:
     return settings.KETTER_MACHINE if here else str(worker.hostname)
 
 
-def pass_on(job_id: UUID, machine: str) -> bool:
-    """Send a wake-up for a job of another machine again, if a worker there waits; say if so.
+def pass_on(job_id: UUID, *, waiting: int) -> bool:
+    """Send a wake-up for a job of another machine again; say if so. `waiting` workers are idle.
 
     Redis gives a wake-up to the worker that has waited longest. So it finds its machine after as
     many steps as workers wait; they are counted, since the entry of a dead worker may stay idle.
     """
-    if not idle_workers(machine):
-        return False
     steps = _PASSED_ON.format(job_id.hex)
     with get_queue(QUEUE).connection.pipeline(transaction=True) as pipeline:
         pipeline.set(steps, 0, nx=True, ex=_interval())  # A later step does not prolong it.
         pipeline.incr(steps)
         count = pipeline.execute()[1]
-    if count > idle_workers() + 1:
+    if count > waiting + 1:
         return False
     notify(job_id)
     return True

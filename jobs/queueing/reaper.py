@@ -20,7 +20,8 @@ from django_rq import get_connection
 
 from jobs.models import Job
 from jobs.queueing.attempts import job_lost, job_queue_due, jobs_eligible
-from jobs.queueing.notify import QUEUE, machines_of_workers, notify_again
+from jobs.queueing.elsewhere import worth_waking
+from jobs.queueing.notify import QUEUE, idle_by_machine, notify_again
 from jobs.queueing.parcel_leases import jobs_that_lend, leases_give_back
 from jobs.states import Status
 from portals.machines import local_portals, machine_seen, machines_alive, portals_adopt
@@ -70,7 +71,7 @@ def _adopt_portals() -> None:
     here = {settings.KETTER_MACHINE}
     if not local_portals().filter(machine="").exists() or machines_alive() != here:
         return
-    if machines_of_workers() <= here:
+    if set(idle_by_machine()) <= here:
         portals_adopt(machine=settings.KETTER_MACHINE)
 
 
@@ -117,4 +118,4 @@ def _overlooked() -> list[UUID]:
         queued_at__lt=Now() - timedelta(seconds=settings.KETTER_REAPER_SECONDS),
     )
     late = set(before.values_list("pk", flat=True))
-    return [job_id for job_id in jobs_eligible() if job_id in late][:BATCH]
+    return worth_waking(job for job in jobs_eligible() if job.pk in late)[:BATCH]

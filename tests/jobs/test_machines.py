@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import django_rq
 import pytest
 import redis
 from django.contrib.auth.models import User
@@ -48,11 +47,6 @@ def _here(settings: Any, clean_redis: redis.Redis) -> None:
 def on(machine: str) -> Any:
     """Be a process of another machine, with the same folders."""
     return override_settings(KETTER_MACHINE=machine)
-
-
-def wake_ups() -> list[str]:
-    """The ids of all jobs that have a wake-up waiting, in order."""
-    return [job.args[0] for job in django_rq.get_queue().jobs]
 
 
 @pytest.fixture
@@ -106,7 +100,7 @@ def test_a_job_that_a_worker_of_its_machine_may_start_waits_for_nothing(move: Jo
     machine_seen(name=HERE)
     with on("lab-2"):
         assert job_claim(worker="w2") is None
-        assert jobs_eligible() == [move.pk]
+        assert jobs_eligible() == [move]
         assert next_here() is None
     move.refresh_from_db()
     assert move.waits_for == ""
