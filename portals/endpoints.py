@@ -13,7 +13,7 @@ from engine.types import Endpoint, SshAccess
 from portals.crypto import decrypt
 from portals.errors import CannotDecrypt, HostKeyNotPinned, PortalDisabled, PortalMoved
 from portals.kinds import PortalKind
-from portals.machines import check_here, machine_now
+from portals.machines import check_here, machine_now, machine_stamp
 from portals.models import Credential, CredentialKind, Portal, PortalState
 from portals.roots import ROOT, real_path, root_now, stamp
 
@@ -43,7 +43,7 @@ def freeze(portal: Portal) -> dict[str, Any]:
     return {
         **{name: getattr(portal, name) for name in (*FROZEN, *_THERE)},
         "credential": _stamp(portal.credential),
-        "machine": portal.machine,
+        **machine_stamp(portal),
         "real_root": portal.real_root,
         "root_confirmed": stamp(portal),
     }

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 KEPT_DAYS = 30
 #: A machine notes itself with each run of the reaper; it may miss so many of them.
 MISSES = 4
+#: Stands in `Portal.former_machines` where a person has given the portal another machine.
+EDIT = "|"
 
 # --- Which machines are alive ------------------------------------------------
 
@@ -61,14 +63,33 @@ def local_portals() -> QuerySet[Portal]:
     return Portal.objects.filter(kind=PortalKind.LOCAL)
 
 
+def machine_stamp(portal: Portal) -> dict[str, Any]:
+    """What a job keeps of its portal's machine: the name, and after which edit of it."""
+    return {"machine": portal.machine, "machine_edits": portal.former_machines.count(EDIT)}
+
+
 def machine_now(portal: Portal, frozen: dict[str, Any]) -> str:
     """The machine that counts for a job that began with `frozen`.
 
     That is the one it began with, under its present name if a person has said that it was
-    renamed. A job of a version without machines has none: the portal's counts.
+    renamed: another machine may have got the old name since. After an edit of the portal's
+    machine that is the last name before it. A job of a version without machines has none: the
+    portal's counts.
     """
-    begun = str(frozen.get("machine", portal.machine))
-    return portal.machine if begun in portal.former_machines.split() else begun
+    if "machine" not in frozen:
+        return portal.machine
+    begun = str(frozen["machine"])
+    names = [edit.split() for edit in portal.former_machines.split(EDIT)]
+    names[-1].append(portal.machine)
+    then = names[min(frozen.get("machine_edits", 0), len(names) - 1)]
+    return then[-1] if begun in then else begun
+
+
+def former_after_edit(portal: Portal, before: str) -> str:
+    """The earlier names of a portal whose machine, called `before`, is another one from now on."""
+    if portal.kind != PortalKind.LOCAL or not portal.former_machines:
+        return ""
+    return f"{portal.former_machines} {before} {EDIT}"
 
 
 def check_here(portal: Portal) -> None:
@@ -150,8 +171,7 @@ def machine_rename(*, portal: Portal, to: str) -> int:
         )
     portals = list(local_portals().filter(machine=name).select_for_update())
     for one in portals:
-        earlier = [*one.former_machines.split(), name]
-        one.machine, one.former_machines = to, " ".join(dict.fromkeys(earlier))
+        one.machine, one.former_machines = to, f"{one.former_machines} {name}".lstrip()
         one.save(update_fields=["machine", "former_machines", "updated_at"])
     log.info("machine %s is called %s now: %d portals", name, to, len(portals))
     return len(portals)

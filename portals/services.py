@@ -26,7 +26,12 @@ from portals.errors import (
 from portals.findings import Finding, portal_look, root_moved
 from portals.host_keys import host_key_parse
 from portals.kinds import KINDS, PortalKind
-from portals.machines import machine_for_new_portal, machine_now
+from portals.machines import (
+    former_after_edit,
+    machine_for_new_portal,
+    machine_now,
+    machine_stamp,
+)
 from portals.models import (
     SECRET_KINDS,
     Credential,
@@ -127,7 +132,7 @@ def portal_update(portal: Portal, **changes: Unpack[PortalChanges]) -> Portal:
     elif portal.kind == PortalKind.LOCAL and not portal.machine:
         portal.machine = machine_for_new_portal()
     if portal.machine != before["machine"]:
-        portal.former_machines = ""
+        portal.former_machines = former_after_edit(portal, before["machine"])
     portal.full_clean()
     if any(getattr(portal, name) != before[name] for name in (*ROOT, "machine")):
         portal.real_root, portal.root_confirmed_at = "", None
@@ -192,7 +197,7 @@ def portal_pin_host_key(portal: Portal, *, line: str) -> Portal:
 
 def root_of(portal: Portal) -> dict[str, Any]:
     """The fields that identify a portal's root; see `portal_record_root`."""
-    return {name: getattr(portal, name) for name in (*ROOT, "machine")}
+    return {name: getattr(portal, name) for name in ROOT} | machine_stamp(portal)
 
 
 def portal_record_root(portal: Portal, *, real_root: str, root: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from jobs.queueing.transitions import job_move, lease
 from jobs.remedies import remedy_for
 from jobs.states import TIMED, Status
 from portals.endpoints import freeze
+from portals.machines import machine_stamp
 from portals.roots import kept, shown, stamp
 from portals.services import portal_record_root
 
@@ -86,7 +87,7 @@ def _start(queued: Job, worker: str) -> Job:
         "source_portal__credential", "target_portal__credential", "requested_by"
     ).get(pk=queued.pk)
     frozen = {
-        side: {"machine": portal.machine, **(job.frozen or {}).get(side, freeze(portal))}
+        side: {**machine_stamp(portal), **(job.frozen or {}).get(side, freeze(portal))}
         for side, portal in (("source", job.source_portal), ("target", job.target_portal))
     }
     words = {"number": job.attempt + 1, "worker": worker}

@@ -189,6 +189,24 @@ def test_a_begun_job_goes_on_when_a_person_says_that_its_machine_was_renamed(
     assert (status_of(job), job.attempt) == (Status.DONE, 2)
 
 
+def test_a_begun_move_is_not_run_by_another_machine_that_got_the_old_name_of_its_own(
+    move: Job, lab: Portal, srvtrf: Portal
+) -> None:
+    """`lab-1` is called `lab-2` now, another machine `lab-1`; then the portals are edited."""
+    job = begun(move)
+    Machine.objects.all().delete()
+    machine_seen(name="lab-2")
+    machine_rename(portal=lab, to="lab-2")
+    for portal in (lab, srvtrf):
+        portal_update(portal, machine="lab-3")
+    before = tree(Path(lab.root_path))
+    run_job(str(job.pk))
+    assert (status_of(job), tree(Path(lab.root_path))) == (Status.QUEUED, before)
+    with on("lab-2"):
+        run_job(str(job.pk))
+    assert status_of(job) == Status.DONE
+
+
 def test_a_job_begun_by_a_version_without_machines_keeps_the_one_where_it_goes_on(
     move: Job, lab: Portal
 ) -> None:

@@ -30,6 +30,7 @@ from portals.services import (
     portal_record_root,
     portal_test,
     portal_update,
+    root_of,
 )
 from tests.factories import PortalFactory
 
@@ -150,7 +151,22 @@ def test_another_machine_clears_what_was_found_about_the_root(elsewhere: Portal)
     Portal.objects.update(health="ok", former_machines="lab-0")
     portal = portal_update(elsewhere, machine="lab-2")
     assert (portal.real_root, portal.root_confirmed_at, portal.health) == ("", None, "unknown")
-    assert portal.former_machines == ""
+    assert portal.former_machines == "lab-0 lab-1 |"
+
+
+@pytest.mark.parametrize("to", ["lab-3", "lab-1"])
+def test_a_job_begun_under_an_old_name_stays_at_the_renamed_machine_after_an_edit(
+    elsewhere: Portal, to: str
+) -> None:
+    """Another machine may have got the old name since: its folder is another one."""
+    frozen = freeze(elsewhere)
+    machine_seen(name="lab-2")
+    machine_rename(portal=elsewhere, to="lab-2")
+    begun_later = freeze(Portal.objects.get())
+    portal = portal_update(elsewhere, machine=to)
+    assert [thawed(portal, then).machine for then in (frozen, begun_later)] == ["lab-2", "lab-2"]
+    assert thawed(portal, freeze(portal)).machine == to
+    assert portal_record_root(portal, real_root="/new", root=root_of(portal)) == "/new"
 
 
 # --- A job that has begun ------------------------------------------------------
