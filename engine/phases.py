@@ -248,7 +248,7 @@ class Transfer:
                 "warning",
                 "STAGING_LEFT",
                 f"the staging folder at the target could not be removed: {trouble}",
-                {"folder": self._session.target_found.shown},
+                {"folder": self._session.target_found.shown, "reason": str(trouble)},
             )
 
     def _report(self) -> Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable
@@ -44,8 +43,12 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between tries to remove a job's data at the target, over a line that breaks.
 CLEARING_WAITS = (1.0, 2.0, 4.0)
-#: Seconds after which a cancelled job is at its end, whatever is left at a host that hangs.
+#: Seconds after which no further try begins, if no person waits for the end.
+PATIENT_SECONDS = 60.0
+#: Seconds after which no try to remove a cancelled job's data begins any more, before its end.
 CANCEL_SECONDS = 4.0
+#: The same if the engine has tried: a host that hangs takes a try some seconds.
+CANCEL_AGAIN_SECONDS = 2.0
 
 
 def transfer(job: Job) -> End:
@@ -131,19 +134,26 @@ def _discard(job: Job, end: End, observer: JobObserver, *, since: float | None =
     user waits for the end `since` then (monotonic clock), it begins no try after CANCEL_SECONDS.
     If the data stays, `end.data["left"]` says so.
     """
-    until = math.inf if since is None else since + CANCEL_SECONDS
-    if trouble := _clear(job, observer.alive, hasty=since is not None, until=until):
+    trouble: Exception | str | None = observer.staging_left
+    if since is None:
+        trouble = _clear(job, observer.alive)
+    elif not trouble or time.monotonic() < since + CANCEL_AGAIN_SECONDS:
+        trouble = _clear(job, observer.alive, hasty=True, until=since + CANCEL_SECONDS)
+    if trouble:
         left = _("Its data is still in a hidden folder at the target: %s")
         end.data["left"] = left % trouble
 
 
 def _clear(
-    job: Job, alive: Callable[[], None], *, hasty: bool = False, until: float = math.inf
+    job: Job, alive: Callable[[], None], *, hasty: bool = False, until: float = 0.0
 ) -> Exception | None:
     """Remove the data that a job has staged; return the error if it stays.
 
+    It begins no further try after `until` (monotonic clock); by default PATIENT_SECONDS from now.
     Raises engine.Replaced if a later attempt is at work there, and what `alive` raises.
     """
+    until = until or time.monotonic() + PATIENT_SECONDS
+    hopeless = (engine.HostUnreachable, *((engine.Stalled,) if hasty else ()))
     for wait in (*CLEARING_WAITS, 0.0):
         try:
             engine.discard(_discard_request(job), alive, hasty=hasty)
@@ -151,7 +161,7 @@ def _clear(
         except engine.Replaced:
             raise
         except (engine.EngineError, PortalError) as error:
-            passes = error.retry == TRANSIENT and not isinstance(error, engine.HostUnreachable)
+            passes = error.retry == TRANSIENT and not isinstance(error, hopeless)
             late = time.monotonic() + wait > until
             if not (passes and wait) or late or shutdown_requested():
                 return error
@@ -211,7 +221,7 @@ def clear_after_cancel(job: Job, end: End) -> None:
         with transaction.atomic():
             message = _("The data that the job had left at the target is removed.")
             append(job, Note("STAGING_CLEARED", message))
-    except (HandedBack, engine.Replaced, *AWAY) as error:
+    except (HandedBack, engine.Replaced, Job.DoesNotExist, *AWAY) as error:
         logger.warning("Job %s: its data may still be at the target: %s", job.pk, error)
 
 

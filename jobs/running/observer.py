@@ -38,8 +38,8 @@ class JobObserver:
         self._job = job
         self._parent = os.getppid()
         self._writer = AttemptWriter(job)
-        #: Whether the engine could not remove the data that it had staged at the target.
-        self.staging_left = False
+        #: Why the engine could not remove the data that it had staged at the target; else empty.
+        self.staging_left = ""
         #: When the user's request to cancel was seen, by the monotonic clock.
         self.cancelled_at: float | None = None
         #: When the database was last asked for a user's request, by the monotonic clock.
@@ -134,7 +134,7 @@ class JobObserver:
         """Keep an event for the next save."""
         if code == "STAGING_LEFT":
             # The worker tries again to remove the data; if it fails, the job's end says so.
-            self.staging_left = True
+            self.staging_left = str(data.get("reason") or message)
             return
         self._writer.add_event(level, code, message, data)
 
