@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis
 from django.contrib.auth.models import User
-from django.test import override_settings
 
 from engine.loans import LentParcel, Location
 from jobs.errors import InvalidJob
@@ -30,11 +29,11 @@ from portals.models import Machine, Portal
 from portals.services import portal_update
 from tests.factories import PortalFactory
 from tests.jobs.helpers import tree
+from tests.jobs.on_machines import HERE, on
 from tests.rig.events import codes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-HERE = "lab-1"
 JobIn = Callable[..., Job]
 
 
@@ -42,11 +41,6 @@ JobIn = Callable[..., Job]
 def _here(settings: Any, clean_redis: redis.Redis) -> None:
     """The machine of the portals, where this process runs unless a test says otherwise."""
     settings.KETTER_MACHINE = HERE
-
-
-def on(machine: str) -> Any:
-    """Be a process of another machine, with the same folders."""
-    return override_settings(KETTER_MACHINE=machine)
 
 
 @pytest.fixture

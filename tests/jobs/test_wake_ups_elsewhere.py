@@ -18,7 +18,7 @@ from jobs.queueing.parcel_leases import leases_renew
 from jobs.states import Status
 from jobs.tasks import run_job
 from portals.machines import machine_seen
-from tests.jobs.test_machines import HERE, a_worker, on
+from tests.jobs.on_machines import HERE, a_worker, on
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
