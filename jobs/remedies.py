@@ -45,7 +45,7 @@ _REMEDIES: dict[str, Promise] = {
     ),
     "ROOT_MISSING": _("Mount or make the portal's root folder, then resume the job."),
     "ROOT_MOVED": _(
-        "Ketter has read and written nothing there. Find out who moved the folder. If the new "
+        "Ketter uses nothing in the new place. Find out who moved the folder. If the new "
         "place is right, test the portal and confirm it there, then resume the job."
     ),
     "SECRET_OF_ANOTHER_ROW": _(
