@@ -7,15 +7,21 @@ import time
 from engine import errors
 from engine.connect.agent_process import AgentProcess
 from engine.connect.inbox import Inbox
+from engine.connect.listener import HELLO_SECONDS, SILENCE_SECONDS, Patience
 from engine.session.places import inspect
 from engine.types import Endpoint, Probe
+
+#: Seconds in which a host has to look at the place, whatever signs of work it shows: a person
+#: waits, and the test has one of the web server's few threads.
+LOOK_SECONDS = 60.0
 
 
 @errors.on_this_machine()
 def probe(endpoint: Endpoint) -> Probe:
     """Return what is at an endpoint; raises an EngineError if it cannot be reached or used."""
     began = time.monotonic()
-    inbox = Inbox(lambda: None)
+    look = LOOK_SECONDS
+    inbox = Inbox(lambda: None, Patience(HELLO_SECONDS, SILENCE_SECONDS, look, look, look))
     try:
         agent = AgentProcess(inbox, endpoint)
         agent.send_program()

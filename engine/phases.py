@@ -222,6 +222,7 @@ class Transfer:
             raise
 
     def _clear_target(self, error: BaseException) -> None:
+        began = time.monotonic()
         if isinstance(error, errors.Cancelled):
             self._session.close(done=True)  # A person may be waiting for the end.
         if not self._session.staging.is_there or isinstance(error, _STAGING_OF_ANOTHER):
@@ -241,6 +242,8 @@ class Transfer:
                 self._request.attempt,
                 self._observer.alive,
                 hasty=isinstance(error, errors.Cancelled),
+                staged=self._plan.builder.counts.total() + self._plan.resumed,
+                within=leftovers.HASTE_MOST_SECONDS - (time.monotonic() - began),
             )
         except errors.EngineError as trouble:
             error.add_note(f"the staging folder at the target could not be removed: {trouble}")

@@ -59,9 +59,9 @@ def blame_rank(agent: AgentProcess) -> int:
     return 1 if agent.child.process is None or agent.child.status else ORDERLY
 
 
-def cause_of_death(agent: AgentProcess) -> errors.EngineError:
+def cause_of_death(agent: AgentProcess, patience: Patience) -> errors.EngineError:
     """Return the error that says why the agent's messages ended."""
-    agent.child.has_ended(time.monotonic() + _EXIT_SECONDS)
+    agent.child.has_ended(time.monotonic() + min(_EXIT_SECONDS, patience.standstill))
     noise = agent.listener.noise.decode("utf-8", "replace")
     error = agent.access.explain(agent.child.status, noise, agent.greeted)
     if agent.access.is_remote and (agent.child.status == 255 or not agent.greeted):
@@ -96,7 +96,7 @@ def stalled(
             agent,
             errors.Stalled(
                 f"{agent.place} has shown no sign of work for {pulse.standstill(now):.0f} s"
-                f"{_step_of(agent, now)}{waits}"
+                f"{step_of(agent, now)}{waits}"
             ),
         )
 
@@ -107,7 +107,7 @@ def _silence(agent: AgentProcess, now: float, patience: Patience) -> errors.Engi
         return errors.HostUnreachable(f"{agent.place} did not answer in {patience.hello:.0f} s")
     if agent.greeted and silent > patience.silence:
         return errors.Stalled(
-            f"{agent.place} has been silent for {silent:.0f} s{_step_of(agent, now)}"
+            f"{agent.place} has been silent for {silent:.0f} s{step_of(agent, now)}"
         )
     return None
 
@@ -122,9 +122,8 @@ def _endless_step(
     limit = patience.step + (0 if command is SCAN else announced / _SLOWEST)
     if seconds <= limit:
         return None
-    return errors.Stalled(
-        f"{agent.place} has not ended the step “{command.step}” in {seconds / 3600:.1f} h"
-    )
+    shown = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds:.0f} s"
+    return errors.Stalled(f"{agent.place} has not ended the step “{command.step}” in {shown}")
 
 
 def _stands_still(agent: AgentProcess, now: float, patience: Patience) -> bool:
@@ -135,6 +134,7 @@ def _stands_still(agent: AgentProcess, now: float, patience: Patience) -> bool:
     return min(step[1], pulse.standstill(now)) > limit
 
 
-def _step_of(agent: AgentProcess, now: float) -> str:
+def step_of(agent: AgentProcess, now: float) -> str:
+    """Return the words that name an agent's present step; empty if it has none."""
     step = agent.listener.pulse.step(now)
     return f", at the step “{step[0].step}”" if step else ""

@@ -156,7 +156,7 @@ class Inbox:
         if message is not None:
             error = error_of(agent, message.failure)
         elif agent.optional:  # Other agents' messages are left alone: they are still needed.
-            error = cause_of_death(agent)
+            error = cause_of_death(agent, self._patience)
         else:
             error = self._cause(agent)
         if agent.optional:
@@ -185,7 +185,7 @@ class Inbox:
                 self._kept.append((other, Lost(error, reported=True)))
             else:
                 self._kept.append((other, message))
-        return cause_of_death(min(ended, key=blame_rank))
+        return cause_of_death(min(ended, key=blame_rank), self._patience)
 
     def _is_explained(self, ended: list[AgentProcess]) -> bool:
         """False if all that ended did so in order: then another one did not, and is late."""

@@ -49,6 +49,8 @@ PATIENT_SECONDS = 60.0
 CANCEL_SECONDS = 4.0
 #: The same if the engine has tried: a host that hangs takes a try some seconds.
 CANCEL_AGAIN_SECONDS = 2.0
+#: Seconds that a try to remove its data has until then, at least.
+SHORTEST_TRY = 0.5
 
 
 def transfer(job: Job) -> End:
@@ -156,7 +158,10 @@ def _clear(
     hopeless = (engine.HostUnreachable, *((engine.Stalled,) if hasty else ()))
     for wait in (*CLEARING_WAITS, 0.0):
         try:
-            engine.discard(_discard_request(job), alive, hasty=hasty)
+            # Of the time that is left of CANCEL_SECONDS, a moment at least.
+            within = max(SHORTEST_TRY, until - time.monotonic())
+            request, staged = _discard_request(job), job.files_total
+            engine.discard(request, alive, hasty=hasty, staged=staged, within=within)
             return None
         except engine.Replaced:
             raise
