@@ -42,6 +42,10 @@ class Access(Protocol):
         """Remove what only the login needed; called once the agent has introduced itself."""
         ...
 
+    def look_after(self) -> None:
+        """Keep the files of this access small; called several times a second."""
+        ...
+
     def explain(self, status: int | None, text: str, greeted: bool) -> errors.EngineError:
         """Return why the process ended; `text` is its output before the agent's first message."""
         ...
@@ -67,6 +71,9 @@ class LocalAccess:
 
     def after_login(self) -> None:
         """Do nothing: there is no login."""
+
+    def look_after(self) -> None:
+        """Do nothing: there are no files."""
 
     def explain(self, status: int | None, text: str, greeted: bool) -> errors.EngineError:
         """Return AgentLost if a signal ended the agent, else AgentFailed with its output."""
@@ -106,6 +113,10 @@ class SshClientAccess:
     def after_login(self) -> None:
         """Remove the key and the password."""
         self.client.files.remove_secrets()
+
+    def look_after(self) -> None:
+        """Keep ssh's log small."""
+        self.client.files.trim_log()
 
     def explain(self, status: int | None, text: str, greeted: bool) -> errors.EngineError:
         """Return the error in ssh's log; or, after the greeting, that the far agent ended."""

@@ -100,7 +100,7 @@ class Inbox:
                 return message
 
     def check(self) -> None:
-        """Call the checkpoint if it is due, and check for silent agents."""
+        """If it is due, call the checkpoint, look for silent agents, and after their files."""
         now = time.monotonic()
         if now - self._checked < CHECK_SECONDS:
             return
@@ -108,6 +108,8 @@ class Inbox:
             for agent in self.agents:
                 agent.listener.pulse.message()
         self._checked = now
+        for agent in self.agents:
+            agent.access.look_after()
         self._checkpoint()
         for agent, error in stalled(self.agents, now, self._patience, self.announced):
             agent.child.send_signal(signal.SIGTERM)  # It would not end by itself.

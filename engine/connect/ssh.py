@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import subprocess
+import time
 
 from engine import errors
 from engine.connect import environment, ssh_options
 from engine.connect.bundle import TOO_OLD
-from engine.connect.ssh_files import SshFiles
+from engine.connect.child import CHECK_SECONDS
+from engine.connect.ssh_files import LOG_BYTES, SshFiles
 from engine.connect.ssh_options import CONNECT_SECONDS
 from engine.protocol.fields import sentence
 from engine.types import HostKey, SshAccess
@@ -160,10 +163,11 @@ class SshClient:
 
 
 def _text_of(path: str) -> str:
-    """Return a file's text; empty if there is no such file."""
+    """Return the end of a text file; empty if there is no such file."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+            return file.read(LOG_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
 
@@ -198,25 +202,50 @@ def fetch_host_key(access: SshAccess) -> HostKey:
         "-o", "HostKeyAlgorithms=^ssh-ed25519",
     ]  # fmt: skip
     try:
-        ended = subprocess.run(
-            line,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=CONNECT_SECONDS * 2,
-            start_new_session=True,
-            check=False,
-            env=client.environment(),
-        )
+        status, said = _run(client, line)
         if not os.path.exists(known):
-            raise client.explain(ended.returncode, ended.stderr.decode("utf-8", "replace"))
+            raise client.explain(status, said)
         pinned = _text_of(known).split()[1:3]
-    except subprocess.TimeoutExpired:
-        raise errors.HostUnreachable(f"{access.host} cannot be reached") from None
     except (FileNotFoundError, PermissionError) as error:
         raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
     finally:
         client.files.remove()
     return HostKey(" ".join(pinned), fingerprint(" ".join(pinned)))
+
+
+def _run(client: SshClient, line: list[str]) -> tuple[int, str]:
+    """Run ssh without a login; return its exit status and the last of what it said.
+
+    The host writes there, too: of text without end no more than LOG_BYTES are kept. Raises
+    HostUnreachable if it does not end in time.
+    """
+    until, said = time.monotonic() + CONNECT_SECONDS * 2, b""
+    with subprocess.Popen(
+        line,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=client.environment(),
+    ) as process:
+        assert process.stderr
+        readable = select.poll()
+        readable.register(process.stderr, select.POLLIN)
+        try:
+            while time.monotonic() < until:
+                client.files.trim_log()
+                if not readable.poll(CHECK_SECONDS * 1000):
+                    continue
+                part = os.read(process.stderr.fileno(), LOG_BYTES)
+                said = (said + part)[-LOG_BYTES:]
+                if not part:
+                    status = process.wait(max(0.0, until - time.monotonic()))
+                    return status, said.decode("utf-8", "replace")
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            process.kill()  # It does nothing to a process that has been waited for.
+    raise errors.HostUnreachable(f"{client.access.host} cannot be reached")
 
 
 def fingerprint(line: str) -> str:

@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import os
 
+#: Bytes that are kept of what ssh says, and that are read of it, at most.
+LOG_BYTES = 64 << 10
 _PREFIX = "ketter-ssh-"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -29,6 +31,15 @@ class SshFiles:
             _remove_folder(self._fd, self.folder)
         os.close(self._fd)
         self._fd = -1
+
+    def trim_log(self) -> None:
+        """Empty the log if it is long: a host can have ssh complain of it without end.
+
+        ssh appends to it, so that what comes next is at its beginning.
+        """
+        with contextlib.suppress(OSError):
+            if os.stat(self.log).st_size > LOG_BYTES:
+                os.truncate(self.log, 0)
 
     def remove_secrets(self) -> None:
         """Remove the secrets once the connection is established; the log stays."""
