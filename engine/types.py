@@ -323,10 +323,21 @@ class HostKey(NamedTuple):
     fingerprint: str
 
 
+#: Characters of a path that is shown, at most: the systems' own PATH_MAX.
+SHOWN_PATH = 4096
+
+
 def display_path(path: str) -> str:
     """Return a path as text that any log, JSON or database can hold.
 
     Inside the engine names are `os.fsdecode` strings. Bytes that are not UTF-8, and
-    control characters, become backslash escapes.
+    control characters, become backslash escapes. Of a path of over SHOWN_PATH characters the
+    middle is left out: a host may name many of them.
     """
-    return show(path)
+    shown = show(path if len(path) <= SHOWN_PATH else _ends_of(path))
+    return shown if len(shown) <= SHOWN_PATH else _ends_of(shown)
+
+
+def _ends_of(text: str) -> str:
+    half = SHOWN_PATH // 2
+    return f"{text[: half - 1]}…{text[len(text) - half :]}"

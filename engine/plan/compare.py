@@ -13,6 +13,7 @@ from engine.agent.wire import (
     FILE,
     FOLDER,
     HARD_LINK,
+    LINK,
     OLDER,
     OTHER_KIND,
     SAME,
@@ -32,7 +33,15 @@ from engine.protocol.lists import entries_of
 from engine.protocol.messages import Done, ScanFailures, ScannedEntries
 from engine.protocol.replies import ScanReply
 from engine.session.session import Session
-from engine.types import Mode, OnConflict, Request, display_path
+from engine.types import (
+    HardLinks,
+    Mode,
+    OnConflict,
+    Request,
+    Strategy,
+    Symlinks,
+    display_path,
+)
 
 #: Conflicts that the error names if the policy is to fail, at most.
 NAMED_CONFLICTS = 5
@@ -84,6 +93,7 @@ class TreeComparison:
         self._compares = False
         self._name_filter: NameFilter | None = None
         self._asked: deque[list[Entry]] = deque()
+        self._not_asked_for = _not_asked_for(session.request)
         self.tally = Tally()
         #: Pairs of lists of entries that look the same at both ends, to be proven after the scan.
         self._to_prove: list[tuple[Block, Block]] = []
@@ -138,6 +148,7 @@ class TreeComparison:
         self._report_failed(path, code, sentence)
 
     def _take(self, entries: list[Entry], compare: bool) -> None:
+        _require_kinds(entries, self._not_asked_for)
         self._session.inbox.announced += sum(entry.size for entry in entries)
         if self._resumed.delivered:
             self._report_not_archived(entries)
@@ -284,6 +295,22 @@ class TreeComparison:
                 # SAME means the same size and time, but the content differs.
                 if self._replaces(entry, DIFFERENT if state in (SAME, ABSENT) else state):
                     self._builder.add([entry])
+
+
+def _not_asked_for(request: Request) -> str:
+    """Return the kinds of links that the options have the source leave out or replace."""
+    keeps = request.hard_links is HardLinks.KEEP and request.strategy is not Strategy.ARCHIVE
+    return ("" if request.symlinks is Symlinks.KEEP else LINK) + ("" if keeps else HARD_LINK)
+
+
+def _require_kinds(entries: list[Entry], not_asked_for: str) -> None:
+    for entry in entries:
+        if entry.kind in not_asked_for:
+            shown = display_path(entry.path)
+            raise AgentError(
+                "AGENT_FAILED",
+                f"protocol error at the source: {shown} came as a link, which the options exclude",
+            )
 
 
 def _require_folder(entry: Entry) -> None:

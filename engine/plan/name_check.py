@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable, Sequence
 
 from engine.agent.target.name_rules import NameRules
-from engine.agent.wire import show
+from engine.agent.wire import STAGING_PREFIX, is_staging, show
 
 #: The most names that a sentence shows of those that become one.
 _SHOWN = 3
+_RESERVED = STAGING_PREFIX.encode()
 
 
 class NameCheck:
@@ -37,8 +38,9 @@ class NameCheck:
     def check(self, names: Sequence[bytes]) -> dict[int, tuple[str, str]]:
         """Return code and sentence for every impossible name, by its place in `names`.
 
-        NAME_TOO_LONG, NAME_NOT_POSSIBLE (not UTF-8), or NAME_COLLISION for each name of a group
-        that would become one. The next call remembers nothing of this folder.
+        NAME_TOO_LONG, NAME_NOT_POSSIBLE (not UTF-8), NAME_RESERVED (a staging folder's), or
+        NAME_COLLISION for each name of a group that would become one. The next call remembers
+        nothing of this folder.
         """
         problems = {
             place: _too_long(name, self._most)
@@ -56,6 +58,9 @@ class NameCheck:
                 folded = self._fold(name)
             except UnicodeDecodeError:
                 problems[place] = _not_utf8(name)
+                continue
+            if folded.startswith(_RESERVED) and is_staging(os.fsdecode(folded)):
+                problems[place] = _reserved(name)
                 continue
             before = first.setdefault(folded, place)
             if before != place:
@@ -108,6 +113,11 @@ def _too_long(name: bytes, most: int) -> tuple[str, str]:
 def _not_utf8(name: bytes) -> tuple[str, str]:
     sentence = f"{_shown(name)} is not UTF-8, and the target takes only UTF-8: rename it"
     return "NAME_NOT_POSSIBLE", sentence
+
+
+def _reserved(name: bytes) -> tuple[str, str]:
+    sentence = f"{_shown(name)} would be a name that Ketter reserves at the target: rename it"
+    return "NAME_RESERVED", sentence
 
 
 def _collision(names: Sequence[bytes], group: list[int], place: int) -> tuple[str, str]:

@@ -19,6 +19,8 @@ from engine.types import ParcelState
 
 #: REMOVE commands that are sent to a source before its first reply.
 ASKED_AHEAD = 4
+#: Folders that could not be removed of which the reasons are kept, at most.
+NAMED_PROBLEMS = 100
 
 
 class ProvenEntries(NamedTuple):
@@ -138,17 +140,20 @@ class Proofs:
         """
         went, full, gone = 1, 1, 0
         while went and full:
-            went = full = 0
+            went = full = number = 0
             problems: list[EntryProblem] = []
             for entries in self._parts_from_the_last(blocks):
                 reply = self._session.source.request(REMOVE_FOLDERS, entries)
                 found = reply.removed + reply.full + len(reply.problems)
                 _require_at_most(count_of(entries), found)
                 went, full = went + reply.removed, full + reply.full
-                problems += reply.problems
+                number += len(reply.problems)
+                problems = (problems + list(reply.problems))[:NAMED_PROBLEMS]
             gone += went
             _require_at_most(entry_count, gone)
-        self._reporter.warn("FOLDER_NOT_REMOVED", "empty folders could not be removed", problems)
+        self._reporter.warn(
+            "FOLDER_NOT_REMOVED", "empty folders could not be removed", problems, number
+        )
 
     def _parts_from_the_last(self, blocks: list[Block]) -> Iterator[bytes]:
         for block in reversed(blocks):
