@@ -14,6 +14,8 @@ from engine.protocol.messages import DeliveredArchive, FilePart, StagedEntries, 
 #: Files that arrived in part, at most: each was under way when an attempt ended, and has 64 MiB
 #: or more.
 MOST_PARTS = 100_000
+#: The characters of their paths, at most: they stay in memory, four bytes each at worst.
+MOST_PATHS = 8 << 20
 #: Their pieces, at most: neighbours are one, so that a file has some hundred.
 MOST_RUNS = 200_000
 #: Entries that arrived, at most, in all lists: a target that lists without end must not fill this
@@ -39,7 +41,7 @@ class Resumed:
         self._spool, self._on_record, self._at_source = spool, on_record, at_source
         self._parcels: list[tuple[Block, int]] = []
         self._waiting: set[int] = set()
-        self._entry_count = self._weight = self._run_count = 0
+        self._entry_count = self._weight = self._run_count = self._path_length = 0
         self._most: int | None = None
         #: True if the target lists more entries than earlier attempts planned: none is kept.
         self.is_too_long = False
@@ -52,12 +54,17 @@ class Resumed:
         """Take in one of the target's messages about its staging folder."""
         if isinstance(message, StagedParts):
             self.parts.update({part.path: part for part in message.parts})
+            self._path_length += sum(len(part.path) for part in message.parts)
             self._run_count += sum(len(part.slices) for part in message.parts)
-            if len(self.parts) > MOST_PARTS or self._run_count > MOST_RUNS:
+            if (
+                len(self.parts) > MOST_PARTS
+                or self._run_count > MOST_RUNS
+                or self._path_length > MOST_PATHS
+            ):
                 raise AgentError(
                     "AGENT_FAILED",
-                    f"protocol error at the target: more than {MOST_PARTS:,} files in part, or "
-                    f"{MOST_RUNS:,} pieces of them",
+                    f"protocol error at the target: more than {MOST_PARTS:,} files in part, "
+                    f"{MOST_RUNS:,} pieces of them, or {MOST_PATHS:,} characters in their paths",
                 )
         elif isinstance(message, DeliveredArchive):
             self.delivered = message.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.agent.wire import FILE, Entry, pack_entries
+from engine.agent.wire import FILE, LIST_BYTES, Entry, pack_entries
 from engine.parcels.builder import ParcelBuilder
 from engine.plan.compare import ASKED_AT_ONCE, TreeComparison
 from engine.plan.on_record import OnRecord
@@ -10,6 +10,7 @@ from engine.plan.resumed import Resumed
 from engine.proof.proofs import Proofs
 from engine.protocol.commands import CHECK, DISCARD, HASH
 from engine.protocol.digests import agree, digest_at, require_digests
+from engine.protocol.lists import in_parts, weight_of
 from engine.protocol.messages import FilePart
 from engine.session.session import Session
 from engine.types import Mode, Verify
@@ -46,12 +47,22 @@ class Reuse:
     def staged(self) -> None:
         """After the scan: reuse the staged entries that are proven; discard the others."""
         self._on_record.look_up(self._session.inbox.check)
-        self._resumed.sort(self._check_staged, self._stale.extend)
+        self._resumed.sort(self._check_staged, self._add_stale)
         for path in self._resumed.parts.keys() - self._wanted_parts():
             self._stale.append(Entry(path, FILE, 0, 0, 0, 0))
-        for at in range(0, len(self._stale), ASKED_AT_ONCE):
-            part = self._stale[at : at + ASKED_AT_ONCE]
-            self._session.target.request(DISCARD, pack_entries(part))
+        self._discard()
+
+    def _add_stale(self, entries: list[Entry]) -> None:
+        """Have stale entries discarded as soon as they are some: a target may list many."""
+        self._stale += entries
+        if len(self._stale) >= ASKED_AT_ONCE or sum(map(weight_of, self._stale)) > LIST_BYTES:
+            self._discard()
+
+    def _discard(self) -> None:
+        stale, self._stale = self._stale, []
+        for at in range(0, len(stale), ASKED_AT_ONCE):
+            for part in in_parts(pack_entries(stale[at : at + ASKED_AT_ONCE])):
+                self._session.target.request(DISCARD, part)
 
     def part(self, entry: Entry) -> FilePart | None:
         """Return the part of a file that arrived, given the file's entry at the source."""
@@ -69,7 +80,7 @@ class Reuse:
         for entry in self._comparison.still_fits(entries):
             has = self._on_record.has(self._session.aim.at_source(entry), pairs[entry])
             (known if has else unknown).append(entry)
-        self._stale += pairs.keys() - set(known) - set(unknown)
+        self._add_stale(list(pairs.keys() - set(known) - set(unknown)))
         self._check(known, pairs, on_record=True)
         self._check(unknown, pairs, on_record=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,33 @@ Source.do_remove_folders = do_remove_folders
     run(mode=Mode.MOVE)
 
     assert (100, 300) in kept
+
+
+def test_staged_entries_that_are_not_at_the_source_do_not_stay_in_memory(
+    tree: Path, run: Run, lie: Lie
+) -> None:
+    lie(
+        main="""
+_send = Context.send
+def send(self, body, blob=b""):
+    if body.get("op") == "inspect":
+        body["done"]["left"] = True
+    if body.get("op") == "stage":
+        for part in range(20):
+            names = ["%06d" % (part * 120 + at) + "x" * 32000 for at in range(120)]
+            some = wire.pack_entries([wire.Entry(name, "f", 5, 1, 0o644, 1) for name in names])
+            _send(self, {"held": 120, "list": len(some)}, some + b"x" * 32 * 120)
+    _send(self, body, blob)
+Context.send = send
+from engine.agent import wire
+""",
+        target_commands="Target.do_discard = lambda self, blob: {}",
+    )
+    tracemalloc.start()
+    try:
+        run(resume=True)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert most < 48 << 20

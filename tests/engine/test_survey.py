@@ -350,6 +350,14 @@ def test_a_target_that_reports_files_in_part_without_end_is_refused() -> None:
         resumed.on_message(batch(1))
 
 
+def test_a_target_that_reports_files_in_part_with_endless_names_is_refused() -> None:
+    resumed = Resumed(Spool(), OnRecord(None), lambda entry: entry)
+
+    parts = tuple(FilePart("x" * 32_000 + str(number), 1, 1, 1, 1, ()) for number in range(300))
+    with pytest.raises(AgentError, match="characters in their paths"):
+        resumed.on_message(StagedParts(parts=parts))
+
+
 def test_a_receiver_records_only_slices_that_both_ends_agree_on(place: Place) -> None:
     entry = Entry("large", FILE, 30, MTIME, 0o644, 7)
     good, bad = hashlib.sha256(bytes(10)).digest(), hashlib.sha256(b"else").digest()
