@@ -93,7 +93,6 @@ class TreeComparison:
         self._compares = False
         self._name_filter: NameFilter | None = None
         self._asked: deque[list[Entry]] = deque()
-        self._not_asked_for = _not_asked_for(session.request)
         self.tally = Tally()
         #: Pairs of lists of entries that look the same at both ends, to be proven after the scan.
         self._to_prove: list[tuple[Block, Block]] = []
@@ -148,7 +147,7 @@ class TreeComparison:
         self._report_failed(path, code, sentence)
 
     def _take(self, entries: list[Entry], compare: bool) -> None:
-        _require_kinds(entries, self._not_asked_for)
+        _require_kinds(entries, _not_asked_for(self._session.request))
         self._session.inbox.announced += sum(entry.size for entry in entries)
         if self._resumed.delivered:
             self._report_not_archived(entries)

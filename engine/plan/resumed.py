@@ -27,6 +27,34 @@ MOST_ENTRIES, LEAST = 20_000_000, 16
 BEYOND_PLAN = 300_000
 
 
+class _Counts:
+    """What a target has listed so far; raises AgentError (AGENT_FAILED) beyond the limits."""
+
+    def __init__(self) -> None:
+        self.entries = self._weight = self._runs = self._path_length = 0
+
+    def add_list(self, message: StagedEntries) -> None:
+        count = count_of(message.entries)
+        self.entries += count
+        self._weight += max(count, LEAST)
+        if self._weight > MOST_ENTRIES:
+            raise AgentError(
+                "AGENT_FAILED",
+                f"protocol error at the target: more than {MOST_ENTRIES:,} entries that arrived",
+            )
+
+    def add_parts(self, message: StagedParts, files: int) -> None:
+        """Count pieces and paths; `files` is the number of all files in part."""
+        self._path_length += sum(len(part.path) for part in message.parts)
+        self._runs += sum(len(part.slices) for part in message.parts)
+        if files > MOST_PARTS or self._runs > MOST_RUNS or self._path_length > MOST_PATHS:
+            raise AgentError(
+                "AGENT_FAILED",
+                f"protocol error at the target: more than {MOST_PARTS:,} files in part, "
+                f"{MOST_RUNS:,} pieces of them, or {MOST_PATHS:,} characters in their paths",
+            )
+
+
 class Resumed:
     """Entries in the staging folder that need not be sent again.
 
@@ -41,7 +69,7 @@ class Resumed:
         self._spool, self._on_record, self._at_source = spool, on_record, at_source
         self._parcels: list[tuple[Block, int]] = []
         self._waiting: set[int] = set()
-        self._entry_count = self._weight = self._run_count = self._path_length = 0
+        self._counts = _Counts()
         self._most: int | None = None
         #: True if the target lists more entries than earlier attempts planned: none is kept.
         self.is_too_long = False
@@ -54,22 +82,12 @@ class Resumed:
         """Take in one of the target's messages about its staging folder."""
         if isinstance(message, StagedParts):
             self.parts.update({part.path: part for part in message.parts})
-            self._path_length += sum(len(part.path) for part in message.parts)
-            self._run_count += sum(len(part.slices) for part in message.parts)
-            if (
-                len(self.parts) > MOST_PARTS
-                or self._run_count > MOST_RUNS
-                or self._path_length > MOST_PATHS
-            ):
-                raise AgentError(
-                    "AGENT_FAILED",
-                    f"protocol error at the target: more than {MOST_PARTS:,} files in part, "
-                    f"{MOST_RUNS:,} pieces of them, or {MOST_PATHS:,} characters in their paths",
-                )
+            self._counts.add_parts(message, len(self.parts))
         elif isinstance(message, DeliveredArchive):
             self.delivered = message.name
         else:
-            self._count(message)
+            self._counts.add_list(message)
+            self._compare_with_plan()
             if self.is_too_long:
                 return
             entries, size = entries_of(message.entries), len(message.entries)
@@ -79,20 +97,13 @@ class Resumed:
             if not self.delivered:
                 self._on_record.expect(map(self._at_source, entries), message.digests)
 
-    def _count(self, message: StagedEntries) -> None:
-        self._weight += max(count_of(message.entries), LEAST)
-        if self._weight > MOST_ENTRIES:
-            raise AgentError(
-                "AGENT_FAILED",
-                f"protocol error at the target: more than {MOST_ENTRIES:,} entries that arrived",
-            )
+    def _compare_with_plan(self) -> None:
         if self.delivered:  # The source may be gone in part: there is no beginning again.
             return
         if self._most is None:
             planned = self._on_record.most
             self._most = MOST_ENTRIES if planned is None else planned + BEYOND_PLAN
-        self._entry_count += count_of(message.entries)
-        if self._entry_count > self._most and not self.is_too_long:
+        if self._counts.entries > self._most and not self.is_too_long:
             self.forget()
             self.is_too_long = True
 

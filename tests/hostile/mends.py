@@ -120,8 +120,8 @@ MENDS = (
     Mend(
         "H9",
         "engine/named_files.py",
-        "        return os.fdopen(_opened(path), \"wb\")\n",
-        "        return open(path, \"wb\")\n",
+        "            return os.fdopen(_opened(path, folder, name), \"wb\")\n",
+        "            return open(path, \"wb\")\n",
         f"{_PLANTS}::test_a_manifest_that_mallory_planted_is_refused[root-link]",
     ),
     Mend(
