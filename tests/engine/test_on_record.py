@@ -268,7 +268,7 @@ def test_a_forged_part_of_a_large_file_does_not_reach_the_target(
 
     report = run(Recorded(record), resume=True, streams=streams)
 
-    assert report.bytes_resumed >= size // 2  # It was taken for staged at first.
+    assert report.bytes_resumed > 0  # It was taken for staged at first, beside what had arrived.
     assert large.read_bytes() == (tmp_path / "b" / "large.mov").read_bytes()
 
 
