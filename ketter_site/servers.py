@@ -92,8 +92,9 @@ def check_sockets(var_dir: Path = VAR_DIR) -> None:
         owner = os.geteuid()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid(), owner):
         raise ImproperlyConfigured(
-            f"{folder}, where the sockets of Ketter's servers are, belongs to another user "
-            f"(number {found.st_uid}): find out who made it, remove it, and run `manage.py up`."
+            f"{folder} belongs to another user (number {found.st_uid}), and the sockets of "
+            "Ketter's servers are there: find out who made it and remove it, or set "
+            "KETTER_VAR_DIR to another folder."
         )
 
 

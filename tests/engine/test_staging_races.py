@@ -236,7 +236,9 @@ class _Dead:
     def __init__(self, optional: bool) -> None:
         self.optional = optional
         lost = errors.AgentLost("it was killed")
-        self.access = SimpleNamespace(is_remote=False, explain=lambda *_: lost)
+        self.access = SimpleNamespace(
+            is_remote=False, explain=lambda *_: lost, look_after=lambda: None
+        )
         self.child = SimpleNamespace(
             process=None, status=None, has_ended=lambda until: True, is_closed=True
         )
@@ -269,7 +271,7 @@ def test_the_late_end_of_a_connection_is_the_cause_of_an_orderly_one() -> None:
     near.child.process, near.child.status = object(), 0
     far: Any = _Dead(optional=False)
     lost = errors.ConnectionLost("the connection broke")
-    far.access = SimpleNamespace(is_remote=True, explain=lambda *_: lost)
+    far.access.is_remote, far.access.explain = True, lambda *_: lost
     inbox.agents += [near, far]
     inbox.put(near, None)
     late = threading.Timer(CAUSE_SECONDS * 3, inbox.put, (far, None))
