@@ -29,6 +29,7 @@ from tests.rig import answers, hostile
 from tests.rig.answers import Parrot
 from tests.rig.hostile import facts
 from tests.rig.lying import Lie, twist
+from tests.rig.needs import needs_proc
 from tests.rig.project import PROJECT
 from tests.rig.transfers import Run
 
@@ -244,7 +245,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+@needs_proc
 @pytest.mark.parametrize(
     "what",
     [

@@ -13,6 +13,7 @@ import pytest
 from engine.agent import wire
 from tests.rig import hostile
 from tests.rig.hostile import Place, entry
+from tests.rig.needs import needs_proc
 from tests.rig.project import PROJECT
 
 ONE = entry("one", b"content")
@@ -58,7 +59,7 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+@needs_proc
 @pytest.mark.parametrize("sort", GREEDY)
 def test_a_hostile_stream_costs_the_agent_no_more_than_30_mib(sort: str) -> None:
     code = _GREEDY.replace("STREAM", GREEDY[sort][0])

@@ -10,13 +10,10 @@ import pytest
 from engine.agent.target.staging import made_folders
 from engine.agent.target.staging.folder import Staging
 from engine.agent.target.staging.made_folders import Made
+from tests.rig.needs import needs_root
 
 STRANGER = 64123
 NAME = ".ketter-test.part"
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can make what belongs to another user"
-)
 
 
 def test_a_recorded_folder_that_is_now_reached_by_a_symlink_is_not_removed(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from engine.protocol.messages import (
 )
 from engine.types import Strategy
 from tests.rig.lying import Lie, failed_agent, found
+from tests.rig.needs import needs_proc
 from tests.rig.observers import Meddler
 from tests.rig.project import PROJECT
 from tests.rig.transfers import Run
@@ -98,7 +99,7 @@ for case in CASES:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+@needs_proc
 def test_no_message_costs_the_worker_more_than_32_mib_beside_itself() -> None:
     code = _MEASURE.replace("CASES", repr(list(GREEDY.values())))
 

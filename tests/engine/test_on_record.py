@@ -316,17 +316,12 @@ def test_the_first_list_beyond_the_plan_is_the_last_that_takes_memory() -> None:
 # -- memory ----------------------------------------------------------------------------
 
 
-class Long:
+class Long(Kept):
     """A record that names each of many entries three times."""
 
     def __init__(self, entries: int) -> None:
+        super().__init__()
         self._entries = entries
-
-    def add(self, entries: bytes, digests: bytes) -> None:
-        raise NotImplementedError
-
-    def most(self) -> int | None:
-        raise NotImplementedError
 
     def known(self) -> Iterator[tuple[list[Entry], bytes]]:
         for _ in range(3):

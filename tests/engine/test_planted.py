@@ -16,6 +16,7 @@ import engine
 from engine import Mode
 from tests.rig.command import cli, finish
 from tests.rig.interrupted import build_many, staged, staging
+from tests.rig.needs import needs_root
 from tests.rig.observers import Stop
 from tests.rig.transfers import Run, endpoint
 
@@ -24,9 +25,6 @@ NAME = ".ketter-test.part"
 #: Seconds in which a refusal has to come, on a busy machine.
 SOON = 30.0
 
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can make what belongs to another user"
-)
 
 Fill = Callable[[Path], None]
 

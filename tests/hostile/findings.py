@@ -109,7 +109,7 @@ FINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "H14": (
-        "the root is followed anew at each run",
+        "each run follows the root wherever it leads by then",
         (
             "hostile/test_second_user_jobs::test_a_root_that_mallory_swaps_by_a_link_is_not_followed",
             "hostile/test_second_user_swaps::test_a_target_folder_that_mallory_swaps_leads_nowhere_else",

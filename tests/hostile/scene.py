@@ -1,7 +1,7 @@
 """A transfer of one user's on a shared host, and what must be true of it whatever others do.
 
 `Scene` has a source and a target that mallory may write to, and beside them what
-nobody but the runner may touch. `judge` is the oracle.
+only the runner may touch. `judge` is the oracle.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILES = {
 }
 #: And one that goes in a parcel of its own, so that a transfer can be stopped between two parcels.
 FILES["reel_9/large.mov"] = b"genuine large " * 300_000
-SECRET = b"nobody but the runner may read this"
+SECRET = b"only the runner may read this"
 #: Processes that live as long as the host does.
 _RESIDENT = (b"cat\0", b"sshd: ")
 #: Exit statuses that the command line has.

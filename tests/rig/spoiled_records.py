@@ -10,12 +10,9 @@ from zlib import crc32
 import pytest
 
 from engine.cli import proof_record
+from tests.rig.needs import needs_root
 
 STRANGER = 64123
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can make what belongs to another user"
-)
 
 
 def truncated(record: Path) -> None:

@@ -19,6 +19,7 @@ from ketter_site import processes
 from ketter_site.management.commands import up
 from ketter_site.processes import Ledger, Process, StartFailed
 from ketter_site.supervisor import ENDING, Child, StopRequested, Supervisor, raise_on_signals
+from tests.rig.needs import needs_root
 from tests.rig.signals import SignalledAtItsEnd
 from tests.rig.waiting import wait_until
 
@@ -136,7 +137,7 @@ def test_a_log_that_is_no_plain_file_is_refused_in_a_sentence(tmp_path, what):
     assert precious.read_text() == "precious"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to another user")
+@needs_root
 def test_a_log_of_another_user_is_refused(tmp_path):
     log = tmp_path / "log"
     log.touch()
