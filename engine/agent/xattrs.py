@@ -81,10 +81,10 @@ def read(fd: int) -> bytes:
     return _COUNT.pack(len(pieces)) + b"".join(pieces) if pieces else b""
 
 
-def apply(fd: int, blob: bytes) -> list[str]:
+def apply(fd: int, blob: bytes, acls: bool = True) -> list[str]:
     """Give an open file or folder the attributes of the blob, and remove its other carried ones.
 
-    The removal matters for new files: they inherit an ACL from their folder, which the source did
+    Without `acls`, its ACLs stay as they are. The removal matters for new files: they inherit an ACL from their folder, which the source did
     not have. Returns the names that it did not take (read back) or did not give up, in the blob's
     order. Raises BAD_REQUEST, before it changes anything, if `read` cannot have made the blob.
 
@@ -95,11 +95,12 @@ def apply(fd: int, blob: bytes) -> list[str]:
     wanted = decode(blob)
     system = _system()
     failed = []
+    keeps = () if acls else _ACLS
     for name in _names(system, fd):
-        if name not in wanted and not _done(system, fd, name, None):
+        if name not in (*wanted, *keeps) and not _done(system, fd, name, None):
             failed.append(name)
     # ACLs come last: they may take this user's own access away.
-    for name in sorted(wanted, key=lambda name: (name in _ACLS, name)):
+    for name in sorted(wanted.keys() - keeps, key=lambda name: (name in _ACLS, name)):
         if not system.carries(name) or not _done(system, fd, name, wanted[name]):
             failed.append(name)
     return [os.fsdecode(name) for name in sorted(failed)]

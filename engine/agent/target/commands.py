@@ -16,6 +16,7 @@ from engine.agent.target.journal import Journal
 from engine.agent.target.ownership import not_ours
 from engine.agent.target.publish import delivered_archive, publisher
 from engine.agent.target.publish.folders import FolderFinisher, give
+from engine.agent.target.publish.had_before import FoldersBefore
 from engine.agent.target.publish.opened_folders import OpenedFolders, make_readable
 from engine.agent.target.receiver import Receiver
 from engine.agent.target.staged_files import WriteOptions, discard, made_as, refuse_shared
@@ -79,7 +80,8 @@ class PublishCommands:
             if there:
                 discard(tree, Entry(name, FILE, 0, 0, 0, 0))
             else:
-                publisher.Publisher(tree, self._context.tree, policy, opened).publish(1)
+                before = FoldersBefore(self._staging.fd)
+                publisher.Publisher(tree, self._context.tree, policy, opened, before).publish(1)
         if not keep:
             self._remove_staging(self._staging, undo=False)
         make_durable(self._context.tree.fd)
@@ -95,17 +97,18 @@ class PublishCommands:
         tree, journal = self._staged()
         assert self._staging
         make_durable(tree.fd)
+        before = FoldersBefore(self._staging.fd)
         with OpenedFolders(self._context.tree, self._staging.fd) as opened:
             with self._staging.publishing():
                 self._context.check_in_place()
-                publisher.Publisher(tree, self._context.tree, policy, opened).publish(files)
-            finisher = FolderFinisher(self._context.tree, self._options, opened.modes)
+                publisher.Publisher(tree, self._context.tree, policy, opened, before).publish(files)
+            finisher = FolderFinisher(self._context.tree, self._options, opened.modes, before)
             finisher.finish(journal)
         tops = [top._replace(path="") for top in unpack_entries(blob)]
         for top in tops:
             if top.mode & stat.S_IRWXU == stat.S_IRWXU:
                 # Already now: without the staging folder no later attempt would know of it.
-                FolderFinisher(self._context.tree, self._options, {}).give(top)
+                FolderFinisher(self._context.tree, self._options, {}, before).give(top)
         self._remove_staging(self._staging, undo=False)
         for top in tops:
             finisher.give(top)

@@ -52,8 +52,8 @@ def compare(
 
     a: nothing is there. s: the same (kind, size and mtime; link text). d: something different,
     of a kind that may be replaced. o: as d, and older. t: something that is never replaced. u: a
-    folder that needs nothing, for its mode and time are the same. With
-    `by_content` files of one size count as the same: their digests will decide. With `keep_both`
+    folder that needs nothing, for its time is the same, and it keeps its mode. With `by_content`
+    files of one size count as the same: their digests will decide. With `keep_both`
     a copy under an earlier second name counts as the same; the second result maps indexes to
     such names.
     """
@@ -74,11 +74,10 @@ def compare(
 
 
 def _is_unchanged(target: Tree, entry: Entry) -> bool:
-    """True if the target's folder has the mode and time of the entry, by itself."""
+    """True if the target's folder has the entry's time, and no killed agent has left it open."""
     folder, name = target.parent(entry.path)
     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    alike = (stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (entry.mode, entry.mtime_ns)
-    return alike and not write_access.is_left_open(found)
+    return found.st_mtime_ns == entry.mtime_ns and not write_access.is_left_open(found)
 
 
 def compare_one(target: Tree, entry: Entry, path: str, by_content: bool = False) -> str:

@@ -76,7 +76,7 @@ class EntryWriter:
         file system that folds cases the name may be that of another entry, which is proven.
         """
         if entry.kind == FOLDER:
-            make_folder(self._staging, entry.path)
+            make_folder(self._staging, entry.path, entry.mode & 0o777 | 0o700)
             return
         folder, name = self.parent(entry.path)
         if entry.kind == HARD_LINK:
@@ -188,13 +188,16 @@ def check_name(path: str) -> str:
     return path
 
 
-def make_folder(staging: Tree, path: str) -> None:
-    """Make a folder of the staging tree and those above it; `FolderFinisher` opens it to others."""
+def make_folder(staging: Tree, path: str, mode: int = 0o700) -> None:
+    """Make a folder of the staging tree and those above it; `FolderFinisher` gives it its mode.
+
+    If an agent is killed before that, the folder has `mode`, less what the umask takes away.
+    """
     # The folder may exist already, made for an entry below it or by another stream.
     with suppress(FileExistsError):
         try:
             above, name = staging.parent(path)
-            os.mkdir(name, 0o700, dir_fd=above)
+            os.mkdir(name, mode, dir_fd=above)
             return
         except FileNotFoundError:
             pass

@@ -7,6 +7,7 @@ import os
 import stat
 
 from engine.agent.target.journal import Journal
+from engine.agent.target.publish.had_before import FoldersBefore
 from engine.agent.target.publish.opened_folders import readable
 from engine.agent.target.staged_files import WriteOptions
 from engine.agent.tree import Tree
@@ -17,14 +18,17 @@ NAMED = 100
 
 
 class FolderFinisher:
-    """Finishes the folders that the journal names.
+    """Finishes the folders that the journal names; those of `before` keep their mode and ACL.
 
     `problems` lists the folders that refused, as path, code, sentence: a folder that was there
     before may belong to another user.
     """
 
-    def __init__(self, target: Tree, options: WriteOptions, opened: dict[str, int]) -> None:
+    def __init__(
+        self, target: Tree, options: WriteOptions, opened: dict[str, int], before: FoldersBefore
+    ) -> None:
         self._target, self._options, self._opened = target, options, opened
+        self._before = before
         self._closed: list[Entry] = []
         self.problems: list[list[str]] = []
         self.problem_count = 0
@@ -50,18 +54,20 @@ class FolderFinisher:
     def give(self, entry: Entry) -> None:
         """Give a folder of the target its attributes, mode and time; keep a problem.
 
-        An opened folder has its final mode then, and is not put back.
+        An opened folder has its final mode then, and is not put back, unless it was there before.
         """
+        keeps = entry.path in self._before
         try:
             fd = self._target.folder(entry.path)
             try:
-                give(fd, entry, self._options)
+                give(fd, entry, self._options, keeps)
             except OSError as error:
                 if error.errno != errno.EBADF:
                     raise
-                with readable(fd) as another:  # The descriptor may only be passed through.
-                    give(another, entry, self._options)
-            self._opened.pop(entry.path, None)
+                with readable(fd, keeps) as another:  # The descriptor may only be passed through.
+                    give(another, entry, self._options, keeps)
+            if not keeps:
+                self._opened.pop(entry.path, None)
         except OSError as error:
             self._keep(explain(error, entry.path), entry)
         except AgentError as error:
@@ -73,14 +79,19 @@ class FolderFinisher:
             self.problems.append([entry.path or ".", problem.code, str(problem)])
 
 
-def give(fd: int, entry: Entry, options: WriteOptions) -> None:
-    """Give an open folder the entry's attributes, mode and time."""
+def give(fd: int, entry: Entry, options: WriteOptions, keeps: bool = False) -> None:
+    """Give an open entry its attributes, mode and time; with `keeps`, no mode and ACL.
+
+    A folder that was made in one with the set-group-ID bit has that bit by itself, and keeps it.
+    """
     refused = []
     if entry.meta and options.xattrs:
         from engine.agent import xattrs  # The host compiles it only for a transfer that asks.
 
-        refused = xattrs.apply(fd, entry.meta)
-    os.fchmod(fd, entry.mode & options.mode_bits)
+        refused = xattrs.apply(fd, entry.meta, acls=not keeps)
+    if not keeps:
+        inherited = os.fstat(fd).st_mode & stat.S_ISGID if entry.kind == FOLDER else 0
+        os.fchmod(fd, entry.mode & options.mode_bits | inherited)
     os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
     if refused:
         raise AgentError(

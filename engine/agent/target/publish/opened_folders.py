@@ -31,8 +31,11 @@ def make_readable(tree: Tree) -> None:
 
 
 @contextmanager
-def readable(folder: int) -> Iterator[int]:
-    """A readable descriptor of this user's folder that only lets pass; it gets a new mode later."""
+def readable(folder: int, keeps: bool = False) -> Iterator[int]:
+    """A readable descriptor of this user's folder that only lets pass.
+
+    The caller gives the folder a new mode; with `keeps` it gets its own back.
+    """
     mode = stat.S_IMODE(os.fstat(folder).st_mode)
     set_mode(folder, mode | stat.S_IRWXU)
     try:
@@ -44,6 +47,8 @@ def readable(folder: int) -> Iterator[int]:
     except BaseException:
         set_mode(folder, mode)
         raise
+    if keeps:
+        set_mode(folder, mode)
 
 
 class OpenedFolders:

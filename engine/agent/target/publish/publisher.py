@@ -6,6 +6,7 @@ import os
 
 from engine.agent.target.compare import compare_one, second_names
 from engine.agent.target.publish.free_names import FreeNames
+from engine.agent.target.publish.had_before import FoldersBefore
 from engine.agent.target.publish.immutable import ImmutableFiles
 from engine.agent.target.publish.opened_folders import OpenedFolders
 from engine.agent.tree import Tree, entry_of, list_names, scan_folder
@@ -29,13 +30,23 @@ if TYPE_CHECKING:
 class Publisher:
     """Moves a staging tree into the target tree by renames.
 
-    `opened` opens folders of the target that are this user's and lock this user out.
+    `opened` opens folders of the target that are this user's and lock this user out. `before`
+    gets the folders that the target has.
     """
 
-    def __init__(self, staging: Tree, target: Tree, policy: str, opened: OpenedFolders) -> None:
+    def __init__(
+        self,
+        staging: Tree,
+        target: Tree,
+        policy: str,
+        opened: OpenedFolders,
+        before: FoldersBefore,
+    ) -> None:
         self._staging = staging
         self._target = target
         self._opened = opened
+        self._before = before
+        self._entered: list[str] = []
         self._free = FreeNames()
         self._policy = policy
         self._both = policy == "keep-both"
@@ -57,6 +68,7 @@ class Publisher:
             for entry, state in self._ready(admit=True):
                 if state != ABSENT and not self._both:
                     fixed.refuse(entry.path)
+            self._before.note(self._entered)
             self._opened.open()
             self._place("")
         finally:
@@ -88,6 +100,8 @@ class Publisher:
                 entry, state = self._state(f"{above}/{name}" if above else name)
                 if entry.kind == FOLDER and state == SAME:
                     waiting.append(entry.path)
+                    if admit:
+                        self._entered.append(entry.path)
                 elif state == ABSENT or self._allowed(entry, state):
                     if not admitted:
                         self._opened.admit(above)
@@ -141,6 +155,7 @@ class Publisher:
             self._target.forget()
             _, state = self._state(entry.path)
             if entry.kind == FOLDER and state == SAME:
+                self._before.add(entry.path)
                 self._place(entry.path)
             elif entry.kind != FOLDER and self._both:
                 self._rename_to_second(entry)
