@@ -167,6 +167,8 @@ class Transfer:
         done = session.target.request(PUBLISH, top, policy=policy, files=files)
         session.staging.is_there = False
         self._observer.phase(Phase.CLEANUP)
+        if done.refused:
+            self._proofs.leave_out_unpublished()
         self._reporter.warn(
             "FOLDER_NOT_FINISHED",
             "folders did not take their mode or time",

@@ -84,9 +84,10 @@ def read(fd: int) -> bytes:
 def apply(fd: int, blob: bytes, acls: bool = True) -> list[str]:
     """Give an open file or folder the attributes of the blob, and remove its other carried ones.
 
-    Without `acls`, its ACLs stay as they are. The removal matters for new files: they inherit an ACL from their folder, which the source did
-    not have. Returns the names that it did not take (read back) or did not give up, in the blob's
-    order. Raises BAD_REQUEST, before it changes anything, if `read` cannot have made the blob.
+    Without `acls`, its ACLs stay as they are. The removal matters for new files: they inherit an
+    ACL from their folder, which the source did not have. Returns the names that it
+    did not take (read back) or did not give up, in the blob's order. Raises BAD_REQUEST, before it
+    changes anything, if `read` cannot have made the blob.
 
     Call it before the mode is set (only root sets `user.*` without write access; the source's mode
     leaves the source's ACL as it is) and before the times (a resource fork may change them). Call

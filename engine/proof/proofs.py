@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from engine import errors
 from engine.agent.typed import NamedTuple
-from engine.agent.wire import DIGEST, count_of, unpack_entries
+from engine.agent.wire import DIGEST, FOLDER, Entry, count_of, pack_entries, unpack_entries
 from engine.parcels.builder import Parcel
 from engine.parcels.spool import Block, Spool
 from engine.proof.reporter import Reporter
-from engine.protocol.commands import INSIDE, REMOVE, REMOVE_FOLDERS
+from engine.protocol.commands import INSIDE, REMOVE, REMOVE_FOLDERS, UNPUBLISHED
 from engine.protocol.fields import EntryProblem
 from engine.protocol.lists import in_parts
 from engine.session.session import Session
@@ -103,6 +103,44 @@ class Proofs:
                 entries + self._spool.get(proven.digests),
                 size=len(entries),
             )
+
+    def leave_out_unpublished(self) -> None:
+        """Report what the target could not publish; it is not delivered, so it is not removed."""
+        for at, proven in enumerate(self._proven):
+            entries = unpack_entries(self._spool.get(proven.entries))
+            refused = self._ask_unpublished(entries)
+            if not refused:
+                continue
+            digests = self._spool.get(proven.digests)
+            delivered, theirs = [], bytearray()
+            for number, entry in enumerate(entries):
+                problem = refused.get(self._session.aim.at_target(entry).path)
+                if problem is None:
+                    delivered.append(entry)
+                    theirs += digests[number * DIGEST : (number + 1) * DIGEST]
+                    continue
+                self._reporter.fail(entry.path, problem.code, problem.sentence)
+                self.files -= entry.kind != FOLDER
+                self.bytes -= entry.size
+            self._proven[at] = ProvenEntries(
+                proven.parcel,
+                self._spool.add(pack_entries(delivered)),
+                self._spool.add(bytes(theirs)),
+            )
+
+    def _ask_unpublished(self, entries: list[Entry]) -> dict[str, EntryProblem]:
+        """Which entries the target could not publish, by their paths there."""
+        refused: dict[str, EntryProblem] = {}
+        asked = pack_entries(map(self._session.aim.at_target, entries))
+        for part in in_parts(asked):
+            kept = self._session.target.request(UNPUBLISHED, part).kept
+            paths = {entry.path for entry in unpack_entries(part)}
+            if not paths.issuperset(problem.path for problem in kept):
+                raise errors.AgentFailed(
+                    "protocol error at the target: the answer is about entries that were not asked"
+                )
+            refused.update((problem.path, problem) for problem in kept)
+        return refused
 
     def remove_source(self, there: Iterable[Block]) -> int:
         """Remove proven entries at the source, and `there`, which the target had; return how many.

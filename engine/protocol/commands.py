@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from engine.protocol.fields import Fields
+from engine.protocol.publish_replies import PublishArchiveReply, PublishReply, UnpublishedReply
 from engine.protocol.replies import (
     CloseArchiveReply,
     CompareReply,
@@ -20,8 +21,6 @@ from engine.protocol.replies import (
     InspectReply,
     NamesReply,
     Nothing,
-    PublishArchiveReply,
-    PublishReply,
     ReceivedReply,
     RemoveFoldersReply,
     RemoveReply,
@@ -80,6 +79,7 @@ PUBLISH_ARCHIVE = Command(
     "publish_archive", PublishArchiveReply.read, "publish the archive", flushes=True
 )
 PUBLISH = Command("publish", PublishReply.read, "publish the files", flushes=True)
+UNPUBLISHED = Command("unpublished", UnpublishedReply.read, "name what could not be published")
 LEAVE = Command("leave", Nothing.read, "close the staging folder's files")
 CLEAN = Command("clean", Nothing.read, "remove the staging folder")
 

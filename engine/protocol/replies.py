@@ -370,29 +370,6 @@ class CloseArchiveReply(Record):
         return cls(fields.get("archive", DIGEST_TEXT))
 
 
-class PublishArchiveReply(Record):
-    """`there`: the name of an identical archive that existed already; empty if there was none."""
-
-    there: str
-
-    @classmethod
-    def read(cls, fields: Fields) -> PublishArchiveReply:
-        """Read the name."""
-        return cls(fields.get("there", SHOWN))
-
-
-class PublishReply(Record):
-    """Some folders that did not take their mode or time, and the number of all."""
-
-    problems: tuple[EntryProblem, ...]
-    problem_count: int
-
-    @classmethod
-    def read(cls, fields: Fields) -> PublishReply:
-        """Read both fields."""
-        return cls(fields.get("problems", each(PROBLEM)), fields.get("problem_count", COUNT))
-
-
 def _digests(fields: Fields) -> bytes:
     if len(fields.blob) % DIGEST:
         raise AgentError("AGENT_FAILED", "protocol error: incomplete digest")

@@ -71,7 +71,7 @@ def test_a_folder_that_the_target_had_keeps_its_mode(
 
 
 def test_a_kept_mode_is_no_reason_to_send_anything_again(tmp_path: Path, run: Run) -> None:
-    a, b = build(tmp_path)
+    _, b = build(tmp_path)
     run()
     before = {path: path.stat().st_ctime_ns for path in b.rglob("*")}
 
@@ -132,7 +132,7 @@ def test_a_resumed_publishing_knows_which_folders_the_target_had(
 ) -> None:
     _, b = build(tmp_path)
     plant(kill_once(tmp_path))
-    with pytest.raises(engine.ConnectionLost):
+    with pytest.raises(engine.AgentLost):
         run(resume=True)
     assert (b / "ours").is_dir()
 

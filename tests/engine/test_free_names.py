@@ -13,6 +13,7 @@ import pytest
 from engine.agent.target import compare
 from engine.agent.target.publish import publisher
 from engine.agent.target.publish.free_names import FreeNames
+from engine.agent.target.publish.had_before import FoldersBefore
 from engine.agent.target.publish.opened_folders import OpenedFolders
 from engine.agent.target.publish.publisher import Publisher
 from engine.agent.tree import Tree
@@ -52,10 +53,16 @@ class Place:
     def publish(self, policy: str) -> None:
         staging, target = (Tree(os.open(at, os.O_RDONLY)) for at in (self.staging, self.target))
         mark = os.open(self.staging.parent, os.O_RDONLY)
+        paths = [str(path.relative_to(self.staging)) for path in self.staging.rglob("*")]
         files = sum(len(names) for _, _, names in os.walk(self.staging))
         try:
             with OpenedFolders(target, mark) as opened:
-                Publisher(staging, target, policy, opened).publish(files)
+                place = Publisher(
+                    staging, target, policy, opened, FoldersBefore(mark), lambda: None
+                )
+                place.publish(files)
+            for reason in filter(None, map(place.refused.reason, paths)):
+                raise reason
         finally:
             os.close(mark)
             staging.close()

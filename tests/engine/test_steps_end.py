@@ -41,6 +41,13 @@ def _stop(self, command):
     _carry_out(self, command)
 Agent._carry_out = _stop
 """
+#: A target that says that some entries could not take their place.
+REFUSE = """
+_publish = PublishCommands.do_publish
+def _refuse(self, **arguments):
+    return {**_publish(self, **arguments), "refused": True}
+PublishCommands.do_publish = _refuse
+"""
 #: A receiver that hangs in a parcel.
 HANG_IN_PARCEL = """
 def _stop(self, reader, head):
@@ -113,6 +120,7 @@ STEPS: dict[tuple[str, str], Made] = {
     ("target", "inside"): _ARCHIVE,
     ("target", "publish_archive"): _ARCHIVE,
     ("target", "publish"): _SMALL,
+    ("target", "unpublished"): _SMALL,
     ("target", "clean"): _ARCHIVE,
 }
 #: Steps that other tests hang, and those whose replies nothing waits for.
@@ -133,7 +141,8 @@ def test_an_agent_that_hangs_and_beats_is_given_up_with_the_name_of_its_step(
     build_small(tmp_path / "a", 5)
     prepare, options = STEPS[end, op]
     prepare(tmp_path)
-    lie(main=hang(end, op))
+    refusing = {"target_publish_commands": REFUSE} if op == "unpublished" else {}
+    lie(main=hang(end, op), **refusing)
     began = time.monotonic()
 
     with pytest.raises(engine.Stalled) as caught:

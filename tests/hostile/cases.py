@@ -24,7 +24,9 @@ SCENARIOS: dict[str, dict[str, str]] = {
         "rate": "slices",
     },
     "target": {
-        **dict.fromkeys(("inspect", "stage", "expect", "receive", "publish"), "tree"),
+        **dict.fromkeys(
+            ("inspect", "stage", "expect", "receive", "publish", "unpublished"), "tree"
+        ),
         **dict.fromkeys(("open", "hash", "compare", "sync", "clean"), "same"),
         **dict.fromkeys(("close_archive", "inside", "publish_archive"), "archive"),
         **dict.fromkeys(("complete", "leave"), "slices"),
@@ -36,15 +38,23 @@ SCENARIOS: dict[str, dict[str, str]] = {
 ELSEWHERE = {
     "fence_out": "engine/test_reply_properties::test_any_value_of_any_reply_field_is_taken_or_refused_in_a_line"  # noqa: E501
 }
-#: What has an honest worker send a command: the rules of names are asked for if this is unknown.
+#: What has an honest worker send a command: the rules of names are asked for if this is unknown,
+#: what was not published if there is some.
 _FIRST = {
+    "unpublished": """
+_said = _say
+def _say(self, body, blob=b""):
+    if body.get("op") == "publish":
+        body["done"]["refused"] = True
+    _said(self, body, blob)
+""",
     "names": """
 _said = _say
 def _say(self, body, blob=b""):
     if body.get("op") == "inspect":
         body["done"]["case_folding"] = None
     _said(self, body, blob)
-"""
+""",
 }
 #: Of these a copy sends none.
 _OF_A_MOVE = ("remove", "remove_folders", "inside", "clean")

@@ -53,7 +53,11 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
     "complete": ({"whole": "a"}, bytes(32)),
     "close_archive": ({"archive": "0" * 64}, b""),
     "publish_archive": ({"there": "a.zip"}, b""),
-    "publish": ({"problems": [["a", "IO_ERROR", "x"]], "problem_count": 1}, b""),
+    "publish": (
+        {"problems": [["a", "IO_ERROR", "x"]], "problem_count": 1, "refused": True},
+        b"",
+    ),
+    "unpublished": ({"kept": [["a", "PERMISSION_DENIED", "x"]]}, b""),
 }
 ENTRIES = pack_entries([Entry("a/b", "f", 1, 2, 0o644, 3), Entry("l", "l", 1, 2, 0, 3, "a", b"m")])
 #: A good message of each kind: values, and the bytes behind them.

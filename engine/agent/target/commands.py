@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from collections import deque
 
@@ -14,13 +13,12 @@ from engine.agent.reader import FrameReader
 from engine.agent.target.archive_file import ArchiveFile
 from engine.agent.target.journal import Journal
 from engine.agent.target.ownership import not_ours
-from engine.agent.target.publish import delivered_archive, publisher
-from engine.agent.target.publish.folders import FolderFinisher, give
-from engine.agent.target.publish.had_before import FoldersBefore
-from engine.agent.target.publish.opened_folders import OpenedFolders, make_readable
+from engine.agent.target.publish import delivered_archive
+from engine.agent.target.publish.commands import PublishCommands, place_of
+from engine.agent.target.publish.folders import give
+from engine.agent.target.publish.opened_folders import make_readable
 from engine.agent.target.receiver import Receiver
 from engine.agent.target.staged_files import WriteOptions, discard, made_as, refuse_shared
-from engine.agent.target.staging import made_folders
 from engine.agent.target.staging.folder import Staging
 from engine.agent.tree import Tree
 from engine.agent.typed import TYPE_CHECKING
@@ -41,110 +39,6 @@ if TYPE_CHECKING:
 
 #: Flags to open a staged file for a second writing.
 _STAGED = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class PublishCommands:
-    """The commands that end a transfer: publish the staged tree, remove the staging folder."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._staging: Staging | None = None
-        self._options = WriteOptions()
-
-    def do_inside(self, size: int, blob: bytes) -> dict[str, Any]:
-        """Record what the archive holds: a list of `size` bytes, then digests."""
-        self._staged()[1].add({"inside": 1, "list": size}, blob)
-        return {}
-
-    def do_publish_archive(
-        self, name: str, digest: str, policy: str, keep: bool, blob: bytes
-    ) -> dict[str, Any]:
-        """Put the one archive into place, unless the same archive is there already.
-
-        With `keep` the staging folder stays until `clean`: its journal names the archive to later
-        attempts.
-        """
-        tree, journal = self._staged()
-        assert self._staging
-        both, raw = policy == "keep-both", bytes.fromhex(digest)
-        size = delivered_archive.size_of(tree, name)
-        delivered_archive.announce(journal, [name, size, both], raw)
-        with OpenedFolders(
-            self._context.tree, self._staging.fd
-        ) as opened, self._staging.publishing():
-            self._context.check_in_place()
-            readback = self._options.readback
-            there = delivered_archive.find(
-                self._context.tree, name, size, raw, both, self._context.read, readback
-            )
-            if there:
-                discard(tree, Entry(name, FILE, 0, 0, 0, 0))
-            else:
-                before = FoldersBefore(self._staging.fd)
-                publisher.Publisher(tree, self._context.tree, policy, opened, before).publish(1)
-        if not keep:
-            self._remove_staging(self._staging, undo=False)
-        make_durable(self._context.tree.fd)
-        self._context.check_in_place()
-        return {"there": there}
-
-    def do_publish(self, policy: str, files: int, blob: bytes) -> dict[str, Any]:
-        """Put the staged tree into place if it holds the `files` that were proven, and clean up.
-
-        Makes everything durable first. Folders get their modes and times; so does the target
-        folder, if the packed list in `blob` has an entry for it.
-        """
-        tree, journal = self._staged()
-        assert self._staging
-        make_durable(tree.fd)
-        before = FoldersBefore(self._staging.fd)
-        with OpenedFolders(self._context.tree, self._staging.fd) as opened:
-            with self._staging.publishing():
-                self._context.check_in_place()
-                publisher.Publisher(tree, self._context.tree, policy, opened, before).publish(files)
-            finisher = FolderFinisher(self._context.tree, self._options, opened.modes, before)
-            finisher.finish(journal)
-        tops = [top._replace(path="") for top in unpack_entries(blob)]
-        for top in tops:
-            if top.mode & stat.S_IRWXU == stat.S_IRWXU:
-                # Already now: without the staging folder no later attempt would know of it.
-                FolderFinisher(self._context.tree, self._options, {}, before).give(top)
-        self._remove_staging(self._staging, undo=False)
-        for top in tops:
-            finisher.give(top)
-        make_durable(self._context.tree.fd)
-        self._context.check_in_place()
-        problems = finisher.problems + opened.problems
-        count = finisher.problem_count + len(opened.problems)
-        return {"problems": problems, "problem_count": count}
-
-    def do_leave(self, blob: bytes) -> dict[str, Any]:
-        """Close all open files of the staging folder, so that another agent can remove it."""
-        if self._staging:
-            self._staging.leave()
-        return {}
-
-    def do_clean(
-        self, transfer_id: str, attempt: int, undo: bool, blob: bytes, spare_id: str = ""
-    ) -> dict[str, Any]:
-        """Remove the staging folder; with `undo` also the folders made for it, if empty."""
-        if self._staging:
-            self._remove_staging(self._staging, undo)
-            return {}
-        for name in filter(None, (spare_id, transfer_id)):
-            staging = Staging(self._context.tree.fd, name, attempt, machine(), spare_id)
-            if staging.is_used():
-                self._remove_staging(staging, undo)
-        return {}
-
-    def _remove_staging(self, staging: Staging, undo: bool) -> None:
-        made = staging.remove()
-        self._staging = None
-        if undo:
-            made_folders.remove(made, self._context.real)
-
-    def _staged(self) -> tuple[Tree, Journal]:
-        return _place_of(self._staging)
 
 
 class Target(PublishCommands):
@@ -195,7 +89,7 @@ class Target(PublishCommands):
         folders, left = ([], False) if attach else staging.prepare(made, resume)
         if attach:
             staging.attach(label)
-        tree, journal = _place_of(staging)
+        tree, journal = place_of(staging)
         self._options = self._options._replace(made_as=made_as(staging.fd))
         # Only now: this agent must take nothing that comes behind a `stage` that has failed.
         self._staging = staging
@@ -356,12 +250,3 @@ class Target(PublishCommands):
             entry = Entry(path, FILE, 0, 0, 0, 0)
             digest = digest_file(tree, entry, self._context.read, medium=True).hex()
         return {"archive": digest}
-
-
-def _place_of(staging: Staging | None) -> tuple[Tree, Journal]:
-    """The tree and the journal of an attempt; raises AGENT_FAILED if there is none."""
-    if staging is None or staging.tree is None or staging.journal is None:
-        raise AgentError(
-            "AGENT_FAILED", "protocol error: a command came that needs a `stage` before it"
-        )
-    return staging.tree, staging.journal

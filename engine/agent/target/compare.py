@@ -23,6 +23,7 @@ from engine.agent.wire import (
     OTHER_KIND,
     SAME,
     UNCHANGED,
+    AgentError,
     Entry,
     explain,
     unpack_entries,
@@ -50,7 +51,7 @@ def compare(
 ) -> tuple[str, dict[str, str]]:
     """Compare each entry with what the target holds in its place; return one letter for each.
 
-    a: nothing is there. s: the same (kind, size and mtime; link text). d: something different,
+    a: nothing is there, or this user may not look. s: the same (kind, size and mtime; link text). d: something different,
     of a kind that may be replaced. o: as d, and older. t: something that is never replaced. u: a
     folder that needs nothing, for its time is the same, and it keeps its mode. With `by_content`
     files of one size count as the same: their digests will decide. With `keep_both`
@@ -59,7 +60,12 @@ def compare(
     """
     states, others = [], {}
     for index, entry in enumerate(entries):
-        state = compare_one(target, entry, entry.path, by_content)
+        try:
+            state = compare_one(target, entry, entry.path, by_content)
+        except AgentError as error:
+            if error.code != "PERMISSION_DENIED":
+                raise
+            state = ABSENT  # Publishing opens the folder if it is this user's, or names the entry.
         if keep_both and state in (DIFFERENT, OLDER, OTHER_KIND) and entry.kind != FOLDER:
             for path in second_names(entry.path):
                 second = compare_one(target, entry, path, by_content)

@@ -9,6 +9,7 @@ import stat
 from engine.agent.target.journal import Journal
 from engine.agent.target.publish.had_before import FoldersBefore
 from engine.agent.target.publish.opened_folders import readable
+from engine.agent.target.publish.refused import Refused
 from engine.agent.target.staged_files import WriteOptions
 from engine.agent.tree import Tree
 from engine.agent.wire import FOLDER, AgentError, Entry, explain
@@ -33,15 +34,18 @@ class FolderFinisher:
         self.problems: list[list[str]] = []
         self.problem_count = 0
 
-    def finish(self, journal: Journal) -> None:
-        """Finish every folder of the journal; last those that lock this user out, deepest first."""
+    def finish(self, journal: Journal, refused: Refused) -> None:
+        """Finish every folder of the journal that was not refused its place.
+
+        Last come those that lock this user out, deepest first.
+        """
         done: set[int] = set()
         places = [at for at, body in journal.records() if "parcel" in body or "void" in body]
         for at in reversed(places):  # A later record overrules an earlier one.
             body = journal.record(at)
             done.update(hash(path) for path in body.get("void", ()))
             for entry, _ in Journal.proven(body, FOLDER) if "parcel" in body else ():
-                if hash(entry.path) in done:
+                if hash(entry.path) in done or refused.reason(entry.path):
                     continue
                 done.add(hash(entry.path))
                 if entry.mode & stat.S_IRWXU == stat.S_IRWXU:

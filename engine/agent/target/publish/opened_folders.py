@@ -60,7 +60,8 @@ class OpenedFolders:
         self._has_noted = False
         #: Their own modes; a folder that gets another mode is taken out.
         self.modes: dict[str, int] = {}
-
+        #: The folders that could not be opened.
+        self.refused: dict[str, AgentError] = {}
         #: The folders that could not be put back, as path, code, sentence.
         self.problems: list[list[str]] = []
 
@@ -78,6 +79,8 @@ class OpenedFolders:
         if not may(folder, os.X_OK):
             self.admit(path)
             self.open()
+            if path in self.refused:
+                raise self.refused.pop(path)
         return path in self.modes
 
     def admit(self, path: str) -> None:
@@ -88,10 +91,7 @@ class OpenedFolders:
         self._waiting[path] = stat.S_IMODE(found.st_mode)
 
     def open(self) -> None:
-        """Open the admitted folders, once their modes are on the disk.
-
-        Raises PERMISSION_DENIED if one cannot be opened.
-        """
+        """Open the admitted folders, once their modes are on the disk."""
         if not self._waiting:
             return
         self._has_noted = True
@@ -102,11 +102,12 @@ class OpenedFolders:
             folder = self._target.folder(path)
             try:
                 set_mode(folder, mode | stat.S_IRWXU)
-            except OSError as error:
-                raise explain(error, path or ".") from error
+            except OSError:  # It is immutable, say.
+                self.refused[path] = _refused(path)
+                continue
             self.modes[path] = mode
             if not may(folder):
-                raise _refused(path)
+                self.refused[path] = _refused(path)
 
     def _put_back(self) -> None:
         """Give the folders their modes back, except one that got another mode meanwhile."""

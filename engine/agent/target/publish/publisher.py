@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from engine.agent.target.compare import compare_one, second_names
@@ -9,6 +10,7 @@ from engine.agent.target.publish.free_names import FreeNames
 from engine.agent.target.publish.had_before import FoldersBefore
 from engine.agent.target.publish.immutable import ImmutableFiles
 from engine.agent.target.publish.opened_folders import OpenedFolders
+from engine.agent.target.publish.refused import Refused
 from engine.agent.tree import Tree, entry_of, list_names, scan_folder
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
@@ -24,14 +26,17 @@ from engine.agent.wire import (
 )
 
 if TYPE_CHECKING:
-    from typing import Iterator
+    from typing import Callable, Iterator
+
+    from engine.agent.target.publish.across import Across
 
 
 class Publisher:
     """Moves a staging tree into the target tree by renames.
 
     `opened` opens folders of the target that are this user's and lock this user out. `before`
-    gets the folders that the target has.
+    gets the folders that the target has. `across` begins to copy to other file systems. `refused`
+    has what could not take its place afterwards.
     """
 
     def __init__(
@@ -41,18 +46,22 @@ class Publisher:
         policy: str,
         opened: OpenedFolders,
         before: FoldersBefore,
+        across: Callable[[], Across],
     ) -> None:
         self._staging = staging
         self._target = target
         self._opened = opened
         self._before = before
         self._entered: list[str] = []
+        self._begin_across = across
+        self._across: Across | None = None
+        self.refused = Refused()
         self._free = FreeNames()
         self._policy = policy
         self._both = policy == "keep-both"
 
     def publish(self, files: int) -> None:
-        """Put everything into place; find what forbids it before the first rename.
+        """Put into place what can be; find what forbids all of it before the first rename.
 
         The staging tree must hold exactly `files` files and links, as many as were proven,
         whatever happened to the tree since.
@@ -67,50 +76,81 @@ class Publisher:
             fixed = ImmutableFiles(self._target)
             for entry, state in self._ready(admit=True):
                 if state != ABSENT and not self._both:
-                    fixed.refuse(entry.path)
+                    with self.refused.noting(entry.path):
+                        fixed.refuse(entry.path)
             self._before.note(self._entered)
             self._opened.open()
+            for path, reason in self._opened.refused.items():
+                self.refused.close(path, reason)
             self._place("")
+            if self._across:
+                self._across.flush()
         finally:
             # Renames may have moved folders of either tree away under their descriptors.
             self._staging.forget()
             self._target.forget()
 
     def _place(self, top: str) -> None:
-        """Rename all entries below a folder of the staging tree into the target tree."""
+        """Move all entries below a folder of the staging tree into the target tree."""
         for entry, state in self._ready(top):
-            if state == ABSENT:
-                self._rename_to_free(entry)
-            elif self._both:
-                self._rename_to_second(entry)
-            elif not self._is_placed(entry):
-                self._rename(entry.path)
+            with self.refused.noting(entry.path):
+                if state == ABSENT:
+                    self._rename_to_free(entry)
+                elif self._both:
+                    self._rename_to_second(entry)
+                elif not self._is_placed(entry):
+                    self._rename(entry, entry.path)
 
     def _ready(self, top: str = "", admit: bool = False) -> Iterator[tuple[Entry, str]]:
         """Yield the entries to rename, each with the state of its place, as in `compare`.
 
         Enters a folder that the target has, too. With `admit`, has each folder that is renamed
-        into opened later. Raises TARGET_EXISTS or PERMISSION_DENIED if an entry cannot be placed.
+        into opened later. Leaves out what is refused, and adds to it. Raises TARGET_EXISTS if an
+        entry is in the way.
         """
         waiting = [top]
         while waiting:
             above = waiting.pop()
-            admitted = not admit or self._opened.enter(above)
-            for name in sorted(list_names(self._staging.folder(above))):
-                entry, state = self._state(f"{above}/{name}" if above else name)
+            admitted, names = self._enter(above, admit)
+            for name in names:
+                found = self._look(f"{above}/{name}" if above else name)
+                if found is None:
+                    continue
+                entry, state = found
                 if entry.kind == FOLDER and state == SAME:
                     waiting.append(entry.path)
                     if admit:
                         self._entered.append(entry.path)
-                elif state == ABSENT or self._allowed(entry, state):
-                    if not admitted:
-                        self._opened.admit(above)
-                        admitted = True
-                    yield entry, state
-                else:
+                        self.refused.enter(entry.path)
+                    continue
+                if state != ABSENT and not self._allowed(entry, state):
                     raise AgentError(
                         "TARGET_EXISTS", f"{show(entry.path)} is in the way at the target"
                     )
+                admitted = admitted or self._admit(above)
+                if not self.refused.is_closed(above):
+                    yield entry, state
+
+    def _enter(self, above: str, admit: bool) -> tuple[bool, list[str]]:
+        """True if names may come and go in a folder of the target; what the staging tree has."""
+        with self.refused.noting(above):
+            may_change = not admit or self._opened.enter(above)
+            return may_change, sorted(list_names(self._staging.folder(above)))
+        return True, []
+
+    def _admit(self, above: str) -> bool:
+        """Have a folder opened later; close it if that is impossible."""
+        try:
+            self._opened.admit(above)
+        except AgentError as error:
+            self.refused.close(above, error)
+        return True
+
+    def _look(self, path: str) -> tuple[Entry, str] | None:
+        """An entry of the staging tree, with the state of its place; None if it is refused."""
+        with self.refused.noting(path):
+            return None if self.refused.is_single(path) else self._state(path)
+        return None
 
     def _state(self, path: str) -> tuple[Entry, str]:
         folder, name = self._staging.parent(path)
@@ -150,7 +190,7 @@ class Publisher:
         Raises TARGET_EXISTS if the policy forbids to replace it.
         """
         try:
-            self._rename(entry.path, entry.path, free=entry.kind)
+            self._rename(entry, entry.path, free=True)
         except FileExistsError:
             self._target.forget()
             _, state = self._state(entry.path)
@@ -160,7 +200,7 @@ class Publisher:
             elif entry.kind != FOLDER and self._both:
                 self._rename_to_second(entry)
             elif self._allowed(entry, state):
-                self._rename(entry.path)
+                self._rename(entry, entry.path)
             else:
                 raise AgentError(
                     "TARGET_EXISTS",
@@ -173,7 +213,7 @@ class Publisher:
             if compare_one(self._target, entry, path) != ABSENT:
                 continue
             try:
-                self._rename(entry.path, path, free=entry.kind)
+                self._rename(entry, path, free=True)
                 return
             except FileExistsError:
                 continue
@@ -182,20 +222,47 @@ class Publisher:
             f"{show(entry.path)} is at the target under all names up to (999): remove some",
         )
 
-    def _rename(self, source: str, target: str = "", free: str = "") -> None:
-        """Rename an entry; `free` is its kind if it may replace nothing (FileExistsError)."""
-        target = target or source
+    def _rename(self, entry: Entry, place: str, free: bool = False) -> None:
+        """Rename an entry; with `free` it may replace nothing (FileExistsError)."""
         try:
-            from_folder, from_name = self._staging.parent(source)
-            to_folder, to_name = self._target.parent(target)
-            if free:
-                self._free.rename(free, from_name, from_folder, to_name, to_folder)
-            else:
-                os.rename(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+            from_folder, from_name = self._staging.parent(entry.path)
+            to_folder, to_name = self._target.parent(place)
+            try:
+                self._move(entry.kind, free, from_name, from_folder, to_name, to_folder)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                self._copy(entry, place, free)
         except OSError as error:
             if free and isinstance(error, FileExistsError):
                 raise
-            raise explain(error, target) from error
+            raise explain(error, place) from error
+
+    def _move(
+        self, kind: str, free: bool, name: str, folder: int, new_name: str, new_folder: int
+    ) -> None:
+        if free:
+            self._free.rename(kind, name, folder, new_name, new_folder)
+        else:
+            os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=new_folder)
+
+    def _copy(self, entry: Entry, place: str, free: bool) -> None:
+        """Put an entry into a folder on another file system; a folder is made, then filled."""
+        folder, name = self._target.parent(place)
+        if entry.kind == FOLDER:
+            os.mkdir(name, 0o700, dir_fd=folder)
+            self._place(entry.path)
+            return
+        if self._across is None:
+            self._across = self._begin_across()
+        copy, beside = self._across.copy(self._staging, entry.path, self._target, place)
+        try:
+            self._move(entry.kind, free, copy, beside, name, folder)
+        except BaseException:
+            self._across.discard(beside)
+            raise
+        above, staged = self._staging.parent(entry.path)
+        os.unlink(staged, dir_fd=above)
 
 
 def count_files(tree: Tree) -> int:

@@ -92,6 +92,7 @@ class Staging(StagingPlace):
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
             write_note(self._fd, "fence", str(self._attempt))
             opened_folders.put_back(self._target, self._fd)
+            self._clear_copies()
             resume = resume and self._was_marked
             left = self._take_over() if resume else False
             if resume and not left and self._has_delivered():
@@ -110,6 +111,13 @@ class Staging(StagingPlace):
         self.journal.repair()
         self.journal.start(self._attempt)
         return folders, left
+
+    def _clear_copies(self) -> None:
+        """Remove what an agent that was killed had copied beside its place."""
+        if is_there(self._fd, "copies"):
+            from engine.agent.target.publish.across import clear_copies  # It is seldom needed.
+
+            clear_copies(self._target, self._fd)
 
     def _enter(self, made: list[str]) -> None:
         """Open the folder; make it if it does not exist."""
@@ -267,6 +275,7 @@ class Staging(StagingPlace):
                 raise AgentError("REPLACED", "a newer attempt of this transfer has started")
             made += made_folders.read(self._fd)
             opened_folders.put_back(self._target, self._fd)
+            self._clear_copies()
             times = made_folders.read_list(self._fd, "times", int)
             if self.tree:
                 self.tree.forget()
