@@ -42,7 +42,8 @@ class Observer(Protocol):
     `wants_manifests`: they cost some time. `event` reports the few things worth a line in a
     job's history, never one per file. `progress` is called at most twice a second. With a
     `lender`, other workers may carry some of the parcels. Without a `record`, all that an earlier
-    attempt brought is read again at both ends.
+    attempt brought is read again at both ends; if that is more than 300,000 entries, it is sent
+    again.
     """
 
     wants_manifests: bool

@@ -13,6 +13,7 @@ import re
 import secrets
 import socket
 import stat
+from hashlib import blake2b
 from pathlib import Path
 
 import environ
@@ -34,6 +35,10 @@ VAR_DIR = Path(env.str("KETTER_VAR_DIR", default="") or BASE_DIR / "var").absolu
 SECRETS_FILE = VAR_DIR / "secrets.env"
 #: Holds the name under which `manage.py up` first ran here.
 MACHINE_FILE = VAR_DIR / "machine"
+#: Shows on which machine that file was written.
+MARK_FILE = VAR_DIR / "machine.mark"
+#: A number of this installation of the system, see machine-id(5).
+MACHINE_ID = Path("/etc/machine-id")
 #: A machine's name; it stands in the names of workers.
 MACHINE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -141,7 +146,8 @@ def make_secrets() -> None:
 def machine_name() -> str:
     """The name of this machine: the one that is set, else the kept one, else the host's name.
 
-    Raises ImproperlyConfigured if the one that is set, or kept, is no machine's name.
+    Raises ImproperlyConfigured if the one that is set, or kept, is no machine's name, or if the
+    kept one is another machine's.
     """
     name = env.str("KETTER_MACHINE", default="").strip()
     source = "KETTER_MACHINE"
@@ -167,17 +173,52 @@ def keep_machine(name: str) -> None:
     with open(
         _open_own(MACHINE_FILE, "its machine's name", _APPEND), "r+", encoding="utf-8"
     ) as kept:
-        if not kept.read().strip():
+        is_new = not kept.read().strip()
+        if is_new:
             kept.write(f"{name}\n")
+    # An earlier version has kept the name alone.
+    if is_new or not _kept(MARK_FILE):
+        with open(
+            _open_own(MARK_FILE, "its machine's mark", _APPEND), "r+", encoding="ascii"
+        ) as mark:
+            mark.truncate(0)
+            mark.write(_machine_mark())
 
 
 def _kept_machine() -> str:
+    name = _kept(MACHINE_FILE)
+    here = _machine_mark()
+    if name and here and _kept(MARK_FILE) not in ("", here):
+        raise ImproperlyConfigured(
+            f"{MACHINE_FILE} has the name of the machine {name!r:.70}, and was written on another "
+            "one than this: the folder was copied, or restored from a backup. Portals of the kind "
+            "this machine would use the folders of this one. Remove that file, and start again; "
+            "or, if this is that machine with a new system, set KETTER_MACHINE to its name."
+        )
+    return name
+
+
+def _kept(path: Path) -> str:
     try:
-        file = _open_own(MACHINE_FILE, "its machine's name", os.O_RDONLY)
+        file = _open_own(path, "its machine's name", os.O_RDONLY)
     except _NO_FILE:
         return ""
     with os.fdopen(file, encoding="utf-8", errors="replace") as kept:
         return kept.read(1000).strip()
+
+
+def _machine_mark() -> str:
+    """What shows on which machine a file was written; empty if the system has no number.
+
+    Not the number itself, as machine-id(5) asks.
+    """
+    try:
+        number = MACHINE_ID.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    if not re.fullmatch("[0-9a-f]{32}", number):
+        return ""
+    return blake2b(number.encode(), digest_size=16, person=b"ketter").hexdigest()
 
 
 def _read_secrets() -> None:

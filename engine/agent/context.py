@@ -25,10 +25,15 @@ class Charge:
 
     The first commands name them. `check` refuses a later command that names another root, place
     or transfer, whichever host sent it. A single file's agents also work in the file's folder.
+    A source's agent removes only if it was opened for that.
     """
 
     def __init__(self, role: str) -> None:
-        self._fixing = ("open", "stage") if role == "source" else ("stage",)
+        self._is_source = role == "source"
+        self._fixing = ("open", "stage") if self._is_source else ("stage",)
+        self._is_found = False
+        #: True if the place was opened to be moved; None before it was opened.
+        self._removes: bool | None = None
         self._root: str | None = None
         self._first = self._real = ""
         self._places: set[str] = set()
@@ -36,7 +41,10 @@ class Charge:
         self._attempt = 0
 
     def check(self, op: str, command: dict[str, Any]) -> None:
-        """Raise AGENT_FAILED if a command names another place or transfer than the first ones."""
+        """Raise AGENT_FAILED if a command names another place or transfer than the first ones.
+
+        Also if it removes what was opened for a copy.
+        """
         if "root" in command:
             self._check_place(
                 op, command["root"], command["path"].rstrip("/"), command.get("real_root", "")
@@ -45,6 +53,10 @@ class Charge:
             raise AgentError("AGENT_FAILED", f"the command {op} has no root, and a real path of it")
         if "transfer_id" in command:
             self._check_transfer(command)
+        if op == "open":
+            self._removes = self._removes is not False and command.get("removes", False)
+        elif op.startswith("remove") and not self._removes:
+            raise AgentError("AGENT_FAILED", "this agent's place was not opened to be removed from")
 
     def _check_transfer(self, command: dict[str, Any]) -> None:
         """Check a transfer's id: it may also be the spare id that came with the first one."""
@@ -59,9 +71,17 @@ class Charge:
                 f"another transfer, or for attempt {attempt!r:.20}",
             )
 
-    def found(self, below_root: str | None) -> None:
-        """Accept the place's real path, too, once it was inspected: symlinks may lead to it."""
-        if below_root is not None:
+    def found(self, below_root: str | None, kind: str = "") -> None:
+        """Accept the place's real path, too, once it was inspected: symlinks may lead to it.
+
+        A source that is a folder is opened itself, so the one above it is not accepted any more.
+        """
+        if below_root is None or self._is_found:
+            return
+        self._is_found = True
+        if self._is_source and kind == "folder":
+            self._places = {self._first, below_root}
+        else:
             self._places |= {below_root, os.path.dirname(below_root)}
 
     def _check_place(self, op: str, root: str, path: str, real: str) -> None:

@@ -40,9 +40,17 @@ class Inspector:
         return {**found, "exposed": exposed_to(real) if exposed else []}
 
     def do_open(
-        self, root: str, path: str, blob: bytes, sibling: tuple[int, str] = (0, "")
+        self,
+        root: str,
+        path: str,
+        blob: bytes,
+        sibling: tuple[int, str] = (0, ""),
+        removes: bool = False,
     ) -> dict[str, Any]:
-        """Use a folder as the tree of the next commands; `sibling` see `sibling_pid`."""
+        """Use a folder as the tree of the next commands; `sibling` see `sibling_pid`.
+
+        `removes` is for the agent's `Charge`.
+        """
         self._context.watch_sibling(sibling_pid(*sibling))
         return {"made": self._context.open(root, path, make=False)}
 

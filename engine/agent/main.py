@@ -113,7 +113,7 @@ class Agent:
             self._charge.check(op, command)
             self._context.real_root = command.pop("real_root", self._context.real_root)
             answer = operation(**command)
-            self._charge.found(answer.get("below_root"))
+            self._charge.found(answer.get("below_root"), answer.get("kind", ""))
             blob = answer.pop("blob", b"")
             self._context.send({"done": answer, "op": op}, blob)
             if op == _MEANWHILE[self._end][0]:

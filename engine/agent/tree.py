@@ -244,7 +244,7 @@ def unchanged(entry: Entry, found: os.stat_result) -> bool:
     return (
         found.st_mtime_ns == entry.mtime_ns
         and (found.st_ino == entry.ino or not entry.ino or stamp(found) == entry.ino)
-        and (entry.kind != FILE or found.st_size == entry.size)
+        and (entry.kind not in (FILE, HARD_LINK) or found.st_size == entry.size)
         and stat.S_IFMT(found.st_mode) == _FORMATS[entry.kind]
     )
 

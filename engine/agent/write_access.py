@@ -29,6 +29,11 @@ _MARK = (1 << 31) - 1 - 8192
 _SECOND = 10**9
 #: Seconds to wait for another agent that has the same folder open.
 _PATIENCE = 3.0
+#: The same for all folders together: whoever may read a folder can hold its lock for ever. Then it
+#: is tried once.
+_PATIENCE_IN_ALL = 15.0
+#: The seconds that this process has waited for them.
+_waited = [0.0]
 #: Bits of capabilities(7).
 DAC_OVERRIDE, FOWNER, FSETID = 1, 3, 4
 
@@ -120,7 +125,7 @@ def _put_back(folder: int, mode: int, accessed_ns: int) -> None:
 @contextmanager
 def _locked(folder: int) -> Iterator[bool]:
     """Lock a folder; False if another agent holds it for _PATIENCE. True where no locks are."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + min(_PATIENCE, _PATIENCE_IN_ALL - _waited[0])
     locked = False
     while not locked:
         try:
@@ -133,6 +138,7 @@ def _locked(folder: int) -> Iterator[bool]:
                 break
             else:
                 time.sleep(0.01)
+                _waited[0] += 0.01
     try:
         yield locked
     finally:

@@ -113,7 +113,8 @@ class Carrier:
                 self._in_flight[stream] = deque()
                 self._fill(stream)  # At once: waiting for a reply would cost a round trip.
         elif isinstance(message, Lost):
-            self._pool.lose(stream, agent, message)
+            if not self._pool.lose(stream, agent, message):
+                return
             unsent = self._in_flight.pop(stream)
             self._queue.put_back(flight.parcel for flight in reversed(unsent))
             for other in list(self._in_flight):

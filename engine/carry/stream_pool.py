@@ -41,6 +41,8 @@ class StreamPool:
         self._opening: dict[Stream, set[AgentProcess]] = {}
         #: By stream, the agents that have not replied yet that they found the transfer's place.
         self._attaching: dict[Stream, set[AgentProcess]] = {}
+        #: By stream that still attaches, the end of its source: its target may be the cause.
+        self._source_ended: dict[Stream, Lost] = {}
         self._rates = {} if rates is None else rates
         for stream in session.streams:
             self._register(stream)
@@ -81,17 +83,33 @@ class StreamPool:
         return False
 
     def attached(self, stream: Stream, agent: AgentProcess) -> None:
-        """Record that an agent of a stream has replied: it has found the transfer's place."""
-        self._attaching.get(stream, set()).discard(agent)
+        """Record that an agent of a stream has replied: it has found the transfer's place.
 
-    def lose(self, stream: Stream, agent: AgentProcess, lost: Lost) -> None:
-        """Drop a stream; raises the error that ended it if it may have carried parcels."""
-        if agent not in self._attaching.get(stream, ()) or not lost.reported:
-            raise lost.error
+        Raises the error that ended the stream's source meanwhile: the target did not cause it.
+        """
+        self._attaching.get(stream, set()).discard(agent)
+        if agent is stream.target and stream in self._source_ended:
+            raise self._source_ended[stream].error
+
+    def lose(self, stream: Stream, agent: AgentProcess, lost: Lost) -> bool:
+        """Drop a stream, and return True; False if that waits for the word of its target.
+
+        Raises the error that ended the stream if it may have carried parcels. A target that is
+        refused its place ends; then the pipe breaks, and the source ends, too. Which of both is
+        heard first is chance.
+        """
+        attaching = self._attaching.get(stream, set())
+        if agent not in attaching or not lost.reported:
+            if agent is stream.source and not lost.reported and stream.target in attaching:
+                self._source_ended[stream] = lost
+                return False
+            raise self._source_ended.get(stream, lost).error
         del self._attaching[stream]
+        self._source_ended.pop(stream, None)
         self._session.streams.remove(stream)
         self._carrying.discard(stream)
         self._do_without(stream, lost.error)
+        return True
 
     def stop_opening(self) -> None:
         """Drop all streams that are still being opened."""

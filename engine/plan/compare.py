@@ -104,7 +104,8 @@ class TreeComparison:
     def choose(self, rules: NameRules | None) -> None:
         """Decide about every entry of the source; `rules` are the target's rules for names."""
         if rules:
-            self._name_filter = NameFilter(rules, self._fail)
+            check = self._session.inbox.check
+            self._name_filter = NameFilter(rules, self._fail, self._spool, check)
         known = self._session.target_found.kind != "absent" or bool(self._session.aim.single)
         compare = known and not self._session.aim.archive_name and self._session.open_target()
         self._compares = compare
@@ -113,7 +114,8 @@ class TreeComparison:
         else:
             self._take_scan(compare)
         if self._name_filter:
-            self._decide(self._name_filter.finish(), compare)
+            for part in self._name_filter.finish():
+                self._decide(part, compare)
         while self._asked:
             self._sort(self._asked.popleft())
         self._prove_all()
@@ -154,7 +156,8 @@ class TreeComparison:
             return
         missing = self._resumed.take(map(self._session.aim.at_target, entries))
         entries = list(map(self._session.aim.at_source, missing))
-        self._decide(self._name_filter.take(entries) if self._name_filter else entries, compare)
+        for part in self._name_filter.take(entries) if self._name_filter else (entries,):
+            self._decide(part, compare)
 
     def _report_not_archived(self, entries: list[Entry]) -> None:
         """Report entries that are not in the archive that an earlier attempt delivered."""
@@ -168,7 +171,7 @@ class TreeComparison:
         if not compare:
             self._builder.add(entries)
             return
-        # A name filter gives a folder's entries at once, however many they are.
+        # A name filter gives many at once: those of a folder that was not complete before.
         for at in range(0, len(entries), ASKED_AT_ONCE):
             part = entries[at : at + ASKED_AT_ONCE]
             # Sent ahead: a reply from a far host takes a round trip.

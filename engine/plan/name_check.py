@@ -9,7 +9,7 @@ still refused, as one entry, where it is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from engine.agent.target.name_rules import NameRules
 from engine.agent.wire import STAGING_PREFIX, is_staging, show
@@ -17,6 +17,7 @@ from engine.agent.wire import STAGING_PREFIX, is_staging, show
 #: The most names that a sentence shows of those that become one.
 _SHOWN = 3
 _RESERVED = STAGING_PREFIX.encode()
+_64_BITS = (1 << 64) - 1
 
 
 class NameCheck:
@@ -35,6 +36,24 @@ class NameCheck:
         plain = not (rules.folds_case or rules.normalises or rules.utf8_only)
         self._fold = None if plain else _folding(rules)
 
+    @property
+    def compares(self) -> bool:
+        """True if several names can become one at the target."""
+        return self._fold is not None
+
+    def alone(self, name: bytes) -> tuple[str, str] | None:
+        """Return code and sentence of a name that is impossible whatever lies beside it."""
+        folded = self._folded(name)
+        return folded if isinstance(folded, tuple) else None
+
+    def number(self, name: bytes) -> int:
+        """Return a number that names have in common if they become one; for names that may stand.
+
+        It is Python's own hash, with a key chosen at random as a process starts. Names with one
+        number may be two all the same: compare those.
+        """
+        return hash(self._folded(name)) & _64_BITS
+
     def check(self, names: Sequence[bytes]) -> dict[int, tuple[str, str]]:
         """Return code and sentence for every impossible name, by its place in `names`.
 
@@ -42,33 +61,37 @@ class NameCheck:
         NAME_COLLISION for each name of a group that would become one. The next call remembers
         nothing of this folder.
         """
-        problems = {
-            place: _too_long(name, self._most)
-            for place, name in enumerate(names)
-            if len(name) > self._most
-        }
-        if self._fold is None:
-            return problems
+        return dict(self.problems(names))
+
+    def problems(self, names: Sequence[bytes]) -> Iterator[tuple[int, tuple[str, str]]]:
+        """Yield what `check` returns: a lying source has many long names become one."""
         first: dict[bytes, int] = {}
         groups: dict[int, list[int]] = {}
         for place, name in enumerate(names):
-            if place in problems:  # It is not sent, so it collides with no other.
-                continue
-            try:
-                folded = self._fold(name)
-            except UnicodeDecodeError:
-                problems[place] = _not_utf8(name)
-                continue
-            if folded.startswith(_RESERVED) and is_staging(os.fsdecode(folded)):
-                problems[place] = _reserved(name)
-                continue
-            before = first.setdefault(folded, place)
-            if before != place:
-                groups.setdefault(before, [before]).append(place)
+            folded = self._folded(name)
+            if isinstance(folded, tuple):  # It is not sent, so it collides with no other.
+                yield place, folded
+            elif self._fold is not None:
+                before = first.setdefault(folded, place)
+                if before != place:
+                    groups.setdefault(before, [before]).append(place)
         for group in groups.values():
             for place in group:
-                problems[place] = _collision(names, group, place)
-        return problems
+                yield place, _collision(names, group, place)
+
+    def _folded(self, name: bytes) -> bytes | tuple[str, str]:
+        """Return what is the same for names that become one; for an impossible one, why."""
+        if len(name) > self._most:
+            return _too_long(name, self._most)
+        if self._fold is None:
+            return name
+        try:
+            folded = self._fold(name)
+        except UnicodeDecodeError:
+            return _not_utf8(name)
+        if folded.startswith(_RESERVED) and is_staging(os.fsdecode(folded)):
+            return _reserved(name)
+        return folded
 
 
 def _folding(rules: NameRules) -> Callable[[bytes], bytes]:

@@ -23,7 +23,7 @@ MOST_RUNS = 200_000
 #: bounds the bytes.
 MOST_ENTRIES, LEAST = 20_000_000, 16
 #: Entries beyond those that earlier attempts planned, by the record of them: it may lack the last
-#: second, and the folders of older versions. They take 24 MB.
+#: second, and the folders of older versions. They take 24 MB. Without a record there is no more.
 BEYOND_PLAN = 300_000
 
 
@@ -35,7 +35,7 @@ class _Counts:
 
     def add_list(self, message: StagedEntries) -> None:
         count = count_of(message.entries)
-        self.entries += count
+        self.entries += max(count, 1)  # An empty list takes memory, too.
         self._weight += max(count, LEAST)
         if self._weight > MOST_ENTRIES:
             raise AgentError(
@@ -101,8 +101,7 @@ class Resumed:
         if self.delivered:  # The source may be gone in part: there is no beginning again.
             return
         if self._most is None:
-            planned = self._on_record.most
-            self._most = MOST_ENTRIES if planned is None else planned + BEYOND_PLAN
+            self._most = (self._on_record.most or 0) + BEYOND_PLAN
         if self._counts.entries > self._most and not self.is_too_long:
             self.forget()
             self.is_too_long = True

@@ -181,8 +181,8 @@ class TransferPlan:
             self._resumed.forget()  # Parts of files may have come after the list.
             self._reporter.warned(
                 "RESUME_TOO_LONG",
-                "the target lists more as arrived than earlier attempts planned: the transfer "
-                "begins from nothing",
+                "the target lists more as arrived than earlier attempts planned, as far as this "
+                "machine has a record of them: the transfer begins from nothing",
             )
             staging.remove(undo=True)  # So that the folders made for it count as made again.
             staging.make()

@@ -11,7 +11,7 @@ from engine.protocol.lists import entries_of
 from engine.protocol.replies import InspectReply
 from engine.session.places import named
 from engine.session.session import Session
-from engine.types import HardLinks, Request, Strategy
+from engine.types import HardLinks, Mode, Request, Strategy
 
 
 def open_source(session: Session) -> None:
@@ -29,7 +29,7 @@ def open_source(session: Session) -> None:
         raise errors.BadRequest(f"{found.shown} is neither a folder nor a file")
     request = session.request
     if found.kind == "folder":
-        session.source.request(OPEN, **named(request.source))
+        session.source.request(OPEN, removes=_removes(request), **named(request.source))
         session.source.send(
             SCAN,
             filters=request.filters,
@@ -83,12 +83,17 @@ def _open_file(session: Session) -> None:
     """Open the folder of a single file, and read the file's entry."""
     aim = session.aim
     assert aim.single
-    session.source.request(OPEN, **named(session.request.source, aim.source_path))
+    place = named(session.request.source, aim.source_path)
+    session.source.request(OPEN, removes=_removes(session.request), **place)
     planned, name = aim.single
     found = entries_of(session.source.request(STAT, path=planned.path).entries)
     if not found or found[0].kind != FILE:
         raise errors.SourceChanged(f"{session.source_found.shown} is no longer a file")
     aim.single = (found[0]._replace(mode=found[0].mode & _mode_bits(session.request)), name)
+
+
+def _removes(request: Request) -> bool:
+    return request.mode is Mode.MOVE
 
 
 def _mode_bits(request: Request) -> int:

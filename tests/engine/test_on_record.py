@@ -276,7 +276,7 @@ def test_a_forged_part_of_a_large_file_does_not_reach_the_target(
 
 
 @pytest.mark.parametrize(
-    ("planned", "resumed"), [(FILES + 30, FILES + 2), (FILES - 20, 0), (None, FILES + 2)]
+    ("planned", "resumed"), [(FILES + 30, FILES + 2), (FILES - 20, 0), (None, 0)]
 )
 def test_a_target_that_lists_more_than_was_planned_begins_from_nothing(
     tmp_path: Path,
@@ -297,14 +297,22 @@ def test_a_target_that_lists_more_than_was_planned_begins_from_nothing(
     assert not list((tmp_path / "b").glob(".ketter*"))
 
 
-def test_the_first_list_beyond_the_plan_is_the_last_that_takes_memory() -> None:
+@pytest.mark.parametrize("planned", [0, None, "no record"])
+@pytest.mark.parametrize("each", [1000, 0])
+def test_the_first_list_beyond_the_plan_is_the_last_that_takes_memory(
+    monkeypatch: pytest.MonkeyPatch, planned: int | str | None, each: int
+) -> None:
+    """Also where nothing is on record, as if the folder of the records was lost."""
+    beyond = BEYOND_PLAN if each else 3000
+    monkeypatch.setattr("engine.plan.resumed.BEYOND_PLAN", beyond)
     spool = Spool()
     record = Kept()
-    record.planned = 0
-    resumed = Resumed(spool, OnRecord(record), lambda entry: entry)
-    some, digests = next(lists(1000))
+    record.planned = None if planned == "no record" else planned  # type: ignore[assignment]
+    known = OnRecord(None if planned == "no record" else record)
+    resumed = Resumed(spool, known, lambda entry: entry)
+    some, digests = next(lists(1000)) if each else ([], b"")
     message = StagedEntries(pack_entries(some), digests)
-    for _ in range(BEYOND_PLAN // 1000 + 50):
+    for _ in range(beyond // (each or 1) + 50):
         resumed.on_message(message)
 
     assert resumed.is_too_long

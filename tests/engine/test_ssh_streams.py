@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import engine
 from engine import Endpoint, HardLinks, Phase, SilentObserver
 from engine.carry import carrier, stream_pool
 from engine.connect.agent_process import AgentProcess
+from engine.connect.inbox import Inbox
 from engine.connect.stream import Stream
+from engine.protocol.messages import Failed, Message
 from engine.session.session import Session
 from tests.rig import sshd as rig
 from tests.rig.interrupted import MIB, build_large, build_many, staged, whole
@@ -159,6 +162,59 @@ def test_a_stream_that_fails_while_it_attaches_loses_nothing(
     assert (report.status, report.streams) == ("done", 1)
     assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
     assert [code for code, _, _ in watch.events].count("STREAM_REFUSED") == 2
+
+
+@pytest.mark.parametrize("first", ["the source's end", "the target's refusal"])
+def test_a_stream_that_is_refused_is_done_without_whichever_end_is_heard_first(
+    tmp_path: Path,
+    run: Run,
+    sshd: Sshd,
+    plant: Plant,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+) -> None:
+    """A refused target ends, its pipe breaks, and its source ends: chance orders the reports."""
+    build(tmp_path / "a")
+    plant(ATTACHING_FAILS.replace("{mark}", str(tmp_path / "first")))
+    heard: dict[Stream, threading.Event] = {}
+    order: list[str] = []
+    put = Inbox.put
+
+    def in_order(inbox: Inbox, agent: AgentProcess, message: Message | None) -> None:
+        """Hold back what must come second until what must come first is there."""
+        stream = streams.get(agent)
+        refused = isinstance(message, Failed) and agent.is_target
+        ended = message is None and not agent.is_target
+        if stream is None or not (refused or ended):
+            put(inbox, agent, message)
+            return
+        what = "the target's refusal" if refused else "the source's end"
+        came = heard.setdefault(stream, threading.Event())
+        if what != first:
+            assert came.wait(30), f"{first} did not come"
+        order.append(what)
+        put(inbox, agent, message)
+        if what == first:
+            came.set()
+
+    streams: dict[AgentProcess, Stream] = {}
+    start = Session.start_stream
+
+    def noted(session: Session, shared: bool) -> Stream:
+        stream = start(session, shared)
+        streams[stream.source] = streams[stream.target] = stream
+        return stream
+
+    monkeypatch.setattr(Inbox, "put", in_order)
+    monkeypatch.setattr(Session, "start_stream", noted)
+    watch = Watch()
+
+    report = run(watch, target=Endpoint(str(tmp_path), "b", through(sshd)), streams=2)
+
+    assert order[0] == first
+    assert (report.status, report.streams) == ("done", 1)
+    assert_equal_trees(whole(tmp_path / "a"), whole(tmp_path / "b"))
+    assert [code for code, _, _ in watch.events].count("STREAM_REFUSED") == 1
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

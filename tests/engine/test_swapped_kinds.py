@@ -232,3 +232,34 @@ def test_another_users_folder_is_not_waited_for_whoever_holds_a_lock_on_it(
     assert time.monotonic() - began < 1
     os.close(folder)
     os.close(held)
+
+
+def test_locks_that_another_user_holds_on_many_folders_cost_some_seconds_in_all(
+    tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may read a folder can lock it: a move out of read-only folders goes on."""
+    monkeypatch.setattr(write_access, "_PATIENCE", 0.1)
+    monkeypatch.setattr(write_access, "_PATIENCE_IN_ALL", 0.5)
+    monkeypatch.setattr(write_access, "_waited", [0.0])
+    names, held = [f"{number:02}" for number in range(80)], []
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+        (tmp_path / name).chmod(0o555)
+        held.append(os.open(tmp_path / name, os.O_RDONLY))
+        fcntl.flock(held[-1], fcntl.LOCK_EX)
+    # As for a user that is not root.
+    monkeypatch.setattr(write_access, "may", lambda fd, _: bool(os.fstat(fd).st_mode & 0o200))
+    paths = [f"{name}/file" for name in names]
+    entries = [entry for path in paths if (entry := entry_of(*tree.parent(path), path))]
+    began = time.monotonic()
+
+    removed, kept = remove_entries(tree, entries)
+
+    took = time.monotonic() - began
+    for fd in held:
+        os.close(fd)
+    assert 0.4 < took < 5  # Without a bound, 8 s.
+    assert (removed, kept) == (80, [])
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in names} == {0o555}
+    assert write_access._waited[0] < 0.6

@@ -8,6 +8,7 @@ import stat
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 
+from engine.agent.inodes import keeps
 from engine.agent.tree import Tree, unchanged
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FOLDER, AgentError, Entry, explain, show
@@ -41,7 +42,10 @@ def _remove(source: Tree, entry: Entry) -> tuple[str, ...]:
     """Remove one entry; return code and sentence if it stays, () if not."""
     try:
         folder, name = source.parent(entry.path)
-        if not unchanged(entry, os.stat(name, dir_fd=folder, follow_symlinks=False)):
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        # Without a number only size and time would show that it is the one that was scanned.
+        unnumbered = not entry.ino and keeps(found.st_dev, folder, name)
+        if unnumbered or not unchanged(entry, found):
             sentence = f"{show(entry.path)} was delivered, but stays: it changed since"
             return "SOURCE_CHANGED", sentence
         os.unlink(name, dir_fd=folder)

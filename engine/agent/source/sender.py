@@ -128,6 +128,8 @@ class Sender:
         folder, name = self._tree.parent(entry.link or entry.path)
         fd = os.open(name, OPEN_FILE, dir_fd=folder)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):  # What is read from a pipe is gone there.
+                raise _changed(entry)
             data = _read_whole(fd, entry)
         finally:
             os.close(fd)
