@@ -51,12 +51,12 @@ def compare(
 ) -> tuple[str, dict[str, str]]:
     """Compare each entry with what the target holds in its place; return one letter for each.
 
-    a: nothing is there, or this user may not look. s: the same (kind, size and mtime; link text). d: something different,
-    of a kind that may be replaced. o: as d, and older. t: something that is never replaced. u: a
-    folder that needs nothing, for its time is the same, and it keeps its mode. With `by_content`
-    files of one size count as the same: their digests will decide. With `keep_both`
-    a copy under an earlier second name counts as the same; the second result maps indexes to
-    such names.
+    a: nothing is there, or this user may not look. s: the same (kind, size and mtime; link text).
+    d: something different, of a kind that may be replaced. o: as d, and older. t: something that
+    is never replaced. u: a folder that needs nothing, for its time is the same, and it keeps its
+    mode. With `by_content` files of one size count as the same: their digests will decide. With
+    `keep_both` a copy under an earlier second name counts as the same; the second result maps
+    indexes to such names.
     """
     states, others = [], {}
     for index, entry in enumerate(entries):
