@@ -66,6 +66,7 @@ class Transfer:
                 self._publish()
             elif self._plan.delivered:
                 self._proofs.report_state(ParcelState.PUBLISHED)
+            self._proofs.adjust(self._plan.comparison.tally.to_adjust)
             if self._request.mode is Mode.MOVE:
                 self._remove_source()
             report = self._report()

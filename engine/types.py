@@ -213,6 +213,11 @@ class Request(NamedTuple):
             return self.verify
         return Verify.READBACK if self.mode is Mode.MOVE else Verify.STREAM
 
+    @property
+    def mode_bits(self) -> int:
+        """The bits of a mode that this transfer carries."""
+        return 0o7777 if self.special_bits else 0o777
+
 
 #: The options of a transfer that the command line, jobs, the API and the admin offer.
 OPTIONS = (

@@ -68,8 +68,10 @@ class Tally:
         #: Places that hold something the policy forbids to replace, and the names of some.
         self.conflicts = 0
         self.conflict_names: list[str] = []
-        #: Folders that the target has with the same mode and time.
+        #: Folders that the target has with the same time.
         self.unchanged = 0
+        #: Lists of entries as the target has them, which get their modes at the end.
+        self.to_adjust: list[Block] = []
 
 
 class TreeComparison:
@@ -206,6 +208,9 @@ class TreeComparison:
             self._to_prove.append(blocks)
         else:
             self.tally.skipped += len(same)
+            if _gives_modes(self._session.request) and same:
+                blob = pack_entries(there for _, there in same)
+                self.tally.to_adjust.append(self._spool.add(blob))
 
     def _on_vanished(self, entry: Entry) -> None:
         """Report an entry that vanished after the scan, unless an earlier attempt removes it."""
@@ -277,6 +282,7 @@ class TreeComparison:
                     raise errors.Overlap(
                         f"{display_path(entry.path)} is the same file at both ends"
                     )
+        theirs, same_at = unpack_entries(at_target), []
         proven: list[Entry] = []
         different: list[Entry] = []
         gone = set(here.gone)
@@ -286,9 +292,14 @@ class TreeComparison:
                 continue
             same = agree(digest_at(here.digests, index), digest_at(there.digests, index))
             (proven if same else different).append(entry)
+            if same:
+                same_at.append(index)
         self.tally.skipped += len(proven)
         if proven:
             self.proven.append(self._spool.add(pack_entries(proven)))
+            if _gives_modes(self._session.request):
+                blob = pack_entries(theirs[index] for index in same_at)
+                self.tally.to_adjust.append(self._spool.add(blob))
         if different:
             self._ask(different, by_content=False)
             states = self._session.target.reply(COMPARE).states
@@ -320,6 +331,11 @@ def _require_folder(entry: Entry) -> None:
         raise AgentError(
             "AGENT_FAILED", "protocol error at the target: the state of a folder came for a file"
         )
+
+
+def _gives_modes(request: Request) -> bool:
+    """Return True if a file that counts as the same gets the source's mode at the target."""
+    return request.mode is Mode.MOVE or request.on_conflict is OnConflict.OVERWRITE
 
 
 def _forgives_vanished(request: Request) -> bool:

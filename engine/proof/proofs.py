@@ -11,7 +11,7 @@ from engine.agent.wire import DIGEST, FOLDER, Entry, count_of, pack_entries, unp
 from engine.parcels.builder import Parcel
 from engine.parcels.spool import Block, Spool
 from engine.proof.reporter import Reporter
-from engine.protocol.commands import INSIDE, REMOVE, REMOVE_FOLDERS, UNPUBLISHED
+from engine.protocol.commands import ADJUST, INSIDE, REMOVE, REMOVE_FOLDERS, UNPUBLISHED
 from engine.protocol.fields import EntryProblem
 from engine.protocol.lists import in_parts
 from engine.session.session import Session
@@ -141,6 +141,20 @@ class Proofs:
                 )
             refused.update((problem.path, problem) for problem in kept)
         return refused
+
+    def adjust(self, there: Iterable[Block]) -> None:
+        """Have the target give files that it had already the modes of the source's."""
+        problems: list[EntryProblem] = []
+        number = 0
+        bits = self._session.request.mode_bits
+        for part in (part for block in there for part in in_parts(self._spool.get(block))):
+            self._session.inbox.check()
+            reply = self._session.target.request(ADJUST, part, mode_bits=bits)
+            number += reply.problem_count
+            problems = (problems + list(reply.problems))[:NAMED_PROBLEMS]
+        self._reporter.warn(
+            "MODE_NOT_SET", "files that the target had kept another mode", problems, number
+        )
 
     def remove_source(self, there: Iterable[Block]) -> int:
         """Remove proven entries at the source, and `there`, which the target had; return how many.

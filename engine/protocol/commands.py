@@ -10,7 +10,12 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from engine.protocol.fields import Fields
-from engine.protocol.publish_replies import PublishArchiveReply, PublishReply, UnpublishedReply
+from engine.protocol.publish_replies import (
+    AdjustReply,
+    PublishArchiveReply,
+    PublishReply,
+    UnpublishedReply,
+)
 from engine.protocol.replies import (
     CloseArchiveReply,
     CompareReply,
@@ -80,6 +85,7 @@ PUBLISH_ARCHIVE = Command(
 )
 PUBLISH = Command("publish", PublishReply.read, "publish the files", flushes=True)
 UNPUBLISHED = Command("unpublished", UnpublishedReply.read, "name what could not be published")
+ADJUST = Command("adjust", AdjustReply.read, "give files that were there their mode")
 LEAVE = Command("leave", Nothing.read, "close the staging folder's files")
 CLEAN = Command("clean", Nothing.read, "remove the staging folder")
 

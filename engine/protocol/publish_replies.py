@@ -46,3 +46,15 @@ class UnpublishedReply(Record):
     def read(cls, fields: Fields) -> UnpublishedReply:
         """Read the list."""
         return cls(fields.get("kept", each(PROBLEM)))
+
+
+class AdjustReply(Record):
+    """Some files that the target had and that did not take their mode, and the number of all."""
+
+    problems: tuple[EntryProblem, ...]
+    problem_count: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> AdjustReply:
+        """Read both fields."""
+        return cls(fields.get("problems", each(PROBLEM)), fields.get("problem_count", COUNT))

@@ -38,7 +38,7 @@ def open_source(session: Session) -> None:
             if request.strategy == Strategy.ARCHIVE
             else request.hard_links,
             xattrs=request.xattrs,
-            mode_bits=_mode_bits(request),
+            mode_bits=request.mode_bits,
         )
 
 
@@ -89,12 +89,8 @@ def _open_file(session: Session) -> None:
     found = entries_of(session.source.request(STAT, path=planned.path).entries)
     if not found or found[0].kind != FILE:
         raise errors.SourceChanged(f"{session.source_found.shown} is no longer a file")
-    aim.single = (found[0]._replace(mode=found[0].mode & _mode_bits(session.request)), name)
+    aim.single = (found[0]._replace(mode=found[0].mode & session.request.mode_bits), name)
 
 
 def _removes(request: Request) -> bool:
     return request.mode is Mode.MOVE
-
-
-def _mode_bits(request: Request) -> int:
-    return 0o7777 if request.special_bits else 0o777

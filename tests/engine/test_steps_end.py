@@ -121,6 +121,7 @@ STEPS: dict[tuple[str, str], Made] = {
     ("target", "publish_archive"): _ARCHIVE,
     ("target", "publish"): _SMALL,
     ("target", "unpublished"): _SMALL,
+    ("target", "adjust"): _SAME,
     ("target", "clean"): _ARCHIVE,
 }
 #: Steps that other tests hang, and those whose replies nothing waits for.

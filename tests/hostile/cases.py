@@ -27,7 +27,7 @@ SCENARIOS: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             ("inspect", "stage", "expect", "receive", "publish", "unpublished"), "tree"
         ),
-        **dict.fromkeys(("open", "hash", "compare", "sync", "clean"), "same"),
+        **dict.fromkeys(("open", "hash", "compare", "sync", "adjust", "clean"), "same"),
         **dict.fromkeys(("close_archive", "inside", "publish_archive"), "archive"),
         **dict.fromkeys(("complete", "leave"), "slices"),
         **dict.fromkeys(("check", "discard"), "resumed"),

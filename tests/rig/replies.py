@@ -57,6 +57,7 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
         {"problems": [["a", "IO_ERROR", "x"]], "problem_count": 1, "refused": True},
         b"",
     ),
+    "adjust": ({"problems": [["a", "PERMISSION_DENIED", "x"]], "problem_count": 1}, b""),
     "unpublished": ({"kept": [["a", "PERMISSION_DENIED", "x"]]}, b""),
 }
 ENTRIES = pack_entries([Entry("a/b", "f", 1, 2, 0o644, 3), Entry("l", "l", 1, 2, 0, 3, "a", b"m")])

@@ -130,6 +130,13 @@ class PublishCommands:
                 kept.append([entry.path, reason.code, str(reason)])
         return {"kept": kept}
 
+    def do_adjust(self, mode_bits: int, blob: bytes) -> dict[str, Any]:
+        """Give files that the target had the modes of these entries; see `modes.adjust`."""
+        from engine.agent.target.publish import modes  # Only a transfer that has such files.
+
+        problems, count = modes.adjust(self._context.tree, unpack_entries(blob), mode_bits)
+        return {"problems": problems, "problem_count": count}
+
     def do_leave(self, blob: bytes) -> dict[str, Any]:
         """Close all open files of the staging folder, so that another agent can remove it."""
         if self._staging:
