@@ -159,8 +159,8 @@ pip_install() {
 have_sbin() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
 
 # sshd for tests over SSH, ip for the two-host rig, unzip and bsdtar to read Ketter's archives,
-# gettext for the catalogues of translations, file systems: installed by root on Debian, else
-# named. The fast lane needs ssh alone.
+# gettext for the catalogues of translations, file systems, login shells: installed by root on
+# Debian, else named. The fast lane needs ssh alone.
 need_system_packages() {
     local missing="" lane="${1:-}"
     command -v ssh >/dev/null 2>&1 || missing="$missing openssh-client"
@@ -183,6 +183,11 @@ need_system_packages() {
             have_sbin mkfs.ntfs || missing="$missing ntfs-3g"
             have_sbin mount.exfat-fuse || missing="$missing exfat-fuse"
             have_sbin mkfs.exfat || missing="$missing exfatprogs"
+            # Login shells of far accounts, which only root can make.
+            command -v fish >/dev/null 2>&1 || missing="$missing fish"
+            command -v tcsh >/dev/null 2>&1 || missing="$missing tcsh"
+            command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
+            command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
         fi
     fi
     [ -n "$missing" ] || return 0

@@ -12,6 +12,7 @@ EngineError                 code, exit_code, retry
 │   ├── AuthFailed
 │   ├── HostKeyUnknown
 │   ├── HostKeyChanged
+│   ├── ShellFailed         the login succeeds, but the account runs no program for us
 │   └── NoPython
 ├── SourceMissing
 ├── SourceChanged
@@ -131,6 +132,13 @@ class HostKeyChanged(ConnectError):
     """The host shows a key that differs from the known one."""
 
     code = "HOST_KEY_CHANGED"
+    retry = NEEDS_PERSON
+
+
+class ShellFailed(ConnectError):
+    """The login succeeds, but the account's shell does not start the agent."""
+
+    code = "SHELL_FAILED"
     retry = NEEDS_PERSON
 
 

@@ -48,6 +48,10 @@ _REMEDIES: dict[str, Promise] = {
         "Ketter uses nothing in the new place. Find out who moved the folder. If the new "
         "place is right, test the portal and confirm it there, then resume the job."
     ),
+    "SHELL_FAILED": _(
+        "Let that account run programs: give it a login shell that does, a profile that reads no "
+        "input, and a password that has not expired; then resume the job."
+    ),
     "SECRET_OF_ANOTHER_ROW": _(
         "Find out who changed the database, enter the credential's secret again, then resume "
         "the job."

@@ -65,7 +65,7 @@ SHARES = {
     ),
     "first minutes": Share(3, ("tests/first_run",)),
     "file systems": Share(3, ("tests/filesystems",)),
-    "accounts": Share(2),
+    "accounts": Share(2, ("tests/accounts",)),
     "hosts": Share(3, ("tests/hostile",)),
     "web": Share(4),
     "sheets and release": Share(3),
@@ -77,6 +77,7 @@ SHARES = {
 
 SUITES = {
     "tests": Suite(0.2, ("test_imports", "test_lanes", "test_sizes", "test_status")),
+    "tests/accounts": Suite(2),
     "tests/bench": Suite(0.2, ("test_bench", "test_paired")),
     "tests/deploy": Suite(0.3, ("test_alembic_chain", "test_docker_files")),
     "tests/dku": Suite(0.2, ("test_checks", "test_smoke")),

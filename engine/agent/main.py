@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import stat
 import sys
 import threading
 import time
@@ -150,6 +151,8 @@ class Agent:
         token, window = self._token.encode("ascii"), b""
         while window != token:
             window = (window + self._reader.exactly(1))[-len(token) :]
+        if self._reader.exactly(1) == b"+":
+            self._reader.shared = bytearray()
 
     def _step_aside(self) -> None:
         """End because another agent has this one's place; report that, if the worker reads it."""
@@ -195,6 +198,27 @@ def work_clock() -> Callable[[], int]:
     return lambda: time.clock_gettime_ns(clock) // 1000
 
 
+def find_shared() -> None:
+    """Find out if other programs have this login's stdout or stderr, and so may write there.
+
+    Only where the system shows it (Linux). An agent that no sshd has started has no login.
+    """
+    mine = {}
+    for fd in (1, 2) if "SSH_CONNECTION" in os.environ else ():
+        found = os.fstat(fd)
+        if not stat.S_ISCHR(found.st_mode):
+            mine[found.st_dev, found.st_ino] = fd
+    for pid in os.listdir("/proc") if mine and os.path.isdir("/proc") else ():
+        for fd in ("1", "2") if pid.isdigit() and int(pid) != os.getpid() else ():
+            try:
+                found = os.stat(f"/proc/{pid}/fd/{fd}")
+            except OSError:
+                continue  # Another user's, or it has ended.
+            if (found.st_dev, found.st_ino) in mine:
+                wire.shared.update((1, 2))
+                return
+
+
 def _widen(fd: int) -> None:
     """Enlarge a pipe: ssh's are small, and each time one is full costs a wake-up."""
     import fcntl
@@ -205,12 +229,23 @@ def _widen(fd: int) -> None:
         return  # Not Linux, not a pipe, or above this user's limit.
 
 
+def _of_limits(error: Exception) -> str:
+    """A sentence for an error of a host that gives this account too little; else ""."""
+    text = f"{type(error).__name__}: {error}"
+    if "new thread" in text:
+        return f"the host lets this account start no more processes or threads ({text})"
+    if "Memory" in text or "llocate memory" in text or "map segment" in text:
+        return f"the host has too little memory for this account ({text[:200]})"
+    return ""
+
+
 def main(token: str, role: str) -> None:
     """Run as the agent of an end until stdin ends; does not return."""
     os.umask(0o022)
     gc.set_threshold(_SEARCH_CYCLES)
     for fd in (0, 1):
         _widen(fd)
+    find_shared()
     agent = Agent(token, role)
     try:
         agent.run()
@@ -218,7 +253,10 @@ def main(token: str, role: str) -> None:
         os._exit(0)  # All is written; an orderly end of the interpreter would only take time.
     except AgentError as error:
         agent.fail(error.code, str(error))
-    except Exception:  # noqa: BLE001 - the last line of defence: the worker must learn of a bug
+    except Exception as error:  # noqa: BLE001 - the last line of defence: the worker must learn of a bug
+        if trouble := _of_limits(error):
+            agent.fail("HOST_TROUBLE", trouble)
+            os._exit(1)
         import traceback  # Not at the top: it costs every start some milliseconds.
 
         agent.fail("AGENT_FAILED", traceback.format_exc(limit=-6)[-450:])

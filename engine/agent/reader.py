@@ -17,6 +17,7 @@ from engine.agent.wire import (
     EndOfStream,
     check_header,
     decode,
+    first_piece,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class FrameReader:
         self._fd = fd
         #: True while a read waits for bytes.
         self.waits = False
+        #: What has come of a stream that others write to, too; None for any other stream.
+        self.shared: bytearray | None = None
         self._buffer = memoryview(bytearray(_ROOM))
         self._start = self._end = 0
 
@@ -84,11 +87,23 @@ class FrameReader:
 
     def _fill(self, at: int, most: int) -> int:
         self.waits = True
-        got = os.readv(self._fd, [self._buffer[at : at + most]])
+        if self.shared is None:
+            got = os.readv(self._fd, [self._buffer[at : at + most]])
+        else:
+            got = self._fill_between(at, self.shared)
         self.waits = False
         if not got:
             raise EndOfStream
         return got
+
+    def _fill_between(self, at: int, came: bytearray) -> int:
+        while not (piece := first_piece(came)):
+            more = os.read(self._fd, _READ)
+            if not more:
+                return 0
+            came += more
+        self._buffer[at : at + len(piece)] = piece
+        return len(piece)
 
 
 #: Bytes of payload between two marks, at least: a record of the journal stands for each, and the

@@ -52,6 +52,12 @@ MAX_ENTRIES, LIST_BYTES = 10_000, 4 << 20
 #: The characters of paths and sentences about entries that fail, in one message: JSON has up to 12
 #: bytes for each.
 REPORT_WEIGHT = 256 << 10
+#: Stands before each piece of a shared stream, then the piece's length (u16). No text has it.
+PIECE = b"\0KETTER\0"
+#: The most bytes of a piece: with its head they are in the pipe at once, or not at all (PIPE_BUF).
+MAX_PIECE = 4096 - len(PIECE) - 2
+#: The streams that another program writes to, too: a job that the login's shell has left behind.
+shared: set[int] = set()
 #: The most pieces that one system call takes (IOV_MAX).
 _MOST_PIECES = 1000
 
@@ -350,8 +356,33 @@ def check_header(kind: bytes, size: int) -> tuple[bytes, int]:
 
 def write_all(fd: int, *pieces: Any) -> None:
     """Write all bytes of all pieces, in as many calls as that takes."""
+    if fd in shared:
+        for piece in cut(b"".join(pieces)):
+            os.write(fd, piece)
+        return
     for at in range(0, len(pieces), _MOST_PIECES):
         _write_some(fd, pieces[at : at + _MOST_PIECES])
+
+
+def cut(data: bytes) -> Iterable[bytes]:
+    """Cut data for a shared stream, so that a reader finds it between what others write there."""
+    for at in range(0, len(data), MAX_PIECE):
+        part = data[at : at + MAX_PIECE]
+        yield PIECE + len(part).to_bytes(2, "big") + part
+
+
+def first_piece(raw: bytearray) -> bytes:
+    """Take the first piece out of what came of a shared stream; b"" if none is complete."""
+    at = raw.find(PIECE)
+    # Without one, its beginning may be at the end.
+    del raw[: at if at >= 0 else max(0, len(raw) - len(PIECE))]
+    start = len(PIECE) + 2
+    end = start + int.from_bytes(raw[len(PIECE) : start], "big")
+    if at < 0 or len(raw) < max(start, end):
+        return b""
+    piece = bytes(raw[start:end])
+    del raw[:end]
+    return piece
 
 
 def _write_some(fd: int, pieces: Sequence[Any]) -> None:

@@ -13,7 +13,6 @@ from engine.carry.in_flight import CarryObserver, ParcelInFlight, count_entries
 from engine.carry.queue import ParcelQueue
 from engine.carry.stream_pool import StreamPool
 from engine.connect.agent_process import AgentProcess
-from engine.connect.stream import Stream
 from engine.parcels.builder import Parcel
 from engine.parcels.spool import Spool
 from engine.protocol.commands import (
@@ -35,6 +34,7 @@ from engine.protocol.replies import (
     StageReply,
 )
 from engine.session.session import Session
+from engine.session.stream import Stream
 from engine.types import ParcelKind
 
 #: Commands that a receiver gets between its parcels.

@@ -7,13 +7,13 @@ from engine.agent.wire import FOLDER, Entry, list_digest, pack_entries
 from engine.carry.in_flight import TRIES, CarryObserver, ParcelInFlight
 from engine.carry.whole_files import WholeFiles
 from engine.connect.endings import error_of
-from engine.connect.stream import Stream
 from engine.parcels.builder import LargeFile
 from engine.protocol.commands import CLOSE_ARCHIVE, DISCARD
 from engine.protocol.digests import agree, all_agree, require_digests
 from engine.protocol.fields import Failure
 from engine.protocol.replies import ReceivedReply, SentReply
 from engine.session.session import Session
+from engine.session.stream import Stream
 from engine.types import ParcelKind, display_path
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 
 from engine import errors
 from engine.connect.agent_process import AgentProcess
-from engine.connect.stream import Stream
 from engine.protocol.commands import RATE
 from engine.protocol.messages import Hello, Lost, Message
 from engine.session.session import Session
+from engine.session.stream import Stream
 
 #: With so many bytes or more, each stream has its own connection: that takes longer to open,
 #: but a lost packet then delays one stream, not all.

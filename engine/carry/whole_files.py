@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from engine import errors
 from engine.agent.wire import Entry, pack_entries
 from engine.carry.in_flight import TRIES
-from engine.connect.stream import Stream
 from engine.parcels.builder import LargeFile, Parcel
 from engine.parcels.spool import Spool
 from engine.protocol.commands import COMPLETE, DISCARD, HASH
 from engine.protocol.digests import agree
 from engine.session.session import Session
+from engine.session.stream import Stream
 from engine.types import display_path
 
 

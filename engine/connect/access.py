@@ -13,6 +13,7 @@ from typing import Protocol
 from engine import errors
 from engine.connect import bundle, environment
 from engine.connect.ssh import SshClient
+from engine.connect.ssh_errors import SshEnding
 from engine.types import Endpoint
 
 
@@ -50,6 +51,10 @@ class Access(Protocol):
         """Return why the process ended; `text` is its output before the agent's first message."""
         ...
 
+    def explain_silence(self, seconds: float, text: str) -> errors.EngineError:
+        """Return why no agent has introduced itself in that time; `text` is the output so far."""
+        ...
+
     def dispose(self) -> None:
         """Remove the files of this access from the worker's machine."""
         ...
@@ -82,6 +87,10 @@ class LocalAccess:
             return errors.AgentLost(f"the agent on {self.place} was ended by {name}")
         shown = text.strip()[-500:] or f"status {status}"
         return errors.AgentFailed(f"the agent on {self.place} ended: {shown}")
+
+    def explain_silence(self, seconds: float, text: str) -> errors.EngineError:
+        """Return HostUnreachable."""
+        return errors.HostUnreachable(f"{self.place} did not answer in {seconds:.0f} s")
 
     def dispose(self) -> None:
         """Do nothing: there are no files."""
@@ -120,9 +129,15 @@ class SshClientAccess:
 
     def explain(self, status: int | None, text: str, greeted: bool) -> errors.EngineError:
         """Return the error in ssh's log; or, after the greeting, that the far agent ended."""
-        if status == 255 or not greeted:
-            return self.client.explain(status, text)
+        if not greeted:
+            return SshEnding(self.client).of_start(status, text)
+        if status == 255:
+            return SshEnding(self.client).of_connection(text)
         return errors.ConnectionLost(f"the agent at {self.place} ended (status {status})")
+
+    def explain_silence(self, seconds: float, text: str) -> errors.EngineError:
+        """Return what the far shell said, if it let the worker in."""
+        return SshEnding(self.client).of_silence(seconds, text)
 
     def dispose(self) -> None:
         """Remove the client's private folder."""

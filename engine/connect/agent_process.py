@@ -83,6 +83,8 @@ class AgentProcess:
         into a receiver's pipe, but it has no key.
         """
         program = bundle.program(here=not self.access.is_remote, of_target=self.is_target)
+        if self.access.is_remote:
+            self.child.write(bundle.FIRST_LINE)
         self.child.write(bundle.sealed(program, self._token))
 
     def greet(self) -> Hello:
@@ -93,10 +95,15 @@ class AgentProcess:
         return hello
 
     def welcome(self) -> None:
-        """Send an agent that has introduced itself the token, so that it trusts this worker."""
+        """Send an agent that has introduced itself the token, so that it trusts this worker.
+
+        A plus sign after it: from now on all that is for the agent comes in pieces.
+        """
         self.greeted = True
         self.access.after_login()
-        self.child.write(self._token.encode("ascii"))
+        is_shared = self.child.is_disturbed()
+        self.child.write(self._token.encode("ascii") + (b"+" if is_shared else b"\n"))
+        self.child.is_shared = is_shared
 
     def sealed(self, command: Command[Any], blob: bytes = b"", **arguments: Any) -> bytes:
         """Return a command's sealed frame; the agent takes frames only in the order of sealing."""

@@ -28,6 +28,10 @@ from importlib.util import MAGIC_NUMBER, cache_from_source
 TOO_OLD = "KETTER-PYTHON-TOO-OLD"
 #: It prints this if the program that arrived is not the one that was sent.
 DAMAGED = "KETTER-PROGRAM-DAMAGED"
+#: A far shell that reads its commands from our stdin, in place of the one it was given, ends with
+#: this status. The bootstrap drops the line.
+SHELL_READS_INPUT = 86
+FIRST_LINE = b"\nexit %d\n" % SHELL_READS_INPUT
 
 #: The folder of the agent's modules: those of both roles, and a folder for each role's own.
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "agent")

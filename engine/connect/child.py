@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
+from engine.agent import wire
+
 #: Seconds between two calls of a transfer's checkpoint.
 CHECK_SECONDS = 0.25
 
@@ -27,6 +29,10 @@ class Child:
         self._read_end, self.stdin = os.pipe()
         #: True once the input is closed: nothing more is written to the process.
         self.is_closed = False
+        #: True if all goes in pieces from now on: what others write there may come between.
+        self.is_shared = False
+        #: Asks if others than this worker and an agent write to the pipe.
+        self.is_disturbed: Callable[[], bool] = lambda: False
 
     def start(self, line: list[str], env: dict[str, str], stdout: int | None) -> BinaryIO:
         """Start the process, and return its standard error.
@@ -55,6 +61,13 @@ class Child:
 
     def write(self, data: bytes) -> None:
         """Write to the process; never block for more than CHECK_SECONDS at a time."""
+        if self.is_shared:
+            for piece in wire.cut(data):
+                self._write(piece)
+        else:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
         if self.is_closed:
             return
         view = memoryview(data)

@@ -104,7 +104,10 @@ def stalled(
 def _silence(agent: AgentProcess, now: float, patience: Patience) -> errors.EngineError | None:
     silent = agent.listener.pulse.silence(now)
     if not agent.greeted and silent > patience.hello:
-        return errors.HostUnreachable(f"{agent.place} did not answer in {patience.hello:.0f} s")
+        noise = agent.listener.noise.decode("utf-8", "replace")
+        error = agent.access.explain_silence(patience.hello, noise)
+        error.of_target = agent.is_target
+        return error
     if agent.greeted and silent > patience.silence:
         return errors.Stalled(
             f"{agent.place} has been silent for {silent:.0f} s{step_of(agent, now)}"

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from engine import errors
 from engine.agent import wire
@@ -129,6 +129,8 @@ class Listener:
         self.stream: BinaryIO = io.BytesIO()
         #: The output before the first message: a shell's greeting, or why no agent started.
         self.noise = b""
+        #: True if the agent's messages come in pieces: at its host others write to its streams.
+        self.is_shared = False
         self.pulse = Pulse()
         self._room = threading.Condition()
         #: The sizes of the messages that wait for the worker, in bytes, and their sum.
@@ -236,14 +238,40 @@ class Listener:
 
     def _skip_noise(self) -> bool:
         """Skip a banner or a shell's greeting; False if the agent sent nothing."""
-        came = b""
+        came = bytearray()
         while not came.endswith(wire.MAGIC):
             byte = self.stream.read(1)
+            came += byte
+            if byte in (b"\n", b"") or len(came) > 2 * _NOISE:
+                del came[:-_NOISE]
+                self.noise = bytes(came)
             if not byte:
-                self.noise = came
                 return False
-            came = (came + byte)[-_NOISE:]
+        self.is_shared = came.endswith(next(iter(wire.cut(wire.MAGIC))))
+        if self.is_shared:
+            self.stream = cast("BinaryIO", _Pieces(self.stream))
         return True
+
+
+class _Pieces:
+    """A stream's pieces as one stream, without what others wrote between them."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._came, self._data = bytearray(), b""
+        self.close = stream.close
+
+    def read(self, size: int) -> bytes:
+        """Read between 1 and `size` bytes; b"" at the end."""
+        while not self._data:
+            self._data = wire.first_piece(self._came)
+            if not self._data:
+                more = self._stream.read1(1 << 16)  # type: ignore[attr-defined]
+                if not more:
+                    return b""
+                self._came += more
+        data, self._data = self._data[:size], self._data[size:]
+        return data
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:

@@ -1,20 +1,14 @@
-"""SshClient: the OpenSSH client's command line, and the meaning of its error messages."""
+"""SshClient: the OpenSSH client's command line, and a host's key as it shows it."""
 
 from __future__ import annotations
 
 import os
-import re
-import select
-import subprocess
-import time
 
 from engine import errors
 from engine.connect import environment, ssh_options
-from engine.connect.bundle import TOO_OLD
-from engine.connect.child import CHECK_SECONDS
-from engine.connect.ssh_files import LOG_BYTES, SshFiles
+from engine.connect.ssh_errors import SshEnding, run_apart, text_of
+from engine.connect.ssh_files import SshFiles
 from engine.connect.ssh_options import CONNECT_SECONDS
-from engine.protocol.fields import sentence
 from engine.types import HostKey, SshAccess
 
 _ASKPASS = os.path.join(os.path.dirname(__file__), "askpass.sh")
@@ -22,36 +16,6 @@ _ALIAS = "ketter-pinned"
 
 #: Bytes of a socket's path, at most: macOS allows 104, other systems more; ssh adds 17.
 _MUX_BYTES = 80
-
-#: Pattern in ssh's log -> error, and what it says of the host; the first match decides.
-_MEANINGS: tuple[tuple[str, type[errors.EngineError], str], ...] = (
-    (
-        "HOST IDENTIFICATION HAS CHANGED",
-        errors.HostKeyChanged,
-        "shows another host key than the known one; make sure that it was replaced on purpose",
-    ),
-    (
-        "Host key verification failed|host key is known for",
-        errors.HostKeyUnknown,
-        "shows a host key that is not known here; compare its fingerprint and pin it",
-    ),
-    (
-        "Permission denied|Too many authentication failures|No more authentication methods",
-        errors.AuthFailed,
-        "refused the user name or the credential",
-    ),
-    ("Connection refused", errors.ConnectionRefused, "has no SSH server at that port"),
-    (
-        "Could not resolve hostname|No route to host|unreachable|timed out",
-        errors.HostUnreachable,
-        "cannot be reached",
-    ),
-    (
-        "Connection closed|Connection reset|Broken pipe|not responding|Disconnected",
-        errors.ConnectionLost,
-        "closed the connection",
-    ),
-)
 
 
 class SshClient:
@@ -72,8 +36,7 @@ class SshClient:
         access = self.access
         options = dict(ssh_options.fixed(), BatchMode="no" if access.password else "yes")
         line = [*ssh_options.command(), "-T", "-E", self.files.log]
-        if access.config_file:
-            line += ["-F", access.config_file]
+        line += self.from_config()
         if access.port:
             line += ["-p", str(access.port)]
         if access.username:
@@ -121,27 +84,14 @@ class SshClient:
             )
         return env
 
+    def from_config(self) -> list[str]:
+        """Return the words that name the configuration, if it is not the user's own."""
+        return ["-F", self.access.config_file] if self.access.config_file else []
+
     def started(self, pid: int) -> None:
         """Record the process that may ask for the password: a jump host's ssh may not."""
         if self.access.password:
             self.files.write("pid", str(pid))
-
-    def explain(self, returncode: int | None, text: str) -> errors.EngineError:
-        """Return why an ssh process ended, from its log and the far host's output `text`."""
-        host = self.access.host
-        log = _text_of(self.files.log)
-        if TOO_OLD in text:
-            return errors.NoPython(f"{host} has a Python older than 3.8, too old for the agent")
-        if returncode in (126, 127):
-            return errors.NoPython(f"{host} has no python3 that could run the agent")
-        for pattern, kind, meaning in _MEANINGS:
-            if re.search(pattern, log):
-                if kind is errors.HostKeyUnknown and self.access.host_key:
-                    kind, meaning = _MEANINGS[0][1:]
-                return kind(f"{host} {meaning}")
-        # The far host wrote the text, or some of the log: a terminal may show it.
-        shown = sentence(" ".join((log or text).split())[-300:])
-        return errors.ConnectionLost(f"{host}: {shown or f'ssh ended with status {returncode}'}")
 
     def _known_hosts(self) -> dict[str, str]:
         if self.access.host_key:
@@ -160,16 +110,6 @@ class SshClient:
                 "GlobalKnownHostsFile": "/dev/null",
             }
         return {}
-
-
-def _text_of(path: str) -> str:
-    """Return the end of a text file; empty if there is no such file."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
-            return file.read(LOG_BYTES).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
 
 
 def _quoted(path: str) -> str:
@@ -202,50 +142,15 @@ def fetch_host_key(access: SshAccess) -> HostKey:
         "-o", "HostKeyAlgorithms=^ssh-ed25519",
     ]  # fmt: skip
     try:
-        status, said = _run(client, line)
+        _, said = run_apart(client, line, CONNECT_SECONDS * 2)
         if not os.path.exists(known):
-            raise client.explain(status, said)
-        pinned = _text_of(known).split()[1:3]
+            raise SshEnding(client).of_connection(said.decode("utf-8", "replace"))
+        pinned = text_of(known).split()[1:3]
     except (FileNotFoundError, PermissionError) as error:
         raise errors.AgentFailed(f"{error.filename} cannot be started: {error}") from error
     finally:
         client.files.remove()
     return HostKey(" ".join(pinned), fingerprint(" ".join(pinned)))
-
-
-def _run(client: SshClient, line: list[str]) -> tuple[int, str]:
-    """Run ssh without a login; return its exit status and the last of what it said.
-
-    The host writes there, too: of text without end no more than LOG_BYTES are kept. Raises
-    HostUnreachable if it does not end in time.
-    """
-    until, said = time.monotonic() + CONNECT_SECONDS * 2, b""
-    with subprocess.Popen(
-        line,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env=client.environment(),
-    ) as process:
-        assert process.stderr
-        readable = select.poll()
-        readable.register(process.stderr, select.POLLIN)
-        try:
-            while time.monotonic() < until:
-                client.files.trim_log()
-                if not readable.poll(CHECK_SECONDS * 1000):
-                    continue
-                part = os.read(process.stderr.fileno(), LOG_BYTES)
-                said = (said + part)[-LOG_BYTES:]
-                if not part:
-                    status = process.wait(max(0.0, until - time.monotonic()))
-                    return status, said.decode("utf-8", "replace")
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            process.kill()  # It does nothing to a process that has been waited for.
-    raise errors.HostUnreachable(f"{client.access.host} cannot be reached")
 
 
 def fingerprint(line: str) -> str:

@@ -28,8 +28,8 @@ _OLD = {
     "ConnectTimeout": str(CONNECT_SECONDS),
     "ServerAliveInterval": "10",
     "ServerAliveCountMax": "3",
-    # The errors that `SshClient.explain` reads.
-    "LogLevel": "INFO",
+    # The lines that `ssh_errors` reads: INFO has the errors, VERBOSE also that the login succeeded.
+    "LogLevel": "VERBOSE",
     "ClearAllForwardings": "yes",
     "ForwardAgent": "no",
     "ForwardX11": "no",

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from engine import errors
 from engine.connect.agent_process import AgentProcess
 from engine.connect.inbox import Inbox
-from engine.connect.stream import Stream
 from engine.protocol.commands import LEAVE, OPEN, STAGE
 from engine.protocol.replies import InspectReply
 from engine.session.aim import Aim
 from engine.session.places import inspect, named, pinned
 from engine.session.staging import StagingFolder
+from engine.session.stream import Stream
 from engine.types import Mode, Request
 
 

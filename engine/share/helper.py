@@ -10,13 +10,13 @@ from engine.carry.carrier import Carrier
 from engine.carry.digest_check import DigestCheck
 from engine.carry.queue import ParcelQueue
 from engine.carry.stream_pool import StreamPool
-from engine.connect.stream import Stream
 from engine.loans import LentParcel, Location, ParcelResult
 from engine.observer import Observer
 from engine.parcels.builder import LargeFile, Parcel
 from engine.parcels.spool import Spool
 from engine.session.joining import join
 from engine.session.session import Session
+from engine.session.stream import Stream
 from engine.types import ParcelKind, Progress, Request
 
 

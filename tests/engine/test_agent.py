@@ -23,6 +23,7 @@ from engine.agent.target.staging.folder import Staging
 from engine.agent.tree import resolve
 from engine.agent.wire import MAGIC, AgentError
 from engine.connect import bundle, ssh
+from engine.connect.ssh_errors import SshEnding
 from engine.types import SshAccess
 
 AGENT = Path(bundle.__file__).parent.parent / "agent"
@@ -145,7 +146,7 @@ def test_a_remote_python_that_is_too_old_is_reported_as_no_python() -> None:
     assert ended.returncode == 1
     assert bundle.TOO_OLD.encode() in ended.stderr
     client = ssh.SshClient(SshAccess("host"))
-    error = client.explain(1, ended.stderr.decode())
+    error = SshEnding(client).of_start(1, ended.stderr.decode())
     client.files.remove()
     assert error.code == "NO_PYTHON"
 

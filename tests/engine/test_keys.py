@@ -31,11 +31,11 @@ from engine.agent.wire import Seal
 from engine.connect import bundle
 from engine.connect.agent_process import AgentProcess
 from engine.connect.child import Child
-from engine.connect.stream import Stream
 from engine.proof.verify import verify
 from engine.session.joining import location_of
 from engine.session.preflight import inspect_target, open_source
 from engine.session.session import Session
+from engine.session.stream import Stream
 from engine.share.helper import Helper
 from tests.rig.interrupted import MIB, build_large, build_many
 from tests.rig.lying import THIEF

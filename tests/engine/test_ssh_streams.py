@@ -17,9 +17,9 @@ from engine import Endpoint, HardLinks, Phase, SilentObserver
 from engine.carry import carrier, stream_pool
 from engine.connect.agent_process import AgentProcess
 from engine.connect.inbox import Inbox
-from engine.connect.stream import Stream
 from engine.protocol.messages import Failed, Message
 from engine.session.session import Session
+from engine.session.stream import Stream
 from tests.rig import sshd as rig
 from tests.rig.interrupted import MIB, build_large, build_many, staged, whole
 from tests.rig.observers import Listener

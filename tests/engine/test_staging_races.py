@@ -28,10 +28,10 @@ from engine.agent.wire import AgentError
 from engine.carry.carrier import Carrier
 from engine.connect.agent_process import AgentProcess
 from engine.connect.inbox import CAUSE_SECONDS, Inbox
-from engine.connect.stream import Stream
 from engine.protocol.commands import INSPECT
 from engine.protocol.fields import Failure
 from engine.protocol.messages import Done, Failed
+from engine.session.stream import Stream
 from tests.rig.project import PROJECT
 from tests.rig.sshd import marked
 from tests.rig.transfers import Run

@@ -34,6 +34,7 @@ class Stream:
         self.source: AgentProcess = AgentProcess(
             inbox, source, self.target.child.stdin, sibling.source if sibling else None
         )
+        self.target.child.is_disturbed = lambda: self.source.listener.is_shared
         for agent in (self.target, self.source):
             # Room for a whole program, so that the worker need not wait for a starting agent.
             # Linux only; elsewhere the pipe is smaller.
