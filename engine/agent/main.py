@@ -6,9 +6,9 @@ each module, and that takes longer than most commands.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
-import stat
 import sys
 import threading
 import time
@@ -148,11 +148,9 @@ class Agent:
 
     def _synchronise(self) -> None:
         """Skip what came before the token: a shell at the sender's host may print a greeting."""
-        token, window = self._token.encode("ascii"), b""
-        while window != token:
-            window = (window + self._reader.exactly(1))[-len(token) :]
+        self._reader.skip_past(self._token.encode("ascii"))
         if self._reader.exactly(1) == b"+":
-            self._reader.shared = bytearray()
+            self._reader.share()
 
     def _step_aside(self) -> None:
         """End because another agent has this one's place; report that, if the worker reads it."""
@@ -203,20 +201,23 @@ def find_shared() -> None:
 
     Only where the system shows it (Linux). An agent that no sshd has started has no login.
     """
-    mine = {}
-    for fd in (1, 2) if "SSH_CONNECTION" in os.environ else ():
-        found = os.fstat(fd)
-        if not stat.S_ISCHR(found.st_mode):
-            mine[found.st_dev, found.st_ino] = fd
-    for pid in os.listdir("/proc") if mine and os.path.isdir("/proc") else ():
-        for fd in ("1", "2") if pid.isdigit() and int(pid) != os.getpid() else ():
-            try:
-                found = os.stat(f"/proc/{pid}/fd/{fd}")
-            except OSError:
-                continue  # Another user's, or it has ended.
-            if (found.st_dev, found.st_ino) in mine:
-                wire.shared.update((1, 2))
-                return
+    if "SSH_CONNECTION" not in os.environ or not os.path.isdir("/proc/self/fd"):
+        return
+    mine = {_stream("self", 1), _stream("self", 2)}
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and int(pid) != os.getpid():
+            for fd in (1, 2):
+                stream = _stream(pid, fd)
+                if stream in mine and stream.startswith(("socket:", "pipe:")):
+                    wire.shared.update((1, 2))
+                    return
+
+
+def _stream(pid: str, fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except OSError:
+        return ""  # Another user's, or it has ended.
 
 
 def _widen(fd: int) -> None:
@@ -233,9 +234,11 @@ def _of_limits(error: Exception) -> str:
     """A sentence for an error of a host that gives this account too little; else ""."""
     text = f"{type(error).__name__}: {error}"
     if "new thread" in text:
-        return f"the host lets this account start no more processes or threads ({text})"
+        return f"the host has too few processes, or too little memory, for this account ({text})"
     if "Memory" in text or "llocate memory" in text or "map segment" in text:
         return f"the host has too little memory for this account ({text[:200]})"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"the host lets this account open no more files ({text[:200]})"
     return ""
 
 

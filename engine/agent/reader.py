@@ -41,7 +41,7 @@ class FrameReader:
         #: True while a read waits for bytes.
         self.waits = False
         #: What has come of a stream that others write to, too; None for any other stream.
-        self.shared: bytearray | None = None
+        self._shared: bytearray | None = None
         self._buffer = memoryview(bytearray(_ROOM))
         self._start = self._end = 0
 
@@ -85,12 +85,26 @@ class FrameReader:
         first, self._start = self._start, self._start + size
         return self._buffer[first : self._start]
 
+    def share(self) -> None:
+        """Read a stream that others write to, too, from here on."""
+        self._shared = bytearray(self._buffer[self._start : self._end])
+        self._start = self._end = 0
+
+    def skip_past(self, mark: bytes) -> None:
+        """Drop all bytes up to the first `mark`, and it."""
+        while (at := bytes(self._buffer[self._start : self._end]).find(mark)) < 0:
+            left = bytes(self._buffer[self._start : self._end])[1 - len(mark) :]
+            self._buffer[: len(left)] = left
+            self._start, self._end = 0, len(left)
+            self._end += self._fill(self._end, _READ)
+        self._start += at + len(mark)
+
     def _fill(self, at: int, most: int) -> int:
         self.waits = True
-        if self.shared is None:
+        if self._shared is None:
             got = os.readv(self._fd, [self._buffer[at : at + most]])
         else:
-            got = self._fill_between(at, self.shared)
+            got = self._fill_between(at, self._shared)
         self.waits = False
         if not got:
             raise EndOfStream

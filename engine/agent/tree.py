@@ -119,7 +119,8 @@ class Tree:
     `real` is its absolute path, for symlinks that name it.
     """
 
-    CACHE = 64
+    #: Few enough for an account that may open few files.
+    CACHE = max(2, min(64, (os.sysconf("SC_OPEN_MAX") % (1 << 31) - 14) // 4))
 
     def __init__(self, fd: int, real: str = "") -> None:
         self.fd = fd

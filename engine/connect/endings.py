@@ -24,6 +24,8 @@ _EXIT_SECONDS = 5.0
 _SLOWEST = 1 << 20
 #: The `blame_rank` of an agent that ended in order: some other end is the cause.
 ORDERLY = 2
+#: How an agent begins a sentence about its host, whose name it does not know.
+_ITS_HOST = "the host"
 #: Codes that only a target may report.
 _TARGET_CODES = ("REPLACED", "TARGET_BUSY")
 
@@ -38,6 +40,8 @@ def error_of(agent: AgentProcess, failure: Failure) -> errors.EngineError:
         return errors.AgentFailed(
             f"the agent on {agent.place} reports {code}, which it cannot know: {sentence}"
         )
+    if sentence.startswith(_ITS_HOST):
+        sentence = agent.place + sentence[len(_ITS_HOST) :]
     error = errors.from_code(code, sentence)
     if isinstance(error, errors.RootMoved):
         error.of_target = agent.is_target

@@ -142,7 +142,9 @@ def fetch_host_key(access: SshAccess) -> HostKey:
         "-o", "HostKeyAlgorithms=^ssh-ed25519",
     ]  # fmt: skip
     try:
-        _, said = run_apart(client, line, CONNECT_SECONDS * 2)
+        status, said = run_apart(client, line, CONNECT_SECONDS * 2)
+        if status is None:
+            raise errors.HostUnreachable(f"{access.host} cannot be reached")
         if not os.path.exists(known):
             raise SshEnding(client).of_connection(said.decode("utf-8", "replace"))
         pinned = text_of(known).split()[1:3]

@@ -117,8 +117,9 @@ class SshEnding:
     def of_start(self, status: int | None, text: str) -> errors.EngineError:
         """Return why no agent has started, from ssh's log and the far host's output `text`."""
         log = text_of(self._files.log)
-        broke = re.search(_MEANINGS[-1][0], log)
-        if status == 255 and (not self._is_let_in(log) or broke) and _NO_COMMAND not in log:
+        broke = self._client.is_shared or re.search(_MEANINGS[-1][0], log)
+        # Else 255 is the far command's own status, or a signal ended that.
+        if status == 255 and (_LET_IN not in log or broke) and _NO_COMMAND not in log:
             return self.of_connection(text)
         if status is None:
             return self.of_connection(text)
@@ -170,7 +171,7 @@ class SshEnding:
             return error
         if status in (126, 127):
             return errors.NoPython(f"{host} has no python3 that could run the agent{_said(text)}")
-        said = self._ask(f"echo {_WORD}") + b"\n"
+        said = self._ask("echo " + _WORD.replace("-", "''-")) + b"\n"
         if _WORD.encode() in said:
             return errors.NoPython(
                 f"{host} has a python3 that does not run our program; make one of version 3.8 or "
@@ -179,6 +180,8 @@ class SshEnding:
         if _SFTP_ANSWER in said or _SFTP_ANSWER in self._ask("sftp", "-s"):
             return errors.ShellFailed(f"{host} {_FAR_MEANINGS[5][2]}")
         text = said.decode("utf-8", "replace").strip() or text
+        if error := self._by_words(text):
+            return error
         return errors.ShellFailed(
             f"{host} lets this account in, but its login shell runs no command; give it a shell "
             f"that runs programs{_said(text)}"
@@ -190,32 +193,33 @@ class SshEnding:
             return b""
         line = self._client.command(remote)
         line[line.index("ssh") + 1 :] = [*options, *line[line.index("ssh") + 1 :]]
-        return self._try(line)
+        return self._try(line, _SFTP_HELLO, _SFTP_ANSWER if options else _WORD.encode())
 
     def _of_jump(self, text: str) -> errors.EngineError | None:
         """Return the jump host's own refusal: it is in the words of another ssh, or asked for."""
-        name = self._configured("proxyjump")[-1:] or [""]
-        *before, jump = name[0].split(",")
+        config = self._configuration()
+        *before, jump = config.get("proxyjump", [""])[0].split(",")
         if not any(re.search(pattern, text) for pattern, _, _ in (*_PASSING_ON, *_MEANINGS[:-1])):
             if not jump or jump == "none":
                 return None
-            text = self._ask_jump(before, jump)
+            text = self._ask_jump(before, jump, config)
         for pattern, kind, meaning in (*_PASSING_ON, *_MEANINGS):
             if re.search(pattern, text):
                 which = f"jump host {jump}" if jump else "ProxyCommand"
                 return kind(f"the {which} on the way to {self._access.host} {meaning}{_said(text)}")
         return None
 
-    def _ask_jump(self, before: list[str], jump: str) -> str:
+    def _ask_jump(self, before: list[str], jump: str, config: dict[str, list[str]]) -> str:
         """Return what ssh to a jump host says; the configuration may have silenced the first."""
+        through = f"[{config['hostname'][0]}]:{config['port'][0]}"
         line = [*ssh_options.command(), *self._client.from_config(), "-o", "BatchMode=yes"]
         line += ["-o", "LogLevel=INFO", *(("-J", ",".join(before)) if before else ())]
-        return self._try([*line, "--", jump, "true"]).decode("utf-8", "replace")
+        return self._try([*line, "-W", through, "--", jump]).decode("utf-8", "replace")
 
-    def _try(self, line: list[str]) -> bytes:
+    def _try(self, line: list[str], *stdin_and_enough: bytes) -> bytes:
         try:
-            return run_apart(self._client, line, _ASK_SECONDS, _SFTP_HELLO)[1]
-        except (errors.HostUnreachable, OSError):
+            return run_apart(self._client, line, _ASK_SECONDS, *stdin_and_enough)[1]
+        except OSError:
             return b""
 
     def _of_keys(self, log: str) -> str:
@@ -227,7 +231,7 @@ class SshEnding:
         keys = [self._access.identity_file] if self._access.identity_file else []
         if self._access.private_key:
             keys = [os.path.join(self._files.folder, "key")]
-        for key in keys or self._configured("identityfile"):
+        for key in keys or self._configuration().get("identityfile", []):
             path = os.path.expanduser(key)
             if "passphrase" in self._local("ssh-keygen", "-yP", "", "-f", path):
                 return (
@@ -236,12 +240,16 @@ class SshEnding:
                 )
         return ""
 
-    def _configured(self, name: str) -> list[str]:
-        """Return the values that ssh's configuration has for this host."""
+    def _configuration(self) -> dict[str, list[str]]:
+        """Return what ssh's configuration has for this host: the values of each option."""
         user = ["-l", self._access.username] if self._access.username else []
-        said = self._local("ssh", "-G", *self._client.from_config(), *user, self._access.host)
-        words = [line.partition(" ") for line in said.splitlines()]
-        return [value for word, _, value in words if word == name]
+        port = ["-p", str(self._access.port)] if self._access.port else []
+        asked = ["-G", *self._client.from_config(), *user, *port, "--", self._access.host]
+        found: dict[str, list[str]] = {}
+        for line in self._local("ssh", *asked).splitlines():
+            name, _, value = line.partition(" ")
+            found.setdefault(name, []).append(value)
+        return found
 
     def _local(self, *line: str) -> str:
         """Return what a program of this machine says; empty if it cannot be asked."""
@@ -280,12 +288,12 @@ def _said(text: str) -> str:
 
 
 def run_apart(
-    client: SshClient, line: list[str], seconds: float, stdin: bytes = b""
-) -> tuple[int, bytes]:
+    client: SshClient, line: list[str], seconds: float, stdin: bytes = b"", enough: bytes = b"\0\0"
+) -> tuple[int | None, bytes]:
     """Run another ssh; return its exit status and the last of what it and the host said.
 
-    The host writes there, too: of text without end no more than LOG_BYTES are kept. Raises
-    HostUnreachable if it does not end in time.
+    The status is None if ssh has not ended in time, or if `enough` was said: a job of the far
+    profile may keep ssh from its end. Of text without end no more than LOG_BYTES are kept.
     """
     until, said = time.monotonic() + seconds, b""
     with subprocess.Popen(
@@ -302,19 +310,18 @@ def run_apart(
         readable = select.poll()
         readable.register(process.stdout, select.POLLIN)
         try:
-            process.stdin.write(stdin)
+            os.write(process.stdin.fileno(), stdin)
             process.stdin.close()
-            while time.monotonic() < until:
+            while time.monotonic() < until and enough not in said:
                 client.files.trim_log()
                 if not readable.poll(CHECK_SECONDS * 1000):
                     continue
                 part = os.read(process.stdout.fileno(), LOG_BYTES)
                 said = (said + part)[-LOG_BYTES:]
                 if not part:
-                    status = process.wait(max(0.0, until - time.monotonic()))
-                    return status, said
+                    return process.wait(max(0.0, until - time.monotonic())), said
         except (subprocess.TimeoutExpired, BrokenPipeError):
-            pass
+            pass  # It has not ended, or took no input.
         finally:
             process.kill()  # It does nothing to a process that has been waited for.
-    raise errors.HostUnreachable(f"{client.access.host} cannot be reached")
+    return None, said

@@ -7,7 +7,6 @@ the kernel ends all its processes. Needs root.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from tests.rig.sshd import (
     server_lines,
     wait_for_banner,
 )
+from tests.rig.two_hosts import hash_password
 
 #: The first account's user and group id; the next ones follow.
 FIRST_ID = 20200
@@ -44,15 +44,14 @@ class Account:
     """An account: its shell (`~/` is its home), the files in its home, the server's lines for it.
 
     A file that begins with `#!` is a program. `prepare` is a shell script that root runs in the
-    home; `last_change` is the day of the password's last change in /etc/shadow: with 0 it has
-    expired.
+    home. Who has a `password` logs in with it, not with the key, and it has expired.
     """
 
     shell: str = "/bin/bash"
     home: Mapping[str, str] = field(default_factory=dict)
     server: tuple[str, ...] = ()
     prepare: str = ""
-    last_change: str = "19000"
+    password: str = ""
 
 
 def missing() -> str:
@@ -84,12 +83,15 @@ class FarHost:
 
     def __exit__(self, *_: object) -> None:
         if self._process:
-            self._process.terminate()  # unshare: the kernel ends all in its namespaces.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)
-            self._process.kill()
+            self._process.kill()  # unshare: with it the kernel ends all in its namespaces.
             self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the host."""
+        assert self._process
+        return self._process.pid
 
     def place(self, name: str) -> Path:
         """A folder of an account's own, outside its home, that this process sees, too."""
@@ -112,6 +114,8 @@ class FarHost:
             identity_file=str(self.folder / "client_key"),
             host_key=self._host_key,
         )
+        if password := self._accounts[name].password:
+            access = access._replace(password=password, identity_file="")
         return Endpoint(str(self.place(name)), path, access)
 
     def _start(self) -> None:
@@ -128,7 +132,8 @@ class FarHost:
             user, home = FIRST_ID + number, self._home(name, account, FIRST_ID + number)
             shell = account.shell.replace("~", str(home), 1)
             users.append(f"{name}:x:{user}:{user}::{home}:{shell}\n")
-            secrets.append(f"{name}:*:{account.last_change}::::::\n")
+            expired = f"{hash_password(account.password)}:0"
+            secrets.append(f"{name}:{expired if account.password else '*:19000'}::::::\n")
             if account.server:
                 matches += [f"Match User {name}", *account.server]
         (etc / "passwd").write_text(Path("/etc/passwd").read_text() + "".join(users))

@@ -84,7 +84,7 @@ ROWS = {
     ),
     "expired": Row(
         "the password has expired",
-        Account(last_change="0"),
+        Account(password="a word", server=("PasswordAuthentication yes",)),
         Outcome("SHELL_FAILED", "expired", "Log in by hand and change the password"),
     ),
     "rbash": Row(
@@ -157,8 +157,8 @@ ROWS = {
         nightly=True,
     ),
     "little-memory": Row(
-        "45 MB of memory (`ulimit -v 45000`)",
-        _bash("ulimit -v 45000"),
+        "30 MB of memory (`ulimit -v 30000`)",
+        _bash("ulimit -v 30000"),
         Outcome("HOST_TROUBLE", "memory|process", "If it comes again, allow it more memory"),
     ),
     "no-memory": Row(
