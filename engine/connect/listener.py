@@ -238,14 +238,11 @@ class Listener:
 
     def _skip_noise(self) -> bool:
         """Skip a banner or a shell's greeting; False if the agent sent nothing."""
-        came = bytearray()
+        came = b""
         while not came.endswith(wire.MAGIC):
-            byte = self.stream.read(1)
-            came += byte
-            if byte in (b"\n", b"") or len(came) > 2 * _NOISE:
-                del came[:-_NOISE]
-                self.noise = bytes(came)
-            if not byte:
+            line = self.stream.readline(_NOISE)
+            self.noise = came = (came + line)[-_NOISE:]
+            if not line:
                 return False
         self.is_shared = came.endswith(next(iter(wire.cut(wire.MAGIC))))
         if self.is_shared:

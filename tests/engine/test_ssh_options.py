@@ -83,7 +83,7 @@ EFFECTIVE = {
     "forkafterauthentication": {"no"},
     "addkeystoagent": {"false", "no"},
     "batchmode": {"yes"},
-    "loglevel": {"INFO"},
+    "loglevel": {"VERBOSE"},
     "visualhostkey": {"no"},
     "serveraliveinterval": {"10"},
     "hostkeyalias": {"ketter-pinned"},
