@@ -85,7 +85,7 @@ class AgentProcess:
         program = bundle.program(here=not self.access.is_remote, of_target=self.is_target)
         if self.access.is_remote:
             self.child.write(bundle.FIRST_LINE)
-        self.child.write(bundle.sealed(program, self._token))
+        self.child.write_at_once(bundle.sealed(program, self._token))
 
     def greet(self) -> Hello:
         """Wait until the agent has introduced itself, then let it trust this worker."""

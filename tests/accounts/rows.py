@@ -20,7 +20,7 @@ class Row(NamedTuple):
 
 def _bash(lines: str, **more: str) -> Account:
     """An account with this profile: bash reads it although nobody types."""
-    return Account(home={".bashrc": lines + "\n"}, **more)  # type: ignore[arg-type]
+    return Account(home={".bashrc": lines + "\n"}, **more)
 
 
 def _program(name: str) -> str:

@@ -26,7 +26,7 @@ class BothFamilies(Sshd):
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[Sshd, Jump, Jump]]:
+def servers() -> Iterator[tuple[Sshd, Sshd, Sshd]]:
     with BothFamilies() as far, Jump() as jump, Jump(refuses=True) as closed:
         yield far, jump, closed
 
@@ -47,7 +47,7 @@ def cases() -> list[object]:
 @pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize(("name", "end"), cases())
 def test_a_configuration_has_the_outcome_of_its_row(
-    servers: tuple[Sshd, Jump, Jump], tmp_path: Path, name: str, end: str
+    servers: tuple[Sshd, Sshd, Sshd], tmp_path: Path, name: str, end: str
 ) -> None:
     folder = tmp_path / "client"
     folder.mkdir()

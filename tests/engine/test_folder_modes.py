@@ -10,7 +10,7 @@ import pytest
 
 import engine
 from engine import Mode, OnConflict
-from tests.engine.plain import PLAIN, mode
+from tests.engine.plain import PLAIN, ROOT, give_to_another, mode
 from tests.engine.test_xattrs import ACCESS, DEFAULT, SHARED
 from tests.rig.facts import keeps_attributes
 from tests.rig.planted_code import WRAP_EXCLUSIVE_RENAME, Plant
@@ -141,6 +141,25 @@ def test_a_resumed_publishing_knows_which_folders_the_target_had(
     assert report.status == "done"
     assert (mode(b / "ours"), mode(b / "private"), mode(b)) == (0o777, 0o700, 0o711)
     assert [name for name in os.listdir(b) if name.startswith(".")] == []
+
+
+@ROOT
+def test_a_folder_that_another_user_makes_between_two_attempts_keeps_its_mode(
+    tmp_path: Path, run: Run, plant: Plant
+) -> None:
+    a, b = build(tmp_path)
+    put(a / "zz/new")
+    (a / "zz").chmod(0o777)
+    plant(kill_once(tmp_path))
+    with pytest.raises(engine.AgentLost):
+        run(resume=True)
+    (b / "zz").mkdir(mode=0o700)
+    give_to_another(b / "zz")
+
+    report = run(resume=True, attempt=2)
+
+    assert report.status == "done"
+    assert (mode(b / "zz"), mode(b / "ours")) == (0o700, 0o777)
 
 
 def test_a_folder_of_a_killed_publishing_is_open_to_others_as_the_umask_allows(

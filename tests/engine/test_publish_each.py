@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from itertools import count
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from engine.phases import Transfer
 from tests.engine.plain import PLAIN, ROOT, give_to_another, mode
 from tests.rig.interrupted import whole
 from tests.rig.lanes import nightly
+from tests.rig.lying import Lie
 from tests.rig.planted_code import DYING, WRAP_EXCLUSIVE_RENAME, Plant
 from tests.rig.transfers import Run, endpoint
 from tests.rig.trees import put
+from tests.rig.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="plants renameat2 in the agents")
 
@@ -235,6 +238,53 @@ def test_a_folder_of_ours_in_a_folder_of_another_user_takes_its_files(
 
     assert {failure.path for failure in report.failures} == {"disk/f", "disk/link", "disk/leer"}
     assert (b / "disk/new/er/g").read_text() == (a / "disk/new/er/g").read_text()
+
+
+#: Waits, between the look at the target and the renames, until the file WAIT is gone.
+PAUSE = """
+_place_all = Publisher._place
+def _pause(self, top):
+    import time
+    until = time.monotonic() + 20
+    if not top:
+        open(WAIT, "w").close()
+        while os.path.exists(WAIT) and time.monotonic() < until:
+            time.sleep(0.01)
+    _place_all(self, top)
+Publisher._place = _pause
+"""
+
+
+@ROOT
+@pytest.mark.parametrize("away", ["renamed", "removed"])
+def test_a_folder_that_its_owner_takes_away_meanwhile_loses_nothing(
+    tmp_path: Path, run: Run, plant: Plant, lie: Lie, away: str
+) -> None:
+    """The folder is known as one that the target has, in a closed one: found by an attack."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    for name in ("pub/x", "pub/sub/f", "other"):
+        put(a / name)
+    (b / "pub/sub").mkdir(parents=True)
+    (b / "pub/sub").chmod(0o777)
+    give_to_another(b / "pub")
+    plant(PLAIN)
+    wait = tmp_path / "wait"
+    lie(target_publish_publisher=PAUSE.replace("WAIT", repr(str(wait))))
+
+    def take_away() -> None:
+        wait_until(wait.exists, 30)
+        (b / "pub/sub").rename(b / "pub/away") if away == "renamed" else (b / "pub/sub").rmdir()
+        wait.unlink()
+
+    owner = threading.Thread(target=take_away)
+    owner.start()
+
+    report = run(mode=Mode.MOVE)
+
+    owner.join()
+    assert report.status == "partial"
+    assert {failure.path for failure in report.failures} >= {"pub/x", "pub/sub/f"}
+    assert sorted(path.name for path in a.rglob("*") if path.is_file()) == ["f", "x"]
 
 
 def contents(root: Path) -> dict[str, str]:

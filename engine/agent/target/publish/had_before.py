@@ -8,10 +8,7 @@ from __future__ import annotations
 import os
 
 from engine.agent.target.ownership import open_plain
-from engine.agent.typed import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Iterable
+from engine.agent.tree import Tree
 
 #: In the staging folder: the paths, each with a NUL behind it.
 _NOTE = "had"
@@ -30,16 +27,23 @@ class FoldersBefore:
         self._staging = staging
         self._hashes: set[int] = set()
 
-    def note(self, paths: Iterable[str]) -> None:
-        """Take the note of an earlier attempt, or write these paths; before the first rename."""
+    def note(self, paths: list[str], target: Tree) -> None:
+        """Take the note of an earlier attempt, or write these paths; before the first rename.
+
+        Of these folders of the target, those of other users were there whatever the note says:
+        they may have made them since that attempt.
+        """
         try:
             fd = open_plain(self._staging, _NOTE, os.O_RDONLY)
         except FileNotFoundError:
-            self._write(list(paths))
+            self._write(paths)
             return
         with open(fd, "rb") as note:
-            for path in note.read().split(b"\0")[:-1]:
-                self.add(os.fsdecode(path))
+            for name in note.read().split(b"\0")[:-1]:
+                self.add(os.fsdecode(name))
+        for path in paths:
+            if os.fstat(target.folder(path)).st_uid != os.geteuid():
+                self.add(path)
 
     def _write(self, paths: list[str]) -> None:
         for path in paths:

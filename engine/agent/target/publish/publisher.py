@@ -78,17 +78,31 @@ class Publisher:
                 if state != ABSENT and not self._both:
                     with self.refused.noting(entry.path):
                         fixed.refuse(entry.path)
-            self._before.note(self._entered)
+            self._before.note(self._entered, self._target)
             self._opened.open()
             for path, reason in self._opened.refused.items():
                 self.refused.close(path, reason)
             self._place("")
             if self._across:
                 self._across.flush()
+            self._name_what_is_left()
         finally:
             # Renames may have moved folders of either tree away under their descriptors.
             self._staging.forget()
             self._target.forget()
+
+    def _name_what_is_left(self) -> None:
+        """Refuse each file that is still in the staging tree: only what is not there is published.
+
+        Whatever other users did to the target meanwhile, a source must not lose it.
+        """
+        if not self.refused:
+            return
+        self._staging.forget()
+        for path in left_files(self._staging):
+            if self.refused.reason(path) is None:
+                sentence = f"{show(path)} did not take its place: its folder changed meanwhile"
+                self.refused.add(path, AgentError("PERMISSION_DENIED", sentence))
 
     def _place(self, top: str) -> None:
         """Move all entries below a folder of the staging tree into the target tree."""
@@ -128,7 +142,9 @@ class Publisher:
                         "TARGET_EXISTS", f"{show(entry.path)} is in the way at the target"
                     )
                 admitted = admitted or self._admit(above)
-                if not self.refused.is_closed(above):
+                if self.refused.is_closed(above):
+                    self.refused.leave(entry.path)
+                else:
                     yield entry, state
 
     def _enter(self, above: str, admit: bool) -> tuple[bool, list[str]]:
@@ -267,13 +283,18 @@ class Publisher:
 
 def count_files(tree: Tree) -> int:
     """Count the entries of a tree that are not folders."""
-    count, waiting = 0, [""]
+    return sum(1 for _ in left_files(tree))
+
+
+def left_files(tree: Tree) -> Iterator[str]:
+    """Yield the paths of a tree's entries that are not folders."""
+    waiting = [""]
     while waiting:
         above = waiting.pop()
         with scan_folder(tree.folder(above)) as listing:
             for item in listing:
+                path = f"{above}/{item.name}" if above else item.name
                 if item.is_dir(follow_symlinks=False):
-                    waiting.append(f"{above}/{item.name}" if above else item.name)
+                    waiting.append(path)
                 else:
-                    count += 1
-    return count
+                    yield path

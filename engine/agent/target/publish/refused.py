@@ -67,6 +67,10 @@ class Refused:
         """Except a folder that the target has from a closed folder above it."""
         self._entered.add(hash(path))
 
+    def leave(self, path: str) -> None:
+        """Count a folder that the target had, and has no more, as one of its closed folder."""
+        self._entered.discard(hash(path))
+
     def is_single(self, path: str) -> bool:
         """True if this very entry is refused."""
         return path in self._single
