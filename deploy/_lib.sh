@@ -188,6 +188,12 @@ need_system_packages() {
             command -v tcsh >/dev/null 2>&1 || missing="$missing tcsh"
             command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
             command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
+            have_sbin mkfs.ext4 || missing="$missing e2fsprogs"
+            have_sbin mkfs.xfs || missing="$missing xfsprogs"
+            command -v mksquashfs >/dev/null 2>&1 || missing="$missing squashfs-tools"
+            command -v mergerfs >/dev/null 2>&1 || missing="$missing mergerfs"
+            # Of the shims that stand for file systems of other machines (NFS, SMB).
+            command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
         fi
     fi
     [ -n "$missing" ] || return 0

@@ -322,6 +322,7 @@ AGENT_CODES = frozenset(
         "IO_ERROR",
         "KIND_NOT_CARRIED",
         "LINK_NOT_FOLLOWED",
+        "LINK_NOT_POSSIBLE",
         "NAME_NOT_POSSIBLE",
         "NAME_RESERVED",
         "NAME_TOO_LONG",

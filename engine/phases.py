@@ -42,6 +42,7 @@ class Transfer:
         self._session = session
         self._spool = Spool()
         self._reporter = Reporter(observer, self._spool)
+        session.staging.on_note = self._reporter.warned
         self._proofs = Proofs(self._session, self._spool, self._reporter)
         self._plan = TransferPlan(
             self._session,

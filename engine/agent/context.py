@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import suppress
 
-from engine.agent.inodes import keeps
+from engine.agent.inodes import keeps, watch
 from engine.agent.tree import Tree, open_real, resolve
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import JSON, AgentError, encode, show, write_all
@@ -180,6 +180,7 @@ class Context:
         if self._tree:
             self._tree.close()
         self._tree = Tree(fd, real)
+        watch(fd)
         return made
 
     def check_in_place(self) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _DROP_CACHE = getattr(os, "posix_fadvise", None)
 _EMPTY = hashlib.sha256().digest()
+#: Errors by which a file system says that it is not flushed by itself.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def digest_file(
@@ -96,7 +98,10 @@ def digests_of(
 
 
 def make_durable(fd: int) -> None:
-    """Write everything out that the file system of an open folder still has in memory."""
+    """Write everything out that the file system of an open folder still has in memory.
+
+    Where it refuses to be asked alone, all file systems of the host are.
+    """
     import ctypes  # Not at the top: it costs every start some milliseconds.
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
@@ -104,4 +109,6 @@ def make_durable(fd: int) -> None:
         os.sync()
     elif syncfs(fd) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        if number not in _CANNOT_SYNC:
+            raise OSError(number, os.strerror(number))
+        os.sync()

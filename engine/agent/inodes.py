@@ -33,6 +33,8 @@ _NAME_AT, _NAME_SIZE = 72, 16
 
 #: If numbers are kept, by device; found once.
 _kept: dict[int, bool] = {}
+#: By device: an open folder, and the number that it had when it was opened.
+_watched: dict[int, tuple[int, int]] = {}
 
 
 def number_of(found: os.stat_result, folder: int, name: str) -> int:
@@ -77,6 +79,25 @@ def keeps(device: int, folder: int, name: str) -> bool:
         kind = _type_of(folder, name) or _type_of(folder, ".")
         known = _kept[device] = not is_forgetful(kind)
     return known
+
+
+def watch(folder: int) -> None:
+    """Watch the number of a folder of this file system, which the agent has open."""
+    found = os.fstat(folder)
+    if found.st_dev not in _watched:
+        _watched[found.st_dev] = (os.dup(folder), found.st_ino)
+
+
+def renumbers(device: int) -> bool:
+    """True if an open folder has another number by now: the file system keeps none, whatever it is.
+
+    Some network shares do that, though their type promises numbers.
+    """
+    folder, number = _watched.get(device, (-1, 0))
+    if folder < 0 or os.fstat(folder).st_ino == number:
+        return False
+    _kept[device] = False
+    return True
 
 
 def is_forgetful(kind: str) -> bool:

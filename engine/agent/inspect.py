@@ -8,8 +8,8 @@ import struct
 from itertools import islice
 
 from engine.agent.context import Context
-from engine.agent.inodes import number_of, place_of
-from engine.agent.tree import entry_from
+from engine.agent.inodes import keeps, number_of, place_of
+from engine.agent.tree import entry_from, holes_of
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import pack_entries
 
@@ -61,7 +61,8 @@ class Inspector:
         entry = entry_from(found, folder, name, path)
         if entry:
             entry = entry._replace(ino=number_of(found, folder, name))
-        return {"blob": pack_entries([entry] if entry else [])}
+        blob = pack_entries([entry] if entry else [])
+        return {"holes": holes_of(found) if entry else 0, "blob": blob}
 
     def do_hash(self, blob: bytes, at_source: bool = False, whole: str = "") -> dict[str, Any]:
         """Return digests and ids of entries, see `digests_of`; `whole` comes back as it is."""
@@ -82,8 +83,8 @@ class Inspector:
 def inspect_place(real_root: str, real: str, staging: str) -> dict[str, Any]:
     """Describe a place below a root, both real paths: kind, space, limits of names, machine.
 
-    Space is in bytes and in inodes. `left` is true if a folder with the name `staging` lies in
-    the place, or beside it.
+    Space is in bytes and in inodes. `left` is true if a folder with the name `staging` lies in the
+    place, or beside it; `foreign` see `_is_foreign`.
     """
     try:
         found = os.stat(real)
@@ -109,6 +110,7 @@ def inspect_place(real_root: str, real: str, staging: str) -> dict[str, Any]:
         "free_inodes": space.f_favail if space.f_files else -1,
         "name_max": space.f_namemax,
         "case_folding": _case_folding(folder),
+        "foreign": _is_foreign(folder),
         "left": bool(staging) and os.path.isdir(os.path.join(folder, staging)),
         "cores": os.cpu_count() or 1,
         "host": os.uname().nodename,
@@ -190,6 +192,18 @@ def _case_folding(folder: str) -> bool | None:
             except OSError:
                 return False
     return None
+
+
+def _is_foreign(folder: str) -> bool:
+    """True if the file system may be one of another system, with that one's rules for names."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not keeps(os.fstat(fd).st_dev, fd, ".")
+    finally:
+        os.close(fd)
 
 
 def _ancestor_ids(real: str) -> list[list[Any]]:

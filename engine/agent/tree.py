@@ -13,7 +13,7 @@ from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from itertools import count
 
-from engine.agent.inodes import stamp
+from engine.agent.inodes import is_stamp, renumbers, stamp
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FILE, FOLDER, HARD_LINK, LINK, AgentError, Entry, explain, show
 
@@ -27,6 +27,8 @@ OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FORMATS = {FILE: stat.S_IFREG, HARD_LINK: stat.S_IFREG, LINK: stat.S_IFLNK, FOLDER: stat.S_IFDIR}
 #: Times that a folder may list nothing and still refuse its removal, before that is an error.
 _EMPTY_LISTINGS = 100
+#: The least size (bytes) of a file whose holes are counted: small ones may lie in their inode.
+HOLES_FROM = 1 << 20
 #: Texts that cannot be the last name of a path.
 _NO_NAMES = ("", ".", "..")
 _OPEN = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY
@@ -240,11 +242,23 @@ def entry_from(found: os.stat_result, folder: int, name: str, path: str) -> Entr
     return None
 
 
+def holes_of(found: os.stat_result) -> int:
+    """Bytes of a file that take no room on its disk; 0 for a small one."""
+    if found.st_size < HOLES_FROM or not stat.S_ISREG(found.st_mode):
+        return 0
+    return max(0, found.st_size - found.st_blocks * 512)
+
+
 def unchanged(entry: Entry, found: os.stat_result) -> bool:
     """True if a stat still shows the entry that was scanned; see `inodes.number_of`."""
     return (
         found.st_mtime_ns == entry.mtime_ns
-        and (found.st_ino == entry.ino or not entry.ino or stamp(found) == entry.ino)
+        and (
+            found.st_ino == entry.ino
+            or not entry.ino
+            or stamp(found) == entry.ino
+            or (not is_stamp(entry.ino) and renumbers(found.st_dev))
+        )
         and (entry.kind not in (FILE, HARD_LINK) or found.st_size == entry.size)
         and stat.S_IFMT(found.st_mode) == _FORMATS[entry.kind]
     )
@@ -298,7 +312,7 @@ def remove_open(folder: int, name: str, top: int) -> None:
     """Remove an open folder and everything below it; what has its name by now stays."""
     unique, empty = os.urandom(8).hex(), 0
     names = (f"{unique}{number}" for number in count())
-    os.fchmod(top, 0o700)
+    _open_to_us(top)
     while not _remove_empty(folder, name, top):
         waiting = list_names(top)
         empty += not waiting
@@ -316,7 +330,7 @@ def _move_up(top: int, name: str, names: Iterator[str]) -> None:
     except FileNotFoundError:
         return
     try:
-        os.fchmod(folder, 0o700)
+        _open_to_us(folder)
         for inner in list_names(folder):
             if not _unlink(folder, inner):
                 with suppress(FileNotFoundError):
@@ -324,6 +338,11 @@ def _move_up(top: int, name: str, names: Iterator[str]) -> None:
     finally:
         os.close(folder)
     _remove_empty(top, name)
+
+
+def _open_to_us(folder: int) -> None:
+    with suppress(OSError):  # Some file systems keep no modes; what is then refused says so.
+        os.fchmod(folder, 0o700)
 
 
 def _unlink(folder: int, name: str) -> bool:

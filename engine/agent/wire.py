@@ -72,8 +72,10 @@ DIGEST = 32
 NO_DIGEST = bytes(DIGEST)
 
 #: States of a place at the target, in comparison with the source: nothing there, the same, another
-#: content, an older file, an entry of another kind, a folder with the same mode and time.
+#: content, an older file, an entry of another kind, a folder with the same mode and time, a file of
+#: the same size where no times are kept, an entry that cannot be looked at.
 ABSENT, SAME, DIFFERENT, OLDER, OTHER_KIND, UNCHANGED = "a", "s", "d", "o", "t", "u"
+ALIKE, HIDDEN = "c", "x"
 
 #: What a transfer's staging folder, at the top of the target folder, has around its id.
 STAGING_PREFIX, STAGING_SUFFIX = ".ketter-", ".part"

@@ -116,7 +116,7 @@ def writable(folder: int, how: int = CHANGE) -> Iterator[None]:
 
 def _put_back(folder: int, mode: int, accessed_ns: int) -> None:
     found = os.fstat(folder)
-    if stat.S_IMODE(found.st_mode) == mode | stat.S_IRWXU:
+    if mode != stat.S_IMODE(found.st_mode) == mode | stat.S_IRWXU:
         set_mode(folder, mode)
     with suppress(OSError):  # Some file systems keep no time of access.
         _set_times(folder, accessed_ns, os.fstat(folder).st_mtime_ns)

@@ -225,7 +225,8 @@ def _show_plan(plan: dict[str, Any]) -> None:
         f"{plan['skipped']} there already; parcels: {parcels} ({plan['why']}); "
         f"{plan['streams']} streams"
     )
-    print(f"free at the target: {plan['free_bytes']:,} bytes{inodes}")
+    free = f"{plan['free_bytes']:,} bytes" if plan["free_bytes"] >= 0 else "not known"
+    print(f"free at the target: {free}{inodes}")
     if plan["replaced"]:
         print(f"{plan['replaced']} would replace, or stand beside, entries at the target")
     if plan["conflicts"]:

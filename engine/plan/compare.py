@@ -9,6 +9,7 @@ from engine import errors
 from engine.agent.target.name_rules import NameRules
 from engine.agent.wire import (
     ABSENT,
+    ALIKE,
     DIFFERENT,
     FILE,
     FOLDER,
@@ -92,7 +93,7 @@ class TreeComparison:
     ) -> None:
         self._session, self._builder, self._spool, self._resumed = session, builder, spool, resumed
         self._report_failed = failed
-        self._compares = False
+        self._compares = self._dry = False
         self._name_filter: NameFilter | None = None
         self._asked: deque[list[Entry]] = deque()
         self.tally = Tally()
@@ -103,8 +104,12 @@ class TreeComparison:
         #: The scan's reply at its end; empty if the source is a file.
         self.scan = ScanReply()
 
-    def choose(self, rules: NameRules | None) -> None:
-        """Decide about every entry of the source; `rules` are the target's rules for names."""
+    def choose(self, rules: NameRules | None, dry: bool) -> None:
+        """Decide about every entry of the source; `rules` are the target's rules for names.
+
+        With `dry` the target tries nothing to find out.
+        """
+        self._dry = dry
         if rules:
             check = self._session.inbox.check
             self._name_filter = NameFilter(rules, self._fail, self._spool, check)
@@ -184,33 +189,39 @@ class TreeComparison:
 
     def _sort(self, entries: list[Entry]) -> None:
         """Sort entries by the target's next reply about them."""
-        states, others = self._session.target.reply(COMPARE)
+        states, others, failures = self._session.target.reply(COMPARE)
         require_count(len(states), len(entries))
         same: list[tuple[Entry, Entry]] = []
+        alike: list[tuple[Entry, Entry]] = []
         send: list[Entry] = []
         for index, (entry, state) in enumerate(zip(entries, states, strict=True)):
             if state == UNCHANGED:
                 _require_folder(entry)
                 self.tally.unchanged += 1
-            if state == ABSENT or (entry.kind == FOLDER and state in (SAME, UNCHANGED)):
+            if index in failures:
+                self._fail(entry.path, *failures[index])
+            elif state == ABSENT or (entry.kind == FOLDER and state in (SAME, UNCHANGED)):
                 send.append(entry)
-            elif state == SAME:
+            elif state in (SAME, ALIKE):
                 if entry.kind == HARD_LINK:  # It is proven, and removed, as a file.
                     entry = entry._replace(kind=FILE, link="")
                 there = self._session.aim.at_target(entry)
-                same.append((entry, there._replace(path=others.get(index, there.path))))
+                there = there._replace(path=others.get(index, there.path))
+                (same if state == SAME else alike).append((entry, there))
             elif self._replaces(entry, state):
                 send.append(entry)
         self._builder.add(send)
-        if same and (self._session.request.checksum or self._session.request.mode is Mode.MOVE):
-            sources, targets = zip(*same, strict=True)
-            blocks = self._spool.add(pack_entries(sources)), self._spool.add(pack_entries(targets))
-            self._to_prove.append(blocks)
+        if self._session.request.checksum or self._session.request.mode is Mode.MOVE:
+            alike += same
         else:
             self.tally.skipped += len(same)
             if _gives_modes(self._session.request) and same:
                 blob = pack_entries(there for _, there in same)
                 self.tally.to_adjust.append(self._spool.add(blob))
+        if alike:
+            sources, targets = zip(*alike, strict=True)
+            blocks = self._spool.add(pack_entries(sources)), self._spool.add(pack_entries(targets))
+            self._to_prove.append(blocks)
 
     def _on_vanished(self, entry: Entry) -> None:
         """Report an entry that vanished after the scan, unless an earlier attempt removes it."""
@@ -243,6 +254,7 @@ class TreeComparison:
             pack_entries(map(self._session.aim.at_target, entries)),
             keep_both=self._session.request.on_conflict is OnConflict.KEEP_BOTH,
             by_content=by_content,
+            guess=self._dry,
         )
 
     def _replaces(self, entry: Entry, state: str) -> bool:
@@ -306,7 +318,8 @@ class TreeComparison:
             require_count(len(states), len(different))
             for entry, state in zip(different, states, strict=True):
                 # SAME means the same size and time, but the content differs.
-                if self._replaces(entry, DIFFERENT if state in (SAME, ABSENT) else state):
+                state = DIFFERENT if state in (SAME, ALIKE, ABSENT) else state
+                if self._replaces(entry, state):
                     self._builder.add([entry])
 
 

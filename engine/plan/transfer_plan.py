@@ -59,7 +59,7 @@ class TransferPlan:
         """Make the plan; with `dry`, change nothing at the target."""
         session = self._session
         rules = self._rules(dry)
-        self.comparison.choose(rules)
+        self.comparison.choose(rules, dry)
         if self.delivered:
             self._reuse.delivered()
             self.bytes_resumed = self._reuse.bytes
@@ -110,11 +110,20 @@ class TransferPlan:
         return bool(self.builder.parcels or self.builder.last_parcels or self.resumed or staged)
 
     def refuse(self) -> None:
-        """Raises TargetExists for conflicts, NoSpace if the target has too few bytes or inodes."""
+        """Raises TargetExists for conflicts, NoSpace if the target has too few bytes or inodes.
+
+        Holes need no room, except in an archive, or if all is reserved. A target that reports no
+        size at all has an unknown one.
+        """
         self.comparison.refuse_conflicts()
-        found, need = self._session.target_found, self.builder.bytes
+        session, found, need = self._session, self._session.target_found, self.builder.bytes
         need -= self.bytes_resumed - self._reuse.bytes
-        if need > found.free:
+        if not (session.aim.archive_name or session.request.preallocate):
+            need = max(0, need - self.comparison.scan.holes - session.aim.holes)
+        if not found.size:
+            sentence = "the target's file system does not say how much room it has"
+            self._reporter.warned("SPACE_UNKNOWN", f"{sentence}: it may become full")
+        elif need > found.free:
             raise errors.NoSpace(
                 f"the target has {found.free:,} bytes free, the transfer needs {need:,}"
             )
@@ -148,7 +157,7 @@ class TransferPlan:
             "streams": self.streams,
             "one_file": bool(self._session.aim.single),
             "round_trip_ms": round(self._session.round_trip * 1000, 1),
-            "free_bytes": found.free,
+            "free_bytes": found.free if found.size else -1,
             "free_inodes": found.free_inodes,
         }
 
@@ -166,7 +175,7 @@ class TransferPlan:
         if found.left and session.request.resume and not dry:
             self._take_up()
             return self._tested_rules()
-        if folds is None and not dry:
+        if (folds is None or found.foreign) and not dry:
             session.staging.make()
             return self._tested_rules()
         apple = session.target_system == "darwin"

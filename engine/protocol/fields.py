@@ -198,6 +198,12 @@ def _entry_failure(value: Any) -> Failure:
     return failure if failure.code in AGENT_CODES else failure._replace(code=_UNKNOWN)
 
 
+def _note(value: Any) -> Failure:
+    note = _failure(value)
+    _require(note.code in NOTES)
+    return note
+
+
 def _is_code(text: str) -> bool:
     return 1 < len(text) <= _CODE_LENGTH and _CODE.issuperset(text) and text[0].isalpha()
 
@@ -230,6 +236,9 @@ NODE_OR_NONE = Form(
 )
 #: Why a command failed; `connect.endings.error_of` judges the code.
 FAILURE = Form("code and sentence", _failure)
+#: What a file system does not keep.
+NOTES = ("TIMES_NOT_KEPT", "TIMES_ROUNDED", "MODES_NOT_KEPT", "NO_LOCKS")
+NOTE = Form("a code of a note, and a sentence", _note)
 #: Why an entry failed; a code that no agent may report becomes AGENT_FAILED.
 ENTRY_FAILURE = Form("code and sentence", _entry_failure)
 PROBLEM = Form("path, code and sentence", _problem)

@@ -11,8 +11,10 @@ from typing import Any
 from engine.agent.typed import NamedTuple
 from engine.agent.wire import (
     ABSENT,
+    ALIKE,
     DIFFERENT,
     DIGEST,
+    HIDDEN,
     OLDER,
     OTHER_KIND,
     SAME,
@@ -28,6 +30,7 @@ from engine.protocol.fields import (
     NAME,
     NODE,
     NODE_OR_NONE,
+    NOTE,
     OPTIONAL_FLAG,
     PATH,
     PROBLEM,
@@ -52,9 +55,11 @@ from engine.protocol.record import Record
 #: The kinds of entry that INSPECT reports.
 KINDS = ("absent", "folder", "file", "other")
 #: The letters that COMPARE answers with.
-_STATES = frozenset(ABSENT + SAME + DIFFERENT + OLDER + OTHER_KIND + UNCHANGED)
+_STATES = frozenset(ABSENT + SAME + DIFFERENT + OLDER + OTHER_KIND + UNCHANGED + ALIKE + HIDDEN)
 #: Refused attributes, and exposed folders, that one report names, at most.
 _SHOWN_REFUSALS, _SHOWN_FOLDERS = 100, 5
+#: Things that a file system does not keep, at most.
+_MOST_NOTES = 8
 
 
 class Nothing(Record):
@@ -69,7 +74,8 @@ class Nothing(Record):
 class InspectReply(Record):
     """What the agent found at a place below a root; sizes in bytes, times in ns.
 
-    `ancestor_ids` are device and inode of the place and of all folders above it. `exposed` are
+    `foreign`: its file system is one of other systems, or a program's. `ancestor_ids` are device
+    and inode of the place and of all folders above it. `exposed` are
     folders above it that other users can write to, and so replace a folder on the way to it.
     """
 
@@ -85,6 +91,7 @@ class InspectReply(Record):
     name_max: int
     case_folding: bool | None
     left: bool
+    foreign: bool
     cores: int
     host: str
     machine: str
@@ -115,6 +122,7 @@ class InspectReply(Record):
             name_max=fields.get("name_max", COUNT_OR_UNKNOWN),
             case_folding=fields.get("case_folding", OPTIONAL_FLAG),
             left=fields.get("left", FLAG),
+            foreign=fields.get("foreign", FLAG),
             cores=fields.get("cores", COUNT),
             host=fields.get("host", SHOWN_NAME),
             machine=fields.get("machine", name(1024)),
@@ -124,14 +132,18 @@ class InspectReply(Record):
 
 
 class StatReply(Record):
-    """One entry as a packed list; an empty list if Ketter does not carry its kind."""
+    """One entry as a packed list; an empty list if Ketter does not carry its kind.
+
+    `holes` are bytes of the file that take no room.
+    """
 
     entries: bytes
+    holes: int
 
     @classmethod
     def read(cls, fields: Fields) -> StatReply:
         """Take the list; `entries_of` checks its entry."""
-        return cls(listed(fields.blob, 1))
+        return cls(listed(fields.blob, 1), fields.get("holes", COUNT))
 
 
 class HashReply(Record):
@@ -162,12 +174,14 @@ class ScanReply(Record):
 
     `hard_links` are further names of files; `links_skipped` are symlinks left out;
     `links_unknown` are names of hard-linked files that could not be matched, since the source
-    keeps no inode numbers. `top` is the source folder's own entry, as a packed list.
+    keeps no inode numbers. `holes` are bytes of files that take no room. `top` is the source
+    folder's own entry, as a packed list.
     """
 
     hard_links: int = 0
     links_skipped: int = 0
     links_unknown: int = 0
+    holes: int = 0
     top: bytes = b""
 
     @classmethod
@@ -177,6 +191,7 @@ class ScanReply(Record):
             fields.get("hard_links", COUNT),
             fields.get("links_skipped", COUNT),
             fields.get("links_unknown", COUNT),
+            fields.get("holes", COUNT),
             listed(fields.blob, 1),
         )
 
@@ -265,30 +280,37 @@ class RemoveFoldersReply(Record):
 class CompareReply(NamedTuple):
     """A letter for each entry, see `agent.target.compare`.
 
-    `others`: by position, another name at the target that has the same content.
+    `others`: by position, another name at the target that has the same content. `failures`: by
+    position, why an entry cannot be looked at.
     """
 
     states: str
     others: dict[int, str]
+    failures: dict[int, Failure]
 
     @classmethod
     def read(cls, fields: Fields) -> CompareReply:
-        """Read both fields."""
+        """Read all fields; raises AgentError if an entry is hidden for no reason."""
         states = fields.get("states", letters(_STATES, 1 << 20))
-        return cls(states, fields.get("others", by_number(NAME, len(states))))
+        failures = fields.get("errors", by_number(ENTRY_FAILURE, len(states)))
+        if {index for index, state in enumerate(states) if state == HIDDEN} != failures.keys():
+            raise AgentError("AGENT_FAILED", "protocol error: an entry is hidden without a reason")
+        return cls(states, fields.get("others", by_number(NAME, len(states))), failures)
 
 
 class StageReply(Record):
     """The staging folder in the target folder. `fresh`: the target folder was made for it.
 
     `left`: an earlier attempt left something. `transfer_id` is part of the staging folder's
-    name. `keeps_owners`: the file system keeps the user that made a folder.
+    name. `keeps_owners`: the file system keeps the user that made a folder. `notes`: what else
+    it does not keep, a code and a sentence each.
     """
 
     fresh: bool
     left: bool
     transfer_id: str
     keeps_owners: bool
+    notes: tuple[Failure, ...]
 
     @classmethod
     def read(cls, fields: Fields) -> StageReply:
@@ -298,6 +320,7 @@ class StageReply(Record):
             fields.get("left", FLAG),
             fields.get("transfer_id", name(255)),
             fields.get("keeps_owners", FLAG),
+            fields.get("notes", each(NOTE, _MOST_NOTES)),
         )
 
 

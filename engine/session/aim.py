@@ -22,6 +22,8 @@ class Aim:
         self.target_path = request.target.path.rstrip("/")
         self.single: tuple[Entry, str] | None = None
         self.archive_name = ""
+        #: Bytes of the one file that take no room.
+        self.holes = 0
 
     def at_file(self, request: Request, source: InspectReply, target: InspectReply) -> None:
         """Aim at one file: it gets the target's name, or goes into the target's folder.

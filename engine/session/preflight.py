@@ -86,7 +86,8 @@ def _open_file(session: Session) -> None:
     place = named(session.request.source, aim.source_path)
     session.source.request(OPEN, removes=_removes(session.request), **place)
     planned, name = aim.single
-    found = entries_of(session.source.request(STAT, path=planned.path).entries)
+    reply = session.source.request(STAT, path=planned.path)
+    found, aim.holes = entries_of(reply.entries), reply.holes
     if not found or found[0].kind != FILE:
         raise errors.SourceChanged(f"{session.source_found.shown} is no longer a file")
     aim.single = (found[0]._replace(mode=found[0].mode & session.request.mode_bits), name)

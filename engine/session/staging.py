@@ -36,6 +36,10 @@ class StagingFolder:
         self.fresh_target = False
         #: True if the target's file system keeps the user that made a folder.
         self.keeps_owners = True
+        #: Codes of the notes on the target's file system that were passed on.
+        self._noted: set[str] = set()
+        #: Called with code and sentence of each of them.
+        self.on_note: Callable[[str, str], None] = lambda code, sentence: None
         request = session.request
         self._id, self._spare_id = request.transfer_id, ""
         if not request.on_record:
@@ -80,6 +84,10 @@ class StagingFolder:
             raise errors.AgentFailed("the agent at the target made a folder of another transfer")
         self.fresh_target, self.keeps_owners = reply.fresh, reply.keeps_owners
         self._id = reply.transfer_id
+        for note in reply.notes:
+            if note.code not in self._noted:
+                self._noted.add(note.code)
+                self.on_note(note.code, note.sentence)
 
     def make(self, on_message: Callable[[StagedMessage], None] | None = None) -> None:
         """Have the target make the target folder and the staging folder, and wait.

@@ -13,7 +13,7 @@ from engine import errors
 from engine.agent.wire import AgentError
 from engine.connect.endings import error_of
 from engine.protocol.commands import COMMANDS
-from engine.protocol.fields import ITEMS, SENTENCE, Failure
+from engine.protocol.fields import ITEMS, NOTES, SENTENCE, Failure
 from engine.protocol.messages import (
     MAX_JSON,
     Done,
@@ -106,10 +106,17 @@ def test_a_missing_entrys_position_lies_in_the_list(gone: list[Any]) -> None:
         read_message(reply("hash", {**GOOD["hash"][0], "gone": gone}, bytes(64)))
 
 
-@pytest.mark.parametrize("states", ["x", "asx", "A", "a s"])
-def test_a_state_is_one_of_six_letters(states: str) -> None:
+@pytest.mark.parametrize("states", ["z", "asz", "A", "a s"])
+def test_a_state_is_one_of_eight_letters(states: str) -> None:
     with pytest.raises(AgentError, match="states"):
-        read_message(reply("compare", {"states": states, "others": {}}))
+        read_message(reply("compare", {"states": states, "others": {}, "errors": {}}))
+
+
+def test_an_entry_is_hidden_at_the_target_with_a_reason_only() -> None:
+    for states, errors_found in (("ax", {}), ("aa", {"1": ["PERMISSION_DENIED", "x"]})):
+        values = {"states": states, "others": {}, "errors": errors_found}
+        with pytest.raises(AgentError, match="without a reason"):
+            read_message(reply("compare", values))
 
 
 def part(upto: int = 0, *slices: list[Any]) -> bytes:
@@ -260,7 +267,8 @@ def test_every_code_that_an_agent_has_is_known() -> None:
     code = re.compile(r'"([A-Z][A-Z_]{3,})"')
     sources = "".join(path.read_text("utf-8") for path in sorted(AGENT.rglob("*.py")))
     of_the_system = {"EUCLEAN", "F_SETPIPE_SZ", "O_PATH", "PC_NAME_MAX", "SEEK_DATA"}
-    assert set(code.findall(sources)) - of_the_system == errors.AGENT_CODES - {"CONNECTION_LOST"}
+    found = set(code.findall(sources)) - of_the_system
+    assert found == errors.AGENT_CODES - {"CONNECTION_LOST"} | {*NOTES}
 
 
 def test_a_parcel_is_not_torn_without_a_failure() -> None:

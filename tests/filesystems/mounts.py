@@ -1,4 +1,4 @@
-"""File systems on which a transfer is tried, made for the test and taken down after it."""
+"""Mounts file systems for a test, and takes them down after it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.rig.sshd import Sshd
 
@@ -17,22 +16,33 @@ IMAGE_BYTES = 400 << 20
 #: A user and group that no test runs as.
 STRANGER = 64123
 
-
-class Kind(NamedTuple):
-    """A file system: how it is mounted, what it needs, and what it keeps of what is written."""
-
-    mount: Callable[[ExitStack, Path, Path], None]
-    programs: tuple[str, ...]
-    keeps_owners: bool = True
-    links: bool = True
-    #: The grain in which it keeps times, in ns.
-    grain: int = 1
+#: Mounts at a folder (the last argument) what lies in another one; makes `fill` fill it before, if
+#: it cannot be written to afterwards.
+Fill = Callable[[Path], None]
+Mount = Callable[[ExitStack, Path, Path, Fill], None]
 
 
-def _run(*command: str | Path) -> str:
+def run(*command: str | Path) -> str:
+    """Run a program; what it prints. Fails with its words if it does."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (command, done.stdout, done.stderr)
     return done.stdout.strip()
+
+
+def unmount(at: Path) -> None:
+    """Take a mount down; fails, but takes it down, if something in it is open."""
+    until = time.monotonic() + 10
+    while subprocess.run(["umount", str(at)], capture_output=True, check=False).returncode:
+        if time.monotonic() > until:
+            run("umount", "-l", at)  # Nothing of a test stays mounted, whatever it has open.
+            raise AssertionError(f"{at} could not be unmounted: something in it is open")
+        time.sleep(0.1)
+
+
+def put_on(stack: ExitStack, at: Path, *command: str | Path) -> None:
+    """Mount something at a folder by a command, and take it down with the stack."""
+    run(*command)
+    stack.callback(unmount, at)
 
 
 def _image(folder: Path) -> Path:
@@ -43,97 +53,99 @@ def _image(folder: Path) -> Path:
 
 
 def _loop(stack: ExitStack, folder: Path) -> str:
-    device = _run("losetup", "-f", "--show", _image(folder))
-    stack.callback(_run, "losetup", "-d", device)
+    device = run("losetup", "-f", "--show", _image(folder))
+    stack.callback(run, "losetup", "-d", device)
     return device
 
 
-def _unmount(at: Path) -> None:
-    until = time.monotonic() + 10
-    while subprocess.run(["umount", str(at)], capture_output=True, check=False).returncode:
-        if time.monotonic() > until:
-            _run("umount", "-l", at)  # Nothing of a test stays mounted, whatever it has open.
-            raise AssertionError(f"{at} could not be unmounted: something in it is open")
-        time.sleep(0.1)
+def disk(make: str, *options: str) -> Mount:
+    """A file system of the kernel's own, in an image."""
+
+    def mount(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+        device = _loop(stack, folder)
+        run(make, *options, device)
+        put_on(stack, at, "mount", device, at)
+
+    return mount
 
 
-def _btrfs(stack: ExitStack, folder: Path, at: Path) -> None:
-    device = _loop(stack, folder)
-    _run("mkfs.btrfs", "-q", "-f", device)
-    _run("mount", device, at)
+def fuse_disk(make: str, options: list[str], program: str) -> Mount:
+    """A file system of a FUSE program, in an image."""
+
+    def mount(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+        device = _loop(stack, folder)
+        run(make, *options, device)
+        put_on(stack, at, program, device, at)
+
+    return mount
 
 
-def _ntfs(stack: ExitStack, folder: Path, at: Path) -> None:
-    device = _loop(stack, folder)
-    _run("mkfs.ntfs", "-qfF", device)
-    _run("ntfs-3g", device, at)
+def in_memory(kind: str) -> Mount:
+    """tmpfs or ramfs."""
+
+    def mount(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+        put_on(stack, at, "mount", "-t", kind, "none", at)
+
+    return mount
 
 
-def _exfat(stack: ExitStack, folder: Path, at: Path) -> None:
-    device = _loop(stack, folder)
-    _run("mkfs.exfat", device)
-    _run("mount.exfat-fuse", device, at)
+def plain(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+    """The disk's own: a shim has the oddities."""
+
+
+def overlay(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+    """Two layers on a tmpfs; what is below shows through."""
+    base = _back(folder)
+    put_on(stack, base, "mount", "-t", "tmpfs", "none", base)
+    for name in ("lower", "upper", "work"):
+        (base / name).mkdir()
+    layers = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work"
+    put_on(stack, at, "mount", "-t", "overlay", "overlay", "-o", layers, at)
+
+
+def squashfs(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+    """A read-only image of what `fill` makes."""
+    fill(_back(folder))
+    run("mksquashfs", folder / "back", folder / "image", "-quiet", "-no-progress")
+    put_on(stack, at, "mount", "-o", "loop,ro", folder / "image", at)
 
 
 def _back(folder: Path) -> Path:
     back = folder / "back"
-    back.mkdir()
+    back.mkdir(exist_ok=True)
     return back
 
 
-def _bindfs(stack: ExitStack, folder: Path, at: Path) -> None:
-    _run("bindfs", _back(folder), at)
+def bindfs(*options: str) -> Mount:
+    """A folder, shown again by bindfs."""
+
+    def mount(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+        put_on(stack, at, "bindfs", *options, _back(folder), at)
+
+    return mount
 
 
-def _bindfs_forced(stack: ExitStack, folder: Path, at: Path) -> None:
-    back = _back(folder)
-    owner = [f"--force-user={STRANGER}", f"--force-group={STRANGER}", "-p", "0777"]
-    _run("bindfs", *owner, back, at)
+def mergerfs(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+    """Two folders, shown as one."""
+    branches = [_back(folder) / name for name in ("one", "two")]
+    for branch in branches:
+        branch.mkdir()
+    put_on(stack, at, "mergerfs", ":".join(map(str, branches)), at)
 
 
-def _bindfs_ours(stack: ExitStack, folder: Path, at: Path) -> None:
-    _run("bindfs", f"--force-user={os.geteuid()}", _back(folder), at)
-
-
-def _sshfs(stack: ExitStack, folder: Path, at: Path) -> None:
+def sshfs(stack: ExitStack, folder: Path, at: Path, fill: Fill) -> None:
+    """A folder behind an SFTP server."""
     server = stack.enter_context(Sshd())
-    _run("sshfs", "-F", server.ssh_config, f"{server.host}:{_back(folder)}", at)
+    command = ["sshfs", "-F", server.ssh_config, f"{server.host}:{_back(folder)}", at]
+    put_on(stack, at, *command)
 
 
-KINDS = {
-    "btrfs": Kind(_btrfs, ("mkfs.btrfs",)),
-    "bindfs": Kind(_bindfs, ("bindfs",)),
-    "bindfs of a fixed owner": Kind(_bindfs_forced, ("bindfs",), keeps_owners=False),
-    "bindfs of our own": Kind(_bindfs_ours, ("bindfs",), keeps_owners=False),
-    "ntfs-3g": Kind(_ntfs, ("mkfs.ntfs", "ntfs-3g"), keeps_owners=False, grain=100),
-    "exfat-fuse": Kind(
-        _exfat,
-        ("mkfs.exfat", "mount.exfat-fuse"),
-        keeps_owners=False,
-        links=False,
-        grain=2 * 10**9,
-    ),
-    "sshfs": Kind(_sshfs, ("sshfs",), grain=10**9),
-}
-
-
-def missing(kind: Kind) -> str:
+def missing(programs: tuple[str, ...]) -> str:
     """Why a file system cannot be mounted here; "" if it can."""
     if os.geteuid() != 0:
         return "mounting a file system needs root"
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    lacking = [name for name in kind.programs if not shutil.which(name, path=path)]
+    lacking = [name for name in programs if not shutil.which(name, path=path)]
     if lacking:
         return f"{' and '.join(lacking)} not installed (deploy/test.sh installs it as root)"
     return "" if os.path.exists("/dev/fuse") else "there is no /dev/fuse"
-
-
-@contextmanager
-def mounted(kind: Kind, folder: Path) -> Iterator[Path]:
-    """A folder with that file system, made in another folder."""
-    at = folder / "mounted"
-    at.mkdir()
-    with ExitStack() as stack:
-        kind.mount(stack, folder, at)
-        stack.callback(_unmount, at)
-        yield at

@@ -1,12 +1,12 @@
-"""Each file system as a target: all arrives, nothing is left over, whatever was interrupted.
+"""FUSE targets: what had arrived is gone on with, or sent again where it was forged.
 
-The tests come to root alone, who can mount; `deploy/test.sh` installs what they need.
+The contract of every file system is in `test_contract`. The tests come to root alone, who can
+mount; `deploy/test.sh` installs what they need.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +14,15 @@ import pytest
 
 import engine
 from engine import Mode, SilentObserver
-from tests.filesystems.mounts import KINDS, Kind, missing, mounted
-from tests.rig.command import cli, finish
+from tests.filesystems.kinds import DISKS, FUSE, SECOND, Kind, missing, mounted
 from tests.rig.interrupted import MIB, build_large, forge, staged, staging
 from tests.rig.observers import Stop
 from tests.rig.transfers import endpoint
 from tests.rig.trees import MTIME
-from tests.rig.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mounts")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mounts-targets")]
 SMALL = 30
+KINDS = {**FUSE, "Btrfs": DISKS["Btrfs"]}
 
 
 class Place:
@@ -38,9 +37,9 @@ class Place:
             file = self.source / f"reel_{number % 3}" / f"clip {number:02}.dpx"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(os.urandom(20_000 + number))
-            os.utime(file, ns=(MTIME, MTIME - MTIME % (2 * 10**9)))
+            os.utime(file, ns=(MTIME, MTIME + number * SECOND // 7))
         (self.source / "empty").mkdir(exist_ok=True)
-        if self.kind.links:
+        if self.kind.symlinks:
             (self.source / "link").symlink_to("reel_0")
         if large:
             build_large(self.source / "z" / "large.mov", large)
@@ -70,69 +69,6 @@ def place(request: pytest.FixtureRequest, on_disk: Path) -> Iterator[Place]:
         pytest.skip(reason)
     with mounted(kind, on_disk) as at:
         yield Place(kind, on_disk, at)
-
-
-def test_a_copy_to_each_file_system_arrives_and_a_second_run_succeeds(place: Place) -> None:
-    expected = place.build()
-
-    first = finish(cli("--from", place.source, "--to", place.target))
-    again = finish(cli("--from", place.source, "--to", place.target, "--checksum"))
-
-    assert (first[0], again[0]) == (0, 0), (first, again)
-    assert content(place.target) == expected
-
-
-def test_a_move_to_each_file_system_over_three_streams_arrives(place: Place) -> None:
-    expected = place.build(large=80 * MIB)
-
-    options = ["--mode", "move", "--streams", "3", "--strategy", "files"]
-    done = finish(cli("--from", place.source, "--to", place.target, *options))
-
-    assert done[0] == 0, done
-    assert content(place.target) == expected
-    assert not content(place.source)
-
-
-def test_an_archive_move_to_each_file_system_delivers_one_archive(place: Place) -> None:
-    place.build()
-
-    done = finish(
-        cli("--from", place.source, "--to", place.target, "--strategy", "archive", "--mode", "move")
-    )
-
-    assert done[0] == 0, done
-    assert os.listdir(place.target) == ["a.zip"]
-    assert not content(place.source)
-
-
-def test_a_terminated_copy_to_each_file_system_leaves_nothing(place: Place) -> None:
-    place.build(large=60 * MIB)
-    command = cli("--from", place.source, "--to", place.target, "--bwlimit", "10M")
-    wait_until(lambda: staged(place.target) > 0)
-
-    command.send_signal(signal.SIGTERM)
-    ended = finish(command)
-
-    assert ended[0] == 130, ended
-    wait_until(lambda: not os.listdir(place.at))
-
-
-@pytest.mark.parametrize("mode", Mode)
-def test_a_killed_transfer_to_each_file_system_is_completed_by_the_next_run(
-    place: Place, mode: Mode
-) -> None:
-    expected = place.build(large=40 * MIB)
-    line = ["--from", place.source, "--to", place.target, "--mode", mode.value, "--resume"]
-    command = cli(*line, "--bwlimit", "15M")
-    wait_until(lambda: staged(place.target) > 8 * MIB)
-    command.kill()
-    command.communicate()
-
-    done = finish(cli(*line))
-
-    assert done[0] == 0, done
-    assert content(place.target) == expected
-    assert bool(content(place.source)) == (mode is Mode.COPY)
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -167,3 +103,20 @@ def test_staged_files_that_were_forged_are_sent_again_on_each_file_system(
 
     assert content(place.target) == expected
     assert bool(content(place.source)) == (mode is Mode.COPY)
+
+
+def test_a_symlink_leaves_the_time_of_what_it_names_alone(place: Place) -> None:
+    """An SFTP server follows a link to give it its time: so sshfs gave it to any file there."""
+    if not place.kind.symlinks:
+        pytest.skip("it has no symlinks")
+    place.build()
+    elsewhere = place.source.parent / "elsewhere"
+    elsewhere.write_bytes(b"not of this transfer")
+    os.utime(elsewhere, ns=(5 * SECOND, 5 * SECOND))
+    (place.source / "out").symlink_to(elsewhere)
+    (place.source / "to a file").symlink_to("reel_0/clip 00.dpx")
+
+    place.run()
+
+    assert elsewhere.stat().st_mtime_ns == 5 * SECOND
+    assert abs((place.target / "to a file").stat().st_mtime_ns - MTIME) < 2 * SECOND

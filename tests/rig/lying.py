@@ -41,7 +41,8 @@ def do_scan(self, **_):
     entries = [Entry(path, kind, size, 5, 0o644, 0, link) for path, kind, size, link in FOUND]
     self._context.send({"entries": len(entries)}, pack_entries(entries))
     self._context.send({"failures": []})
-    return {"hard_links": 0, "links_skipped": 0, "links_unknown": 0, "blob": pack_entries([])}
+    counts = {"hard_links": 0, "links_skipped": 0, "links_unknown": 0, "holes": 0}
+    return {**counts, "blob": pack_entries([])}
 Source.do_scan = do_scan
 """
 #: A sender that has all files that were found; links lead to the canary.

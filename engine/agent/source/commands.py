@@ -69,6 +69,7 @@ class Source:
             "hard_links": scanner.hard_links,
             "links_skipped": scanner.links_skipped,
             "links_unknown": scanner.links_unknown,
+            "holes": scanner.holes,
             "blob": pack_entries([scanner.top()]),
         }
 

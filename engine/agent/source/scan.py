@@ -9,7 +9,15 @@ from itertools import islice
 
 from engine.agent.inodes import keeps, number_of
 from engine.agent.source.filters import Filter
-from engine.agent.tree import OPEN_FILE, Tree, check_time, entry_from, scan_folder
+from engine.agent.tree import (
+    HOLES_FROM,
+    OPEN_FILE,
+    Tree,
+    check_time,
+    entry_from,
+    holes_of,
+    scan_folder,
+)
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 from engine.agent.wire import (
     FILE,
@@ -98,6 +106,8 @@ class Scanner:
         self.links_skipped = 0
         #: Names of files with several names, if nothing shows which names are one file's.
         self.links_unknown = 0
+        #: Bytes of files with one name that take no room.
+        self.holes = 0
 
     def top(self) -> Entry:
         """The entry of the tree's own folder; its path is "."."""
@@ -165,6 +175,8 @@ class Scanner:
                     number = info.st_ino
                     if info.st_dev not in kept:
                         number = self._number(info, self._tree.folder(here.real), item.name)
+                    if info.st_size >= HOLES_FROM:
+                        self.holes += holes_of(info)
                     found(Entry(path, FILE, info.st_size, times, mode & bits, number))
             except OSError as error:
                 self._report(path, error)
@@ -201,6 +213,7 @@ class Scanner:
             if entry.kind == FILE:
                 link = real if real != path else ""
                 entry = self._with_attributes(entry._replace(link=link), real)
+            self.holes += holes_of(info) if entry.kind == FILE else 0
             here.report(self._found)
             self._found(entry)
 

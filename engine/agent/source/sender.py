@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -126,7 +127,7 @@ class Sender:
                 os.close(fd)
         settle(entry.ino, entry.mtime_ns)
         folder, name = self._tree.parent(entry.link or entry.path)
-        fd = os.open(name, OPEN_FILE, dir_fd=folder)
+        fd = _look_up(name, folder)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):  # What is read from a pipe is gone there.
                 raise _changed(entry)
@@ -273,7 +274,7 @@ class Sender:
     def _open(self, entry: Entry) -> int:
         settle(entry.ino, entry.mtime_ns)
         folder, name = self._tree.parent(entry.link or entry.path)
-        fd = os.open(name, OPEN_FILE, dir_fd=folder)
+        fd = _look_up(name, folder)
         if not unchanged(entry, os.fstat(fd)):
             os.close(fd)
             raise _changed(entry)
@@ -289,6 +290,16 @@ class Sender:
             return data
         self._corrupts = False
         return bytes([data[0] ^ 1]) + bytes(data[1:])
+
+
+def _look_up(name: str, folder: int) -> int:
+    """Open a file to read it; once more if a share's server knows its old handle no more."""
+    try:
+        return os.open(name, OPEN_FILE, dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return os.open(name, OPEN_FILE, dir_fd=folder)
 
 
 def _changed(entry: Entry) -> AgentError:

@@ -6,7 +6,7 @@ import hashlib
 import os
 
 from engine.agent.reader import FrameReader, Payload
-from engine.agent.target.staged_files import NEW_FILE, check_name, make_folder
+from engine.agent.target.staged_files import NEW_FILE, check_name, give_mode, make_folder
 from engine.agent.tree import Tree
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import AgentError
@@ -50,6 +50,6 @@ class ArchiveFile:
 
     def close(self) -> str:
         """End the file; return the SHA-256 of the bytes that were written."""
-        os.fchmod(self._fd, MODE)
+        give_mode(self._fd, MODE)
         os.close(self._fd)
         return self._digest.hexdigest()

@@ -15,10 +15,16 @@ from engine.agent.target.journal import Journal
 from engine.agent.target.ownership import not_ours
 from engine.agent.target.publish import delivered_archive
 from engine.agent.target.publish.commands import PublishCommands, place_of
-from engine.agent.target.publish.folders import give
 from engine.agent.target.publish.opened_folders import make_readable
 from engine.agent.target.receiver import Receiver
-from engine.agent.target.staged_files import WriteOptions, discard, made_as, refuse_shared
+from engine.agent.target.staged_files import (
+    EntryWriter,
+    WriteOptions,
+    discard,
+    made_as,
+    refuse_shared,
+)
+from engine.agent.target.staging import kept
 from engine.agent.target.staging.folder import Staging
 from engine.agent.tree import Tree
 from engine.agent.typed import TYPE_CHECKING
@@ -75,7 +81,7 @@ class Target(PublishCommands):
         the agent of that helper. With `resume`, first report what an earlier attempt left. With
         `announced`, refuse parcels that no `expect` announced. `options` are flags of WriteOptions.
         `sibling` see `sibling_pid`; `spare_id` see `Staging`. The reply's `fresh` is true if the
-        target folder was made for this transfer.
+        target folder was made for this transfer; `notes` see `kept.notes`.
         """
         if self._context.controller_gone():
             raise EndOfStream
@@ -102,6 +108,7 @@ class Target(PublishCommands):
             "left": left,
             "transfer_id": staging.transfer_id,
             "keeps_owners": staging.keeps_owners,
+            "notes": [] if attach else kept.notes(staging.fd),
         }
 
     def _report_left(self, keeps_owners: bool, tree: Tree, journal: Journal) -> None:
@@ -231,7 +238,7 @@ class Target(PublishCommands):
                     f"{show(entry.path)} has {size} bytes in the staging folder, and "
                     f"{entry.size} at the source",
                 )
-            give(fd, entry, self._options)
+            EntryWriter(tree, self._context.tree, self._options).finish(fd, entry)
         finally:
             os.close(fd)
         journal.add({"parcel": 0, "list": len(blob)}, blob + digest)

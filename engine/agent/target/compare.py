@@ -11,20 +11,24 @@ import stat
 
 from engine.agent import write_access
 from engine.agent.context import Context
+from engine.agent.target.staging.kept import KeptTimes
 from engine.agent.tree import Tree, entry_from
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
     ABSENT,
+    ALIKE,
     DIFFERENT,
     FILE,
     FOLDER,
     HARD_LINK,
+    HIDDEN,
     OLDER,
     OTHER_KIND,
     SAME,
     UNCHANGED,
     AgentError,
     Entry,
+    brief,
     explain,
     unpack_entries,
 )
@@ -33,60 +37,101 @@ if TYPE_CHECKING:
     from typing import Any, Iterator
 
 
+#: Errors by which a file system says that it has no such name: what is written there says so.
+_NO_NAME = (errno.EINVAL, errno.EILSEQ, errno.EBADMSG, errno.ENAMETOOLONG)
+
+#: Codes of errors that are about one entry, not about its whole file system.
+_OF_ENTRY = ("PERMISSION_DENIED", "DISK_ERROR", "IO_ERROR")
+
+
 class Comparison:
     """The command of a target that changes nothing."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._times: KeptTimes | None = None
 
-    def do_compare(self, keep_both: bool, by_content: bool, blob: bytes) -> dict[str, Any]:
-        """Compare entries with what the target holds in their places; see `compare`."""
+    def do_compare(
+        self, keep_both: bool, by_content: bool, blob: bytes, guess: bool = False
+    ) -> dict[str, Any]:
+        """Compare entries with what the target holds in their places; see `compare`.
+
+        Where only the times of files differ, try in the target how it keeps times; with `guess`,
+        change nothing there.
+        """
         write_access.recover(self._context.tree.fd)
-        states, others = compare(self._context.tree, unpack_entries(blob), keep_both, by_content)
-        return {"states": states, "others": others}
+        if self._times is None:
+            self._times = KeptTimes(guess)
+        try:
+            states, others, errors = compare(
+                self._context.tree, unpack_entries(blob), keep_both, by_content, self._times
+            )
+        finally:
+            self._times.close()
+        return {"states": states, "others": others, "errors": errors}
 
 
 def compare(
-    target: Tree, entries: list[Entry], keep_both: bool, by_content: bool = False
-) -> tuple[str, dict[str, str]]:
+    target: Tree,
+    entries: list[Entry],
+    keep_both: bool,
+    by_content: bool = False,
+    times: KeptTimes | None = None,
+) -> tuple[str, dict[str, str], dict[str, list[str]]]:
     """Compare each entry with what the target holds in its place; return one letter for each.
 
     a: nothing is there, or this user may not look. s: the same (kind, size and mtime; link text).
     d: something different, of a kind that may be replaced. o: as d, and older. t: something that
     is never replaced. u: a folder that needs nothing, for its time is the same, and it keeps its
-    mode. With `by_content` files of one size count as the same: their digests will decide. With
+    mode. c: a file of the same size, on a file system that keeps no times (`times`): its content
+    has to be compared. x: it cannot be looked at; the third result has code and sentence by its
+    index. With `by_content` files of one size count as the same: their digests will decide. With
     `keep_both` a copy under an earlier second name counts as the same; the second result maps
     indexes to such names.
     """
     states, others = [], {}
+    errors: dict[str, list[str]] = {}
     for index, entry in enumerate(entries):
         try:
-            state = compare_one(target, entry, entry.path, by_content)
+            state = compare_one(target, entry, entry.path, by_content, times)
         except AgentError as error:
-            if error.code != "PERMISSION_DENIED":
+            if error.code not in _OF_ENTRY:
                 raise
             state = ABSENT  # Publishing opens the folder if it is this user's, or names the entry.
+            if error.code != "PERMISSION_DENIED":
+                errors[str(index)] = [error.code, brief(errors, str(error))]
+                state = HIDDEN
         if keep_both and state in (DIFFERENT, OLDER, OTHER_KIND) and entry.kind != FOLDER:
             for path in second_names(entry.path):
-                second = compare_one(target, entry, path, by_content)
-                if second == SAME:
-                    state, others[str(index)] = SAME, path
-                if second in (SAME, ABSENT):
+                second = compare_one(target, entry, path, by_content, times)
+                if second in (SAME, ALIKE):
+                    state, others[str(index)] = second, path
+                if second in (SAME, ALIKE, ABSENT):
                     break
-        if state == SAME and entry.kind == FOLDER and _is_unchanged(target, entry):
+        if state == SAME and entry.kind == FOLDER and _is_unchanged(target, entry, times):
             state = UNCHANGED
         states.append(state)
-    return "".join(states), others
+    return "".join(states), others, errors
 
 
-def _is_unchanged(target: Tree, entry: Entry) -> bool:
+def _is_unchanged(target: Tree, entry: Entry, times: KeptTimes | None) -> bool:
     """True if the target's folder has the entry's time, and no killed agent has left it open."""
     folder, name = target.parent(entry.path)
     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    return found.st_mtime_ns == entry.mtime_ns and not write_access.is_left_open(found)
+    if write_access.is_left_open(found):
+        return False
+    return found.st_mtime_ns == entry.mtime_ns or bool(
+        times and times.fits(folder, found.st_dev, entry.mtime_ns, found.st_mtime_ns)
+    )
 
 
-def compare_one(target: Tree, entry: Entry, path: str, by_content: bool = False) -> str:
+def compare_one(
+    target: Tree,
+    entry: Entry,
+    path: str,
+    by_content: bool = False,
+    times: KeptTimes | None = None,
+) -> str:
     try:
         folder, name = target.parent(path)
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -94,6 +139,10 @@ def compare_one(target: Tree, entry: Entry, path: str, by_content: bool = False)
             alike = found.st_size == entry.size
             if alike and (found.st_mtime_ns == entry.mtime_ns or by_content):
                 return SAME
+            if alike and times:
+                fits = times.fits(folder, found.st_dev, entry.mtime_ns, found.st_mtime_ns)
+                if fits is not False:
+                    return SAME if fits else ALIKE
             return OLDER if found.st_mtime_ns < entry.mtime_ns else DIFFERENT
         there = entry_from(found, folder, name, path)
     except FileNotFoundError:
@@ -101,6 +150,8 @@ def compare_one(target: Tree, entry: Entry, path: str, by_content: bool = False)
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):  # A symlink on the way: ELOOP on macOS.
             return OTHER_KIND
+        if error.errno in _NO_NAME:
+            return ABSENT
         raise explain(error, path) from error
     if there is None or (there.kind == FOLDER) != (entry.kind == FOLDER):
         return OTHER_KIND

@@ -7,7 +7,7 @@ import hashlib
 import os
 
 from engine.agent.reader import Payload
-from engine.agent.target.staged_files import write_whole
+from engine.agent.target.staged_files import extend, write_whole
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import MARK, Entry
 
@@ -75,7 +75,7 @@ class IncomingFile:
             else:
                 write_whole(self._fd, part)
         if hole:
-            os.ftruncate(self._fd, self._entry.size)
+            extend(self._fd, self._entry.size)
         return True
 
     def _mark(self, message: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ class IncomingFile:
         if message["at"] == at:
             # A hole at the end so far is not yet part of the file's size.
             if os.fstat(self._fd).st_size < at:
-                os.ftruncate(self._fd, at)
+                extend(self._fd, at)
             self._marked(at, self.digest.copy().digest(), message["blob"])
 
 

@@ -28,6 +28,7 @@ import threading
 import zlib
 from contextlib import contextmanager
 
+from engine.agent.target.locks import lock_if_any
 from engine.agent.target.ownership import open_plain
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
@@ -162,11 +163,12 @@ class Journal:
         with self._mutex:
             if self._fd < 0:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF), _NAME)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            locked = lock_if_any(self._fd)
             try:
                 yield
             finally:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                if locked:
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _survey(self) -> tuple[int, list[tuple[int, int]]]:
         """Find where the last whole record ends, and the ranges of records that were flushed.

@@ -11,11 +11,12 @@ from engine.agent.reader import FrameReader, Payload
 from engine.agent.target.incoming_file import IncomingFile, is_bare, is_hole
 from engine.agent.target.journal import Journal, file_key
 from engine.agent.target.staged_files import (
-    NEW_FILE,
     EntryWriter,
+    NotHeld,
     WriteOptions,
     check_entry,
     discard,
+    extend,
     refuse_shared,
     write_whole,
 )
@@ -193,7 +194,7 @@ class Receiver:
             if start:
                 fd = refuse_shared(os.open(name, _PART, dir_fd=folder))
             else:
-                fd = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
+                fd = self.writer.make(name, entry, 0o600, folder)
         except OSError as error:
             self._fail(index, entry, error)
             self._drop(payload, left)
@@ -250,7 +251,7 @@ class Receiver:
             fd = refuse_shared(os.open(name, _PART | os.O_CREAT, 0o600, dir_fd=folder))
             if os.fstat(fd).st_size != entry.size:  # The first of its parcels.
                 self.writer.reserve(fd, entry.size)
-                os.ftruncate(fd, entry.size)
+                extend(fd, entry.size)
         except OSError as error:
             self._fail(0, entry, error)
         try:
@@ -297,7 +298,7 @@ class Receiver:
 
     def _fail(self, index: int, entry: Entry, error: OSError) -> None:
         """Keep an entry's error; raises NO_SPACE if the disk is full, which ends the parcel."""
-        problem = explain(error, entry.path)
+        problem = error.problem if isinstance(error, NotHeld) else explain(error, entry.path)
         if problem.code == "NO_SPACE":
             raise problem from error
         self.errors[str(index)] = [problem.code, brief(self.errors, str(problem))]

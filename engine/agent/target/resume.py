@@ -6,6 +6,7 @@ import os
 import stat
 
 from engine.agent.target.journal import Journal
+from engine.agent.target.staging.kept import KeptTimes
 from engine.agent.tree import Tree, entry_of, list_names, remove_tree
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FILE, FOLDER, HARD_LINK, Entry, pack_entries
@@ -28,6 +29,7 @@ class Survey:
 
     def __init__(self, staging: Tree, journal: Journal) -> None:
         self._staging, self._journal = staging, journal
+        self._times = KeptTimes()
         self._kept: set[int] = set()
         self._void: set[int] = set()
         self._parts: dict[str, dict[str, Any]] = {}
@@ -41,18 +43,23 @@ class Survey:
         `slices` (place, size): those that follow one another are one.
         """
         places = [at for at, body in self._journal.records() if "durable" not in body]
-        for at in reversed(places):  # A later record overrules an earlier one.
-            body = self._journal.record(at)
-            if "void" in body:
-                self._void.update(hash(path) for path in body["void"])
-            elif "file" in body:
-                self._part(body)
-            elif "parcel" in body:
-                self._parcel(body, send)
+        try:
+            for at in reversed(places):  # A later record overrules an earlier one.
+                self._take(self._journal.record(at), send)
+        finally:
+            self._times.close()
         parts = [part for part in self._parts.values() if self._is_there(part)]
         self._parts = {part["file"][0]: part for part in parts}
         self._send_parts(parts, send)
         self._clear("")
+
+    def _take(self, body: dict[str, Any], send: Send) -> None:
+        if "void" in body:
+            self._void.update(hash(path) for path in body["void"])
+        elif "file" in body:
+            self._part(body)
+        elif "parcel" in body:
+            self._parcel(body, send)
 
     def _send_parts(self, parts: list[dict[str, Any]], send: Send) -> None:
         """Report the parts in messages of some megabytes at most."""
@@ -91,7 +98,11 @@ class Survey:
         if found is None or found.kind != kind:
             return False
         if entry.kind == FILE:
-            return (found.size, found.mtime_ns) == (entry.size, entry.mtime_ns)
+            if found.size != entry.size or found.mtime_ns == entry.mtime_ns:
+                return found.size == entry.size
+            device = os.fstat(folder).st_dev
+            fits = self._times.fits(folder, device, entry.mtime_ns, found.mtime_ns)
+            return fits is not False  # Both ends read it again where it is not on record.
         return entry.kind in (FOLDER, HARD_LINK) or found.link == entry.link
 
     def _part(self, body: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import stat
 from contextlib import suppress
 
+from engine.agent.target.staging.kept import NOT_KEPT, KeptTimes, dates_links
 from engine.agent.tree import Tree, check_path, remove_tree
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 from engine.agent.wire import (
@@ -21,6 +22,7 @@ from engine.agent.wire import (
     is_staging,
     show,
 )
+from engine.agent.write_access import may
 
 if TYPE_CHECKING:
     from typing import Any
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: The most refused attributes that a receiver names in its report of a parcel.
 NAMED = 10
-#: Errors by which a file system says that it does not keep the time of a symlink.
-_NO_TIME = (errno.ENOENT, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EINVAL)
+#: Errors by which a file system says that it has no symlinks, or no hard links.
+_NO_LINKS = (
+    errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK,
+)  # fmt: skip
+#: Errors that may say that a file cannot be made longer without being written (FAT).
+_CANNOT_EXTEND = (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 #: The least size (bytes) of a file whose space is reserved.
 RESERVED = 1 << 20
 #: Errors by which a file system, or a system, says that it reserves no space.
@@ -76,7 +82,10 @@ class EntryWriter:
         file system that folds cases the name may be that of another entry, which is proven.
         """
         if entry.kind == FOLDER:
-            make_folder(self._staging, entry.path, entry.mode & 0o777 | 0o700)
+            try:
+                make_folder(self._staging, entry.path, entry.mode & 0o777 | 0o700)
+            except OSError as error:
+                raise name_error(error, entry) from error
             return
         folder, name = self.parent(entry.path)
         if entry.kind == HARD_LINK:
@@ -86,7 +95,7 @@ class EntryWriter:
             self._symlink(folder, name, entry, data)
             return
         mode = entry.mode & self._made_as  # `finish` adds the bits that the umask takes away.
-        fd = os.open(name, NEW_FILE, mode | 0o200, dir_fd=folder)
+        fd = self.make(name, entry, mode | 0o200, folder)
         try:
             if data:
                 self.reserve(fd, entry.size)
@@ -102,6 +111,14 @@ class EntryWriter:
             discard(self._staging, entry)
             raise
 
+    @staticmethod
+    def make(name: str, entry: Entry, mode: int, folder: int) -> int:
+        """Make an entry's file, which must not exist, and open it."""
+        try:
+            return os.open(name, NEW_FILE, mode, dir_fd=folder)
+        except OSError as error:
+            raise name_error(error, entry) from error
+
     def finish(self, fd: int, entry: Entry, has_mode: int = -1) -> None:
         """Give a written file its attributes, mode and time; `has_mode` is its mode, if known."""
         if entry.meta and self._options.xattrs:
@@ -114,8 +131,8 @@ class EntryWriter:
             has_mode = -1  # An ACL may have changed it.
         mode = entry.mode & self._options.mode_bits
         if mode != has_mode:
-            os.fchmod(fd, mode)
-        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+            give_mode(fd, mode)
+        give_time(fd, entry.mtime_ns)
 
     def reserve(self, fd: int, size: int) -> None:
         """Reserve the disk space of an open file of that size (bytes), if that was asked for.
@@ -145,29 +162,118 @@ class EntryWriter:
             return self._staging.parent(path)
 
     def _symlink(self, folder: int, name: str, entry: Entry, data: Any) -> None:
-        os.symlink(bytes(data), os.fsencode(name), dir_fd=folder)
+        try:
+            os.symlink(bytes(data), os.fsencode(name), dir_fd=folder)
+        except OSError as error:
+            option = "--symlinks follow or skip"
+            raise _link_error(error, entry, folder, "symlinks", option) from error
+        try:
+            os.readlink(name, dir_fd=folder)
+        except OSError as error:
+            discard(self._staging, entry)
+            sentence = f"{show(entry.path)}: the target's file system does not say where it leads"
+            raise NotHeld("LINK_NOT_POSSIBLE", sentence) from error
+        if not self._dates_links():
+            return
         times = (entry.mtime_ns, entry.mtime_ns)
         try:
             os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
-            # Some file systems keep no time of a symlink (sshfs looks for the file it names).
-            if error.errno not in _NO_TIME:
+            if error.errno not in NOT_KEPT:
                 discard(self._staging, entry)
                 raise
 
+    def _dates_links(self) -> bool:
+        """See `dates_links`; tried in the staging folder, not in the tree that is published."""
+        above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._staging.fd)
+        try:
+            return dates_links(above)
+        finally:
+            os.close(above)
+
     def _link(self, folder: int, name: str, entry: Entry) -> None:
         """Give another name to a file that arrived before or is at the target already."""
-        wanted = (entry.size, entry.mtime_ns)
         for tree in (self._staging, self._target):
             try:
                 above, first = tree.parent(check_path(entry.link))
                 found = os.stat(first, dir_fd=above, follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            if stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == wanted:
-                os.link(first, name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) and _is_file(above, found, entry):
+                try:
+                    os.link(first, name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
+                except OSError as error:
+                    option = "--hard-links copy"
+                    raise _link_error(error, entry, folder, "hard links", option) from error
                 return
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _is_file(folder: int, found: os.stat_result, entry: Entry) -> bool:
+    """True if a file in a folder has the entry's size and time, as far as the time is kept."""
+    if found.st_size != entry.size or found.st_mtime_ns == entry.mtime_ns:
+        return found.st_size == entry.size
+    times = KeptTimes()
+    try:
+        fits = times.fits(folder, found.st_dev, entry.mtime_ns, found.st_mtime_ns)
+    finally:
+        times.close()
+    return fits is not False
+
+
+def give_mode(fd: int, mode: int) -> None:
+    """Give an open file of this user's a mode, if it keeps any; see `staging.kept.notes`."""
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        if error.errno not in NOT_KEPT:
+            raise
+
+
+def give_time(fd: int, mtime_ns: int) -> None:
+    """Give an open file of this user's a time (ns), if it keeps any; see `staging.kept.notes`."""
+    try:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    except OSError as error:
+        if error.errno not in NOT_KEPT:
+            raise
+
+
+def extend(fd: int, size: int) -> None:
+    """Make an open file longer, by a hole if the file system has any."""
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        if error.errno not in _CANNOT_EXTEND:
+            raise
+        os.pwrite(fd, b"\0", size - 1)
+
+
+class NotHeld(OSError):
+    """The target's file system cannot hold an entry; `problem` is what a person reads."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(errno.EOPNOTSUPP, sentence)
+        self.problem = AgentError(code, sentence)
+
+
+def _link_error(error: OSError, entry: Entry, folder: int, kind: str, option: str) -> OSError:
+    """The error for a link; the same one, unless it says that there are none on that system."""
+    if error.errno not in _NO_LINKS or not may(folder):
+        return name_error(error, entry)
+    sentence = f"{show(entry.path)}: the target's file system has no {kind}; see {option}"
+    return NotHeld("LINK_NOT_POSSIBLE", sentence)
+
+
+def name_error(error: OSError, entry: Entry) -> OSError:
+    """The error for an entry that could not be made; another one if its name is refused.
+
+    An SFTP server behind sshfs says EBADMSG for that, which elsewhere is about a damaged disk.
+    """
+    if error.errno not in (errno.EBADMSG, errno.EILSEQ, errno.EINVAL):
+        return error
+    sentence = f"{show(entry.path)}: the target's file system refuses this name: rename it"
+    return NotHeld("NAME_NOT_POSSIBLE", sentence)
 
 
 def check_entry(entry: Entry) -> None:

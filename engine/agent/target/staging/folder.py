@@ -31,7 +31,15 @@ from contextlib import suppress
 
 from engine.agent import write_access
 from engine.agent.target.journal import Journal
-from engine.agent.target.locks import busy, is_there, lock, open_lock, request_end
+from engine.agent.target.locks import (
+    busy,
+    is_known,
+    is_there,
+    lock,
+    open_lock,
+    release,
+    request_end,
+)
 from engine.agent.target.ownership import not_ours, write_note
 from engine.agent.target.publish import opened_folders
 from engine.agent.target.publish.delivered_archive import was_published
@@ -167,7 +175,7 @@ class Staging(StagingPlace):
         if label:
             self._label = checked(label)
             fd = self._locks[f"{whose}-{label}"] = open_lock(self._fd, f"{whose}-{label}")
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            lock(fd, FENCE_OUT_SECONDS, fcntl.LOCK_SH)
             if self.is_over():
                 raise AgentError("REPLACED", "this helper was shut out of the transfer")
         self.tree = Tree(self._open_tree())
@@ -206,7 +214,7 @@ class Staging(StagingPlace):
                     f"{FENCE_OUT_SECONDS:.0f} s",
                 )
         finally:
-            os.close(fd)
+            release(fd)
 
     def _take_over(self) -> bool:
         """Give the last attempt's tree this one's name; False if there is none, or it is in use."""
@@ -219,11 +227,11 @@ class Staging(StagingPlace):
             fd = open_lock(self._fd, str(last))
             self._request_end(last)
             try:
-                if not lock(fd, DYING_SECONDS):
+                if not lock(fd, DYING_SECONDS) or not is_known(fd):
                     return False
                 os.rename(f"a{last}", f"a{self._attempt}", src_dir_fd=self._fd, dst_dir_fd=self._fd)
             finally:
-                os.close(fd)
+                release(fd)
         return True
 
     def _has_delivered(self) -> bool:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _NAME = "made"
+#: Stands for the staging folder itself, in which the note lies: no transfer makes that path.
+_OWN = "/"
 
 
 class Made(NamedTuple):
@@ -44,6 +46,9 @@ def write(staging: int, folders: list[str]) -> None:
             os.close(fd)
         if _has_owner_of(staging, found):  # Otherwise another user has put it there meanwhile.
             made.append(f"{number}:{found.st_uid}:{path}")
+    if made:
+        own = os.fstat(staging)
+        made.append(f"{number_of(own, staging, '.')}:{own.st_uid}:{_OWN}")
     write_note(staging, _NAME, json.dumps(made))
 
 
@@ -53,8 +58,15 @@ def _has_owner_of(staging: int, found: os.stat_result) -> bool:
 
 
 def read(staging: int) -> list[Made]:
-    """Read the folders that were noted; raises STAGING_NOT_OURS if the note makes no sense."""
-    return [_made(item) for item in read_list(staging, _NAME, str)]
+    """Read the folders that were noted; raises STAGING_NOT_OURS if the note makes no sense.
+
+    If the staging folder has another number by now than it noted of itself, the file system keeps
+    none, whatever it promises, and those of the others mean nothing.
+    """
+    made = [_made(item) for item in read_list(staging, _NAME, str)]
+    keeps = all(one.number == os.fstat(staging).st_ino for one in made if one.path == _OWN)
+    folders = [one for one in made if one.path != _OWN]
+    return folders if keeps else [one._replace(number=0) for one in folders]
 
 
 def _made(item: str) -> Made:

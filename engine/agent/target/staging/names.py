@@ -16,7 +16,7 @@ import re
 import stat
 from contextlib import suppress
 
-from engine.agent.target.locks import busy, is_there, lock
+from engine.agent.target.locks import busy, is_there, lock, release
 from engine.agent.target.ownership import not_ours, open_plain, open_private
 from engine.agent.tree import list_names, remove_open
 from engine.agent.wire import STAGING_PREFIX, AgentError, is_staging, show, staging_name
@@ -97,7 +97,7 @@ def _remove_left(target: int, name: str) -> None:
                     if not lock(fd, 0.0):
                         raise busy()
                 finally:
-                    os.close(fd)
+                    release(fd)
         remove_open(target, name, folder)
     finally:
         os.close(folder)

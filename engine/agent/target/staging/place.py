@@ -16,6 +16,7 @@ from engine.agent.target.locks import (
     leads_to,
     lock,
     open_lock,
+    release,
     request_end,
 )
 from engine.agent.target.ownership import not_ours, open_plain, open_private, read_note
@@ -94,7 +95,7 @@ class StagingPlace:
 
     def _unlock(self) -> None:
         while self._locks:
-            os.close(self._locks.popitem()[1])
+            release(self._locks.popitem()[1])
 
     @property
     def fd(self) -> int:
@@ -117,9 +118,13 @@ class StagingPlace:
     def publishing(self) -> Iterator[None]:
         """Hold the gate; raises REPLACED if a newer attempt has raised the fence."""
         with self._gate():
-            if self._fence() != self._attempt:
-                raise AgentError("REPLACED", "a newer attempt of this transfer has started")
+            self.refuse_replaced()
             yield
+
+    def refuse_replaced(self) -> None:
+        """Raise REPLACED if a newer attempt has raised the fence."""
+        if self._fence() != self._attempt:
+            raise AgentError("REPLACED", "a newer attempt of this transfer has started")
 
     def _open(self) -> int:
         if self._fd < 0:
@@ -164,4 +169,4 @@ class StagingPlace:
                 raise StagingGone
             yield
         finally:
-            os.close(fd)
+            release(fd)
