@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.filesystems.kinds import KINDS, SOURCE, TARGET
+from tests.filesystems.kinds import SOURCE
 
 #: Tests that run in the whole, by role; of those with a point or a policy, which.
 TARGETS = {
@@ -25,15 +25,6 @@ SOURCES = {
     "test_a_transfer_that_was_killed_is_completed_by_the_next_run": ("remove_source",),
     "test_a_hard_tree_arrives_or_each_entry_is_named": (),
 }
-#: Tests that publish across the border of another file system, or of a project.
-CROSS = (
-    "test_a_copy_arrives_and_the_same_again_sends_nothing",
-    "test_a_dry_run_changes_nothing_and_foretells_the_same_again",
-    "test_a_move_proves_what_arrives_and_empties_the_source",
-    "test_what_was_read_back_arrives_over_several_streams",
-    "test_a_transfer_that_was_killed_is_completed_by_the_next_run",
-)
-BELOW = "publishing does not cross a mount point, a subvolume or a project below the target yet"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -41,11 +32,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     call = getattr(item, "callspec", None)
     if call is None or "stage" not in call.params:
         return
-    kind, role = call.params["stage"]
+    _, role = call.params["stage"]
     chosen = SOURCES if role == SOURCE else TARGETS
     name = getattr(item, "originalname", item.name)
-    if role == TARGET and KINDS[kind].below and name in CROSS:
-        item.add_marker(pytest.mark.xfail(strict=True, reason=BELOW))
     which = str(call.params.get("point", call.params.get("policy", "")))
     if name not in chosen or (chosen[name] and which not in chosen[name]):
         item.add_marker(pytest.mark.nightly)

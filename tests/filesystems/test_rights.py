@@ -114,11 +114,6 @@ def assert_partial(done: Ended, tree: Path, *names: str) -> None:
     assert not [name for name in os.listdir(tree / "b") if name.startswith(".ketter")]
 
 
-publishes_all_or_nothing = pytest.mark.xfail(
-    strict=True, reason="one entry that cannot take its place still stops all others"
-)
-
-
 def test_the_second_run_delivers_into_read_only_folders_that_the_first_one_made(
     tree: Path,
 ) -> None:
@@ -141,7 +136,6 @@ def test_the_second_run_delivers_into_read_only_folders_that_the_first_one_made(
     assert [mode(tree / "b" / path) for path in ("mod", "mod/pkg")] == ["0o555", "0o555"]
 
 
-@publishes_all_or_nothing
 @pytest.mark.parametrize("flag", ["+i", "+a"], ids=["immutable", "append-only"])
 @pytest.mark.parametrize("move", [False, True], ids=["copy", "move"])
 def test_a_file_that_may_not_be_replaced_is_named_and_the_others_arrive(
@@ -157,7 +151,6 @@ def test_a_file_that_may_not_be_replaced_is_named_and_the_others_arrive(
     assert content(tree / "a") == ({"f3": "new f3"} if move else {n: f"new {n}" for n in NAMES})
 
 
-@publishes_all_or_nothing
 def test_another_users_file_in_a_sticky_folder_is_named_and_the_others_arrive(tree: Path) -> None:
     old(tree / "b")
     (tree / "b").chmod(0o1777)
@@ -170,7 +163,6 @@ def test_another_users_file_in_a_sticky_folder_is_named_and_the_others_arrive(tr
     assert content(tree / "b") == all_but("f3")
 
 
-@publishes_all_or_nothing
 @pytest.mark.parametrize("how", ["immutable", "another user's"])
 def test_what_goes_into_a_closed_folder_is_named_and_the_rest_arrives(tree: Path, how: str) -> None:
     (tree / "a" / "closed").mkdir()
@@ -202,7 +194,6 @@ def test_an_append_only_folder_takes_new_files(tree: Path) -> None:
     assert content(tree / "b" / "logs") == {"new": "new", "old": "old"}
 
 
-@pytest.mark.xfail(strict=True, reason="folders that were there get the source's mode")
 def test_folders_that_were_there_keep_mode_and_setgid_and_new_ones_inherit_it(tree: Path) -> None:
     for name in ("exists", "new"):
         (tree / "a" / name).mkdir()
