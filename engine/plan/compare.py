@@ -93,7 +93,7 @@ class TreeComparison:
     ) -> None:
         self._session, self._builder, self._spool, self._resumed = session, builder, spool, resumed
         self._report_failed = failed
-        self._compares = self._dry = False
+        self._compares = False
         self._name_filter: NameFilter | None = None
         self._asked: deque[list[Entry]] = deque()
         self.tally = Tally()
@@ -104,12 +104,8 @@ class TreeComparison:
         #: The scan's reply at its end; empty if the source is a file.
         self.scan = ScanReply()
 
-    def choose(self, rules: NameRules | None, dry: bool) -> None:
-        """Decide about every entry of the source; `rules` are the target's rules for names.
-
-        With `dry` the target tries nothing to find out.
-        """
-        self._dry = dry
+    def choose(self, rules: NameRules | None) -> None:
+        """Decide about every entry of the source; `rules` are the target's rules for names."""
         if rules:
             check = self._session.inbox.check
             self._name_filter = NameFilter(rules, self._fail, self._spool, check)
@@ -254,7 +250,7 @@ class TreeComparison:
             pack_entries(map(self._session.aim.at_target, entries)),
             keep_both=self._session.request.on_conflict is OnConflict.KEEP_BOTH,
             by_content=by_content,
-            guess=self._dry,
+            guess=self._session.is_dry,
         )
 
     def _replaces(self, entry: Entry, state: str) -> bool:

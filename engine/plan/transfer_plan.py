@@ -59,7 +59,8 @@ class TransferPlan:
         """Make the plan; with `dry`, change nothing at the target."""
         session = self._session
         rules = self._rules(dry)
-        self.comparison.choose(rules, dry)
+        session.is_dry = dry
+        self.comparison.choose(rules)
         if self.delivered:
             self._reuse.delivered()
             self.bytes_resumed = self._reuse.bytes

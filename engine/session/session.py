@@ -28,6 +28,8 @@ class Session:
     target_found: InspectReply
     #: `sys.platform` of the target.
     target_system = ""
+    #: True if nothing may change at the target, not even to find out what it keeps.
+    is_dry = False
 
     def __init__(self, request: Request, checkpoint: Callable[[], None]) -> None:
         self.request = request

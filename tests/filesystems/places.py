@@ -24,6 +24,8 @@ from tests.rig.trees import MTIME
 #: Where another file system begins, in kinds that have one below.
 BELOW = "reel_1"
 MIB = 1 << 20
+#: The kinds of entries, as `facts` name them.
+SYMLINKS, OTHERS = "link", ("file", "folder")
 #: Begins of names under which an open file that is removed stays.
 HIDDEN = (".nfs", ".fuse_hidden")
 
@@ -139,14 +141,12 @@ class Place:
     ) -> None:
         """Fail unless the target has all that the source had, as far as the kind keeps it."""
         there = describe(at or self.target)
-        wanted = {path: facts for path, facts in before.items() if self._is_kept(path, facts)}
+        held = (SYMLINKS,) if self.kind.symlinks else ()
+        wanted = {path: one for path, one in before.items() if one.kind in (*OTHERS, *held)}
         wanted = {path: one for path, one in wanted.items() if os.fsdecode(path) not in but}
         assert set(there) == set(wanted), (set(wanted) - set(there), set(there) - set(wanted))
         for path, facts in wanted.items():
             self._compare(path, facts, there[path])
-
-    def _is_kept(self, path: bytes, facts: Any) -> bool:
-        return self.kind.symlinks or facts.kind != "link"
 
     def _compare(self, path: bytes, wanted: Any, found: Any) -> None:
         alike = ("kind", "size", "sha256", "link") + (("mode",) if self.kind.modes else ())
