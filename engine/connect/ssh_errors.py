@@ -171,20 +171,20 @@ class SshEnding:
             return error
         if status in (126, 127):
             return errors.NoPython(f"{host} has no python3 that could run the agent{_said(text)}")
-        said = self._ask("echo " + _WORD.replace("-", "''-")) + b"\n"
-        if _WORD.encode() in said:
+        said = self._ask("echo " + _WORD.replace("-", "''-")).decode("utf-8", "replace")
+        if _WORD in said:
             return errors.NoPython(
                 f"{host} has a python3 that does not run our program; make one of version 3.8 or "
                 f"newer the first in PATH{_said(text)}"
             )
-        if _SFTP_ANSWER in said or _SFTP_ANSWER in self._ask("sftp", "-s"):
-            return errors.ShellFailed(f"{host} {_FAR_MEANINGS[5][2]}")
-        text = said.decode("utf-8", "replace").strip() or text
+        text = said.strip() or text
         if error := self._by_words(text):
             return error
+        sftp = _SFTP_ANSWER in self._ask("sftp", "-s")
         return errors.ShellFailed(
-            f"{host} lets this account in, but its login shell runs no command; give it a shell "
-            f"that runs programs{_said(text)}"
+            f"{host} lets this account in, but its login shell runs no command"
+            f"{', only an SFTP server answers' if sftp else ''}; give it a shell that runs "
+            f"programs{_said(text)}"
         )
 
     def _ask(self, remote: str, *options: str) -> bytes:
@@ -193,7 +193,9 @@ class SshEnding:
             return b""
         line = self._client.command(remote)
         line[line.index("ssh") + 1 :] = [*options, *line[line.index("ssh") + 1 :]]
-        return self._try(line, _SFTP_HELLO, _SFTP_ANSWER if options else _WORD.encode())
+        if options:
+            return self._try(line, _SFTP_HELLO, _SFTP_ANSWER)
+        return self._try(line, b"", _WORD.encode())
 
     def _of_jump(self, text: str) -> errors.EngineError | None:
         """Return the jump host's own refusal: it is in the words of another ssh, or asked for."""
@@ -310,8 +312,10 @@ def run_apart(
         readable = select.poll()
         readable.register(process.stdout, select.POLLIN)
         try:
-            os.write(process.stdin.fileno(), stdin)
-            process.stdin.close()
+            if stdin:  # Its end would come before an answer, and could prevent that.
+                os.write(process.stdin.fileno(), stdin)
+            else:
+                process.stdin.close()
             while time.monotonic() < until and enough not in said:
                 client.files.trim_log()
                 if not readable.poll(CHECK_SECONDS * 1000):

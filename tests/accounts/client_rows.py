@@ -30,8 +30,8 @@ class Scene(NamedTuple):
     """The far host, a jump host, another that forwards nothing, and a folder for files."""
 
     far: Sshd
-    jump: Jump
-    closed: Jump
+    jump: Sshd
+    closed: Sshd
     folder: Path
 
     def host(self, name: str, server: Sshd, **options: str) -> str:

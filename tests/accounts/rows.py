@@ -77,9 +77,9 @@ ROWS = {
         Outcome("SHELL_FAILED", "login shell runs no command.*not available", _NO_SHELL),
     ),
     "false": Row(
-        "`false` as login shell",
+        "`false` as login shell, where an SFTP server answers",
         Account(shell="/bin/false"),
-        Outcome("SHELL_FAILED", "login shell runs no command", _NO_SHELL),
+        Outcome("SHELL_FAILED", "login shell.* only an SFTP server answers", _NO_SHELL),
         nightly=True,
     ),
     "expired": Row(

@@ -7,8 +7,10 @@ from tests.accounts import client_rows, rows
 from tests.accounts.outcomes import table
 from tests.rig.project import PROJECT
 
-OUTCOMES = [row.outcome for row in rows.ROWS.values()]
-OUTCOMES += [row.outcome for row in client_rows.ROWS.values()]
+OUTCOMES = [
+    *(row.outcome for row in rows.ROWS.values()),
+    *(row.outcome for row in client_rows.ROWS.values()),
+]
 
 
 def test_the_page_shows_the_tables_of_accounts_and_configurations() -> None:

@@ -60,9 +60,9 @@ MENDS = (
     ),
     Mend(
         "H2",
-        "engine/connect/ssh.py",
-        'shown = sentence(" ".join((log or text).split())[-300:])',
-        'shown = " ".join((log or text).split())[-300:]',
+        "engine/connect/ssh_errors.py",
+        'return sentence(" ".join(text.split())[-300:])',
+        'return " ".join(text.split())[-300:]',
         f"{_INSTEAD}[text-move-source]",
     ),
     Mend(
