@@ -5,8 +5,10 @@ They list the names of files, and may lie in a folder that other users can write
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterable
 from typing import BinaryIO
 
 from engine import errors
@@ -37,6 +39,72 @@ def create(path: str) -> BinaryIO:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise errors.BadRequest(f"{path} cannot be written: {reason}") from error
+
+
+class Replacement:
+    """A new file, written beside the one that it replaces when it is whole.
+
+    It is as `create` makes one: for its owner alone, through no symlink. A device, a pipe or a
+    stream of this process is written to as it is. Raises BadRequest as `create` does, at once.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._folder, self._beside = -1, ""
+        if path.startswith(_STREAMS):
+            self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - closed by `end`
+            return
+        try:
+            self._folder, self._name = _folder_of(path)
+            try:
+                self._file = os.fdopen(self._opened(), "wb")
+            except BaseException:
+                os.close(self._folder)
+                raise
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise errors.BadRequest(f"{path} cannot be written: {reason}") from error
+
+    def write(self, lines: Iterable[bytes]) -> None:
+        """Write all lines, and put the file into place; raises OSError if the system refuses."""
+        for line in lines:
+            self._file.write(line)
+        self._file.flush()
+        if self._beside:
+            os.fsync(self._file.fileno())
+            os.rename(self._beside, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._beside = ""
+
+    def end(self) -> None:
+        """Close it; a file that was not put into place is removed."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._folder >= 0:
+            if self._beside:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._beside, dir_fd=self._folder)
+            os.close(self._folder)
+            self._folder = -1
+
+    def _opened(self) -> int:
+        try:
+            found = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            found = None
+        if found and not stat.S_ISREG(found.st_mode):
+            return _opened(self._path, self._folder, self._name)
+        if found:
+            _require_replaceable(self._path, found, os.stat(".", dir_fd=self._folder))
+        # Not the name and more: that may be too long. One like this is never part of a tree.
+        self._beside = f".ketter-new-{os.urandom(8).hex()}.part"
+        return _made(self._folder, self._beside)
+
+
+def _require_replaceable(path: str, found: os.stat_result, folder: os.stat_result) -> None:
+    """Raises BadRequest for another user's file in a sticky folder, which cannot be replaced."""
+    ours = (found.st_uid, folder.st_uid)
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, *ours):
+        raise errors.BadRequest(f"{path} belongs to another user; name another file")
 
 
 def _folder_of(path: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.types import ParcelReport, Phase, Progress
@@ -30,6 +30,24 @@ class ProofRecord(Protocol):
     def known(self) -> Iterable[tuple[list[Entry], bytes]]: ...
 
 
+class Delivery(Protocol):
+    """What a caller does with a delivery, once it stands at the target.
+
+    The engine calls `published` when all that was proven stands at the target. Then, with
+    `wants_lines`, `write` with the manifest's lines: those of the entries that this run has proven,
+    under the names that they have at the target; not if it has proven none, but skipped some. It
+    calls `settled` when nothing is left to be done, or undone.
+    """
+
+    wants_lines: bool
+
+    def published(self) -> None: ...
+
+    def write(self, lines: Iterator[bytes]) -> None: ...
+
+    def settled(self) -> None: ...
+
+
 class Observer(Protocol):
     """The caller's side of a running transfer.
 
@@ -49,6 +67,7 @@ class Observer(Protocol):
     wants_manifests: bool
     lender: Lender | None
     record: ProofRecord | None
+    delivery: Delivery | None
 
     def checkpoint(self) -> None: ...
 
@@ -75,6 +94,7 @@ class SilentObserver:
     wants_manifests = False
     lender: Lender | None = None
     record: ProofRecord | None = None
+    delivery: Delivery | None = None
 
     def checkpoint(self) -> None:
         """Let the transfer continue."""

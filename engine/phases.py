@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from engine import errors, leftovers
-from engine.agent.wire import AgentError, pack_entries
+from engine.agent.wire import FILE, AgentError, Entry, pack_entries
 from engine.carry.carrier import Carrier
 from engine.carry.digest_check import DigestCheck
 from engine.carry.queue import ParcelQueue
@@ -22,6 +22,7 @@ from engine.carry.whole_files import WholeFiles
 from engine.observer import Observer
 from engine.parcels.spool import Spool
 from engine.plan.transfer_plan import TransferPlan
+from engine.proof.delivery_report import DeliveryReport
 from engine.proof.proofs import Proofs
 from engine.proof.reporter import Reporter
 from engine.protocol.commands import PUBLISH, PUBLISH_ARCHIVE
@@ -54,7 +55,7 @@ class Transfer:
         )
         self._removed = 0
         self._streams = 1
-        self._archive_digest = ""
+        self._delivery = DeliveryReport(session, self._spool, observer.delivery)
         self._began = time.monotonic()
 
     def run(self) -> Report:
@@ -68,8 +69,10 @@ class Transfer:
             elif self._plan.delivered:
                 self._proofs.report_state(ParcelState.PUBLISHED)
             self._proofs.adjust(self._plan.comparison.tally.to_adjust)
+            self._delivery.published(self._proofs, *self._plan.there())
             if self._request.mode is Mode.MOVE:
                 self._remove_source()
+            self._delivery.settled()
             report = self._report()
             self._session.close(done=True)
             return report
@@ -121,8 +124,8 @@ class Transfer:
         carrier = self._carrier()
         carrier.carry(builder.parcels)
         carrier.carry(builder.last_parcels)
-        self._streams, self._archive_digest = carrier.stream_count, self._check.archive_digest
-        if session.aim.archive_name and not self._archive_digest:
+        self._streams, self._delivery.digest = carrier.stream_count, self._check.archive_digest
+        if session.aim.archive_name and not self._delivery.digest:
             raise errors.AgentFailed("protocol error at the source: no digest of the archive came")
         proven, failed = self._proofs.files, self._proofs.undelivered
         if proven + failed != builder.files + self._plan.resumed:
@@ -168,6 +171,7 @@ class Transfer:
         session.leave_to_first()
         done = session.target.request(PUBLISH, top, policy=policy, files=files)
         session.staging.is_there = False
+        self._delivery.renamed = done.renamed
         self._observer.phase(Phase.CLEANUP)
         if done.refused:
             self._proofs.leave_out_unpublished()
@@ -187,11 +191,12 @@ class Transfer:
         done = session.target.request(
             PUBLISH_ARCHIVE,
             name=session.aim.archive_name,
-            digest=self._archive_digest,
+            digest=self._delivery.digest,
             policy=self._request.on_conflict.value,
             keep=keeps,
         )
         session.staging.is_there = keeps
+        self._delivery.archive = Entry(done.name, FILE, done.size, 0, 0, 0)
         self._observer.phase(Phase.CLEANUP)
         if done.there:
             sentence = f"the target had an identical archive already: {done.there}"
@@ -200,10 +205,11 @@ class Transfer:
 
     def _remove_source(self) -> None:
         self._observer.phase(Phase.REMOVE_SOURCE)
-        there = self._plan.comparison.proven
+        there = [entries for entries, _ in self._plan.comparison.proven]
         if there:
             self._session.staging.refuse_same_place()
         self._removed = self._proofs.remove_source(there)
+        self._delivery.settled()
         self._reporter.report_left_at_source()
         self._proofs.report_state(ParcelState.SOURCE_REMOVED)
         if self._session.staging.is_there:

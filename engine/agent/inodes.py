@@ -76,7 +76,7 @@ def keeps(device: int, folder: int, name: str) -> bool:
     known = _kept.get(device)
     if known is None:
         # The name may vanish meanwhile; its folder is nearly always on the same file system.
-        kind = _type_of(folder, name) or _type_of(folder, ".")
+        kind = type_of(folder, name) or type_of(folder, ".")
         known = _kept[device] = not is_forgetful(kind)
     return known
 
@@ -127,7 +127,7 @@ def place_of(real: str, found: os.stat_result) -> list[Any]:
     return [found.st_dev, os.path.normpath(f"{top}/{real[len(point.rstrip('/')) :]}").lstrip("/")]
 
 
-def _type_of(folder: int, name: str) -> str:
+def type_of(folder: int, name: str) -> str:
     """The type of the file system of a name; "" if unknown."""
     if sys.platform == "darwin":
         return _apple_type(folder)

@@ -11,25 +11,31 @@ failed, 5 no connection (host, host key, credential, Python), 6 no space,
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import signal
 import sys
-import time
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from engine import errors, transfer
 from engine.cli import arguments
-from engine.cli.output import OUTPUT_MAY_FAIL
+from engine.cli.delivery import ManifestFile
+from engine.cli.output import (
+    OUTPUT_MAY_FAIL,
+    is_plain_terminal,
+    prepare_streams,
+    take_bytes_as_they_are,
+)
+from engine.cli.places import place
 from engine.cli.proof_record import RecordFile
+from engine.cli.stop import Stop
 from engine.observer import SilentObserver
-from engine.types import ParcelReport, ParcelState, Report
+from engine.types import Report
+
+if TYPE_CHECKING:
+    from engine.proof.verify import Verdict
 
 EXIT_PARTIAL, EXIT_DIFFERENT = 3, 4
-#: Seconds after a signal in which a further one waits for the clean-up.
-CLEANING_SECONDS = 35.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _transfer(chosen: argparse.Namespace) -> int:
-    stop = _Stop(chosen.resume)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop.on_signal)
+    stop = Stop(chosen.resume)
+    stop.arm()
     try:
         request = arguments.request(chosen)
+        delivery = ManifestFile("" if chosen.dry_run else chosen.manifest, request.mode, stop)
         record = None if chosen.dry_run else RecordFile(request)
-        observer = _observer(chosen, stop, record)
+        observer = _observer(chosen.json, stop, record, delivery)
         ended_by: BaseException | None = None
         try:
             if chosen.dry_run:
@@ -56,6 +62,7 @@ def _transfer(chosen: argparse.Namespace) -> int:
                 result, status = {"status": "planned", "plan": plan}, 0
             else:
                 report = transfer.run(request, observer)
+                delivery.compare(report)
                 result = _result(report)
                 status = 0 if report.status == "done" else EXIT_PARTIAL
         except BaseException as error:
@@ -64,6 +71,7 @@ def _transfer(chosen: argparse.Namespace) -> int:
         finally:
             stop.disarm()
             observer.end()
+            delivery.end()
             if record:
                 record.end(ended_by)
     except errors.EngineError as error:
@@ -81,11 +89,19 @@ def _verify(chosen: argparse.Namespace) -> int:
     from engine.proof.verify import verify
 
     try:
-        verdict = verify(Path(chosen.manifest), arguments.place(chosen.at, chosen))
+        verdict = verify(Path(chosen.manifest), place(chosen.at, chosen))
     except errors.EngineError as error:
         return _show_error(error, chosen.json)
+    try:
+        _show_verdict(verdict, chosen.json)
+    except OSError as error:
+        _report_lost_output(error)
+    return EXIT_DIFFERENT if verdict.different else 0
+
+
+def _show_verdict(verdict: Verdict, as_json: bool) -> None:
     status = "different" if verdict.different else "same"
-    if chosen.json:
+    if as_json:
         differences = [difference._asdict() for difference in verdict.differences]
         print(json.dumps({"status": status, **vars(verdict), "differences": differences}))
     else:
@@ -95,32 +111,20 @@ def _verify(chosen: argparse.Namespace) -> int:
             f"{status.upper()}: {verdict.entries} entries, {verdict.bytes:,} bytes read, "
             f"{verdict.different} different"
         )
-    return EXIT_DIFFERENT if verdict.different else 0
 
 
 class _PlainObserver(SilentObserver):
-    """Writes the manifest, if one is wanted, and prints warnings; shows no progress."""
+    """Prints warnings; shows no progress."""
 
-    def __init__(self, manifest: str, stop: _Stop, record: RecordFile | None) -> None:
+    def __init__(self, stop: Stop, record: RecordFile | None, delivery: ManifestFile) -> None:
         self._stop, self._record = stop, record
-        self.record = record
-        self.wants_manifests = bool(manifest)
-        # Now, so that a path that cannot be written fails before the transfer.
-        self._manifest = _manifest_file(manifest) if manifest else None
+        self.record, self.delivery = record, delivery
 
     def checkpoint(self) -> None:
         """Stop the transfer if a signal requested that; write the record if that is due."""
         self._stop.check()
         if self._record:
             self._record.write_if_due()
-
-    def parcel(self, parcel: ParcelReport) -> None:
-        """Append a verified parcel's manifest to the file."""
-        if self._manifest and parcel.manifest is not None and parcel.state is ParcelState.VERIFIED:
-            import zlib
-
-            self._manifest.write(zlib.decompress(parcel.manifest))
-            self._manifest.flush()
 
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
         """Print warnings and errors."""
@@ -132,62 +136,17 @@ class _PlainObserver(SilentObserver):
         """Do nothing: no progress was drawn."""
 
 
-def _manifest_file(path: str) -> BinaryIO:
-    from engine.named_files import create
-
-    return create(path)
-
-
-def _observer(chosen: argparse.Namespace, stop: _Stop, record: RecordFile | None) -> Any:
-    plain = _PlainObserver(chosen.manifest, stop, record)
+def _observer(as_json: bool, stop: Stop, record: RecordFile | None, delivery: ManifestFile) -> Any:
+    plain = _PlainObserver(stop, record, delivery)
     observer: SilentObserver = plain
-    if sys.stderr.isatty() and not chosen.json:
+    if sys.stderr.isatty() and not as_json and not is_plain_terminal():
         from engine.cli.progress_bar import ProgressBar
 
         observer = ProgressBar(sys.stderr, plain)
     if record:
         record.on_event = observer.event
+    delivery.report_to(observer)
     return observer
-
-
-class _Stop:
-    """Ends the transfer at a signal.
-
-    Python drops an exception that a handler raises while a destructor runs; then the next
-    checkpoint raises it again. A further signal does not cut off the clean-up after the first
-    one, which takes CLEANING_SECONDS at most.
-    """
-
-    def __init__(self, resume: bool) -> None:
-        self._error = errors.Interrupted if resume else errors.Cancelled
-        self._then = (
-            "what had arrived stays; the same command goes on"
-            if resume
-            else "what had arrived is removed; with --resume it stays"
-        )
-        self._requested_at = 0.0
-        self._is_over = False
-
-    def on_signal(self, *_: Any) -> None:
-        """Stop at once; a signal handler."""
-        now = time.monotonic()
-        if self._is_over:
-            return
-        if now - self._requested_at < CLEANING_SECONDS:
-            with contextlib.suppress(OSError):  # Not `print`: it may be interrupted itself.
-                os.write(2, b"stopping already: the target is being left in order\n")
-            return
-        self._requested_at = now
-        self.check()
-
-    def check(self) -> None:
-        """Raise the error if a signal came."""
-        if self._requested_at:
-            raise self._error(f"stopped by a signal or by Ctrl-C; {self._then}")
-
-    def disarm(self) -> None:
-        """Ignore signals from now on: only the result is still to be shown."""
-        self._is_over = True
 
 
 def _result(report: Report) -> dict[str, Any]:
@@ -252,13 +211,14 @@ def _show_error(error: errors.EngineError, as_json: bool) -> int:
 
 def _run() -> int:
     """Run the command; a result that cannot be written does not change how it ended."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # Closed when this process began.
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    take_bytes_as_they_are()
+    prepare_streams()
     try:
         status = main()
     except KeyboardInterrupt:  # `verify` changes nothing that would have to be put in order.
         return 130
+    except SystemExit as ended:  # --help, or arguments that cannot be parsed.
+        status = ended.code if isinstance(ended.code, int) else 1
     with OUTPUT_MAY_FAIL:
         sys.stderr.flush()
     try:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from _blake2 import blake2b
 from collections.abc import Callable
 from typing import Any
 
-from engine import errors
-from engine.types import OPTIONS, Endpoint, Mode, Option, Request, SshAccess
+from engine.cli.places import place, transfer_id
+from engine.types import OPTIONS, Mode, Option, Request
 
-#: Regular expressions; each is compiled only where it is used, since that takes a while.
-_URL = r"ssh://(?:(?P<user>[^@/]+)@)?(?P<host>\[[^]]+\]|[^:/@]+)(?::(?P<port>\d+))?(?P<path>/.*)"
-_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+#: A regular expression, compiled only where it is used, since that takes a while.
 _RATE = r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kKmMgG]?)(?:i?[bB])?(?:/s)?"
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 _WHERE = "a path, or ssh://[user@]host[:port]/path"
@@ -106,42 +103,6 @@ def verify_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def place(text: str, options: argparse.Namespace) -> Endpoint:
-    """Return the endpoint of a path or an `ssh://[user@]host[:port]/path`.
-
-    The path of a URL is taken as it is, without percent decoding. Raises BadRequest.
-    """
-    if not text:
-        # Not the current folder: a script's unset variable must not move that away.
-        raise errors.BadRequest("a path is empty; it must name a folder or a file")
-    if not text.startswith("ssh://"):
-        if re.match(_SCHEME, text):
-            raise errors.BadRequest(f"{text} is neither a path nor an ssh:// address")
-        if ":" in text.partition("/")[0]:
-            raise errors.BadRequest(
-                f"{text} looks like a path on another host: write ssh://[user@]host/path, "
-                "or ./… for a folder of that name on this machine"
-            )
-        tail = "/" if text.endswith("/") else ""
-        return Endpoint("/", os.path.abspath(text).lstrip("/") + tail)
-    match = re.fullmatch(_URL, text, re.DOTALL)
-    if match is None or match["host"].startswith("-"):
-        raise errors.BadRequest(f"{text} is not of the form ssh://[user@]host[:port]/path")
-    path = match["path"]
-    tail = "/" if path.endswith("/") else ""
-    access = SshAccess(
-        host=match["host"].strip("[]"),
-        port=int(match["port"]) if match["port"] else None,
-        username=match["user"] or "",
-        identity_file=options.identity,
-        known_hosts_file=options.known_hosts,
-        config_file=options.ssh_config,
-        passes=None,
-    )
-    clean = "/".join(part for part in path.split("/") if part)
-    return Endpoint("/", clean + tail, access)
-
-
 def request(options: argparse.Namespace) -> Request:
     """Return the request for the transfer that the arguments describe."""
     if options.filters:
@@ -150,14 +111,11 @@ def request(options: argparse.Namespace) -> Request:
         )
 
         check_filters(options.filters)
-    # The same two places give the same staging folder, so a repeated command
-    # resumes from what a killed one left, or clears it away.
-    places = os.fsencode(f"{options.source}\0{options.target}")
-    name = blake2b(places, digest_size=8).hexdigest()
+    source, target = place(options.source, options), place(options.target, options)
     return Request(
-        source=place(options.source, options),
-        target=place(options.target, options),
-        transfer_id=f"cli-{name}",
+        source=source,
+        target=target,
+        transfer_id=transfer_id(source, target),
         resume=options.resume,
         mode=Mode(options.mode),
         filters=tuple(options.filters),

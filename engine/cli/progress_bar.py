@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from typing import Any, TextIO
 
 from engine.cli.output import OUTPUT_MAY_FAIL
 from engine.observer import SilentObserver
 from engine.types import ParcelReport, Phase, Progress
+
+#: The width of a terminal that does not say how wide it is.
+_USUAL_COLUMNS = 80
+
+
+def columns(out: TextIO) -> int:
+    """Return the width of the terminal that is written to: another stream may be no terminal."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns or _USUAL_COLUMNS
+    except (OSError, ValueError):
+        return _USUAL_COLUMNS
 
 
 class ProgressBar(SilentObserver):
@@ -20,7 +31,7 @@ class ProgressBar(SilentObserver):
     def __init__(self, out: TextIO, other: SilentObserver) -> None:
         self._out = out
         self._other = other
-        self.wants_manifests, self.record = other.wants_manifests, other.record
+        self.record, self.delivery = other.record, other.delivery
         self._phase = ""
         self._began = time.monotonic()
 
@@ -33,7 +44,7 @@ class ProgressBar(SilentObserver):
         self._phase = phase.value.replace("_", " ")
         if phase is Phase.TRANSFER:
             self._began = time.monotonic()
-        self._draw(f"{self._phase} …")
+        self._draw(f"{self._phase} ...")
 
     def progress(self, progress: Progress) -> None:
         """Draw the counters."""
@@ -64,8 +75,7 @@ class ProgressBar(SilentObserver):
         self._write("")
 
     def _draw(self, text: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        self._write(text[:width])
+        self._write(text[: columns(self._out) - 1])
 
     def _write(self, text: str) -> None:
         with OUTPUT_MAY_FAIL:

@@ -99,8 +99,8 @@ class TreeComparison:
         self.tally = Tally()
         #: Pairs of lists of entries that look the same at both ends, to be proven after the scan.
         self._to_prove: list[tuple[Block, Block]] = []
-        #: Lists of entries that the target already had and that are proven, for a move.
-        self.proven: list[Block] = []
+        #: Lists of entries that the target already had and that are proven, with their digests.
+        self.proven: list[tuple[Block, Block]] = []
         #: The scan's reply at its end; empty if the source is a file.
         self.scan = ScanReply()
 
@@ -292,19 +292,24 @@ class TreeComparison:
                     )
         theirs, same_at = unpack_entries(at_target), []
         proven: list[Entry] = []
+        digests = bytearray()
         different: list[Entry] = []
         gone = set(here.gone)
         for index, entry in enumerate(entries):
             if index in gone:
                 self._on_vanished(entry)
                 continue
-            same = agree(digest_at(here.digests, index), digest_at(there.digests, index))
-            (proven if same else different).append(entry)
-            if same:
+            digest = digest_at(here.digests, index)
+            if agree(digest, digest_at(there.digests, index)):
+                proven.append(entry)
                 same_at.append(index)
+                digests += digest
+            else:
+                different.append(entry)
         self.tally.skipped += len(proven)
         if proven:
-            self.proven.append(self._spool.add(pack_entries(proven)))
+            blocks = self._spool.add(pack_entries(proven)), self._spool.add(bytes(digests))
+            self.proven.append(blocks)
             if _gives_modes(self._session.request):
                 blob = pack_entries(theirs[index] for index in same_at)
                 self.tally.to_adjust.append(self._spool.add(blob))

@@ -8,7 +8,7 @@ from engine import errors
 from engine.agent.target.name_rules import NameRules
 from engine.observer import ProofRecord
 from engine.parcels.builder import ParcelBuilder
-from engine.parcels.spool import Spool
+from engine.parcels.spool import Block, Spool
 from engine.plan.compare import TreeComparison
 from engine.plan.on_record import OnRecord
 from engine.plan.resumed import Resumed
@@ -96,6 +96,14 @@ class TransferPlan:
     def resumed(self) -> int:
         """Number of entries, without folders, that an earlier attempt delivered."""
         return self._reuse.files
+
+    def there(self) -> tuple[list[tuple[Block, Block]], int, str]:
+        """Return what the target had: proven entries and their digests, and how many were skipped.
+
+        Last the path of the archive in which an earlier attempt delivered all entries, if it did.
+        """
+        found = self.comparison
+        return found.proven, found.tally.skipped, self._resumed.delivered
 
     @property
     def delivered(self) -> bool:

@@ -2,8 +2,9 @@
 
 A manifest has one JSON object per line, in the parcel's order, and is compressed with
 zlib. An object has path, kind (f, d, l, h), size (bytes), mtime_ns, mode, sha256, and link
-for a symlink or a further name of a file. Bytes of a name that are not UTF-8
-are lone surrogates (`\\udcXX`, PEP 383). The digest of a manifest is the
+for a symlink or a further name of a file. The command line's `--manifest` also has the
+archive that holds an entry (`archive`), and the archive's own line before. Bytes of a name that
+are not UTF-8 are lone surrogates (`\\udcXX`, PEP 383). The digest of a manifest is the
 SHA-256 of its lines.
 """
 
@@ -32,11 +33,13 @@ class Manifest(NamedTuple):
     digest: str
 
 
-def line(entry: Entry, digest: bytes) -> str:
-    """Return one entry's line."""
+def line(entry: Entry, digest: bytes, archive: str = "") -> str:
+    """Return one entry's line; `archive` is the path of the archive that holds it, if one does."""
     link = (
         f',"link":{encode_basestring_ascii(entry.link)}' if entry.kind in (LINK, HARD_LINK) else ""
     )
+    if archive:
+        link += f',"archive":{encode_basestring_ascii(archive)}'
     return (
         f'{{"path":{encode_basestring_ascii(entry.path)},"kind":"{entry.kind}",'
         f'"size":{entry.size},"mtime_ns":{entry.mtime_ns},"mode":{entry.mode},'

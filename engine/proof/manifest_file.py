@@ -23,12 +23,16 @@ _HEX = frozenset("0123456789abcdef")
 
 
 class Listed(NamedTuple):
-    """One entry of a manifest; `size` in bytes, `sha256` in hexadecimal digits."""
+    """One entry of a manifest; `size` in bytes, `sha256` in hexadecimal digits.
+
+    `archive` is the archive that holds it, by its path; "" if the entry stands there itself.
+    """
 
     path: str
     kind: str
     size: int
     sha256: str
+    archive: str = ""
 
 
 def read(manifest: Path) -> Iterator[Listed]:
@@ -54,7 +58,7 @@ def read(manifest: Path) -> Iterator[Listed]:
 def _entry(record: Any) -> Listed:
     if not isinstance(record, dict):
         raise ValueError("no JSON object")
-    path, kind, size, sha256 = map(record.get, Listed._fields)
+    path, kind, size, sha256, archive = map(record.get, Listed._fields)
     if not isinstance(path, str) or not path or len(os.fsencode(path)) > MAX_PATH:
         raise ValueError("no path, or too long a one")
     check_path(path)
@@ -64,7 +68,9 @@ def _entry(record: Any) -> Listed:
         raise ValueError(f"{show(path)} has no size in bytes")
     if not isinstance(sha256, str) or len(sha256) != 64 or not _HEX.issuperset(sha256):
         raise ValueError(f"{show(path)} has no SHA-256")
-    return Listed(path, kind, size, sha256)
+    if not (archive is None or isinstance(archive, str)):
+        raise ValueError(f"{show(path)} has no name of an archive")
+    return Listed(path, kind, size, sha256, archive or "")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

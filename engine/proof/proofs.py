@@ -156,6 +156,11 @@ class Proofs:
             "MODE_NOT_SET", "files that the target had kept another mode", problems, number
         )
 
+    def pairs(self) -> Iterator[tuple[Block, Block]]:
+        """Yield lists of the proven entries, in the order of their parcels, and their digests."""
+        for proven in sorted(self._proven, key=lambda proven: proven.parcel.number):
+            yield proven.entries, proven.digests
+
     def remove_source(self, there: Iterable[Block]) -> int:
         """Remove proven entries at the source, and `there`, which the target had; return how many.
 

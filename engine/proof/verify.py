@@ -43,22 +43,30 @@ def verify(manifest: Path, at: Endpoint) -> Verdict:
     """Read every entry of a manifest at a place from the medium and compare its SHA-256.
 
     The manifest is JSON lines as `manifest.line` writes them, plain or
-    compressed with zlib. Other entries at the place are ignored. Raises BadRequest
+    compressed with zlib. Of what an archive holds only the archive itself is read. Other entries
+    at the place are ignored. Raises BadRequest
     if the manifest cannot be read, and ConnectError as a transfer does.
     """
     verdict = Verdict()
     inbox = Inbox(lambda: None)
     try:
-        listed = manifest_file.read(manifest)
+        listed = (each for each in manifest_file.read(manifest) if not each.archive)
         agent = AgentProcess(inbox, at)
         agent.send_program()
         agent.greet()
         found = inspect(agent, at)
         if found.kind != "folder":
-            raise errors.BadRequest(f"{found.shown} is not a folder")
+            raise errors.BadRequest(
+                f"{found.shown} is not a folder; name the folder in which the delivery stands"
+            )
         agent.request(OPEN, **named(at))
         while batch := list(islice(listed, BATCH)):
             _compare(agent, batch, verdict)
+        if not verdict.entries:
+            raise errors.BadRequest(
+                f"{manifest} names what an archive holds, but no archive: unpack the archive, and "
+                "compare with a manifest of a transfer without --strategy archive"
+            )
     finally:
         inbox.close()
     return verdict

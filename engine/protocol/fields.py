@@ -213,6 +213,11 @@ def _problem(value: Any) -> EntryProblem:
     return EntryProblem(_name(path, MAX_PATH), *_entry_failure([code, text]))
 
 
+def _name_pair(value: Any) -> tuple[str, str]:
+    first, second = _exactly(value, 2)
+    return _name(first, MAX_PATH), _name(second, MAX_PATH)
+
+
 def _exactly(value: Any, number: int) -> Iterable[Any]:
     items = _list(value, number)
     _require(len(items) == number)
@@ -242,3 +247,4 @@ NOTE = Form("a code of a note, and a sentence", _note)
 #: Why an entry failed; a code that no agent may report becomes AGENT_FAILED.
 ENTRY_FAILURE = Form("code and sentence", _entry_failure)
 PROBLEM = Form("path, code and sentence", _problem)
+NAME_PAIR = Form("two paths", _name_pair)

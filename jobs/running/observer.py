@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 import engine
 from engine.loans import Lender
-from engine.observer import ProofRecord
+from engine.observer import Delivery, ProofRecord
 from jobs.errors import HandedBack, Orphaned, Paused
 from jobs.models import Job
 from jobs.queueing.attempts import attempt_rooted, bandwidth_share, stop_requested
@@ -33,6 +33,7 @@ class JobObserver:
     """
 
     wants_manifests = True
+    delivery: Delivery | None = None
 
     def __init__(self, job: Job) -> None:
         self._job = job

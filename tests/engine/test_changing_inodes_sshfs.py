@@ -129,8 +129,8 @@ def test_is_forgetful_knows_which_file_systems_change_inode_numbers(
 def test_type_of_gives_the_file_system_type_of_a_mount(tmp_path: Path) -> None:
     root = os.open("/", os.O_RDONLY)
     try:
-        assert inodes._type_of(root, "proc") == "proc"
-        assert inodes._type_of(root, "no such name") == ""
+        assert inodes.type_of(root, "proc") == "proc"
+        assert inodes.type_of(root, "no such name") == ""
         own = os.stat(tmp_path)
         assert inodes.keeps(own.st_dev, root, str(tmp_path).lstrip("/"))
     finally:

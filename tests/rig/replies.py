@@ -62,13 +62,18 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
     "fence_out": ({"fence_out": "h1"}, b""),
     "complete": ({"whole": "a"}, bytes(32)),
     "close_archive": ({"archive": "0" * 64}, b""),
-    "publish_archive": ({"there": "a.zip"}, b""),
+    "publish_archive": ({"there": "a.zip", "name": "a.zip", "size": 9}, b""),
     "publish": (
-        {"problems": [["a", "IO_ERROR", "x"]], "problem_count": 1, "refused": True},
+        {
+            "problems": [["a", "IO_ERROR", "x"]],
+            "problem_count": 1,
+            "refused": True,
+            "renamed": True,
+        },
         b"",
     ),
     "adjust": ({"problems": [["a", "PERMISSION_DENIED", "x"]], "problem_count": 1}, b""),
-    "unpublished": ({"kept": [["a", "PERMISSION_DENIED", "x"]]}, b""),
+    "unpublished": ({"kept": [["a", "PERMISSION_DENIED", "x"]], "names": [["b", "b (2)"]]}, b""),
 }
 ENTRIES = pack_entries([Entry("a/b", "f", 1, 2, 0o644, 3), Entry("l", "l", 1, 2, 0, 3, "a", b"m")])
 #: A good message of each kind: values, and the bytes behind them.

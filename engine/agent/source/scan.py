@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 SORTED_NAMES = 100_000
 #: The most symlinks that are followed one into the other: more count as a loop.
 MOST_LINKS = 40
+#: Characters of a path that is too long, as far as it is reported.
+_SHOWN = 1000
 
 
 class Wanted(NamedTuple):
@@ -147,7 +149,8 @@ class Scanner:
     def _carried(self, path: str, name: str) -> bool:
         """True if a name can be carried; otherwise reports it as failed."""
         if len(path) > MAX_PATH:
-            self._failed(path, "NAME_TOO_LONG", f"{show(path[:100])}… is too long a path")
+            # Cut: no message names a path that is longer than any that is carried.
+            self._failed(path[:_SHOWN], "NAME_TOO_LONG", f"{show(path[:100])}… is too long a path")
         elif is_staging(name):
             self._failed(path, "NAME_RESERVED", f"{show(path)} has a name that Ketter reserves")
         else:
@@ -220,10 +223,10 @@ class Scanner:
     def _enter(
         self, here: _Branch, name: str, entry: Entry, real: str, below: list[_Branch]
     ) -> None:
-        if is_staging(name) or len(entry.path) > MAX_PATH:
-            return
         taken = self._takes(entry.path, True)
-        if not taken and not self._wanted.filter.enters(entry.path):
+        if is_staging(name) or (not taken and not self._wanted.filter.enters(entry.path)):
+            return
+        if not self._carried(entry.path, name):
             return
         if real != entry.path:
             entry = entry._replace(link=real)

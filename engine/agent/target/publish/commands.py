@@ -34,6 +34,7 @@ class PublishCommands:
         self._staging: Staging | None = None
         self._options = WriteOptions()
         self._refused = Refused()
+        self._seconds: dict[str, str] = {}
 
     def do_inside(self, size: int, blob: bytes) -> dict[str, Any]:
         """Record what the archive holds: a list of `size` bytes, then digests."""
@@ -72,7 +73,7 @@ class PublishCommands:
             self._remove_staging(self._staging, undo=False)
         make_durable(self._context.tree.fd)
         self._context.check_in_place()
-        return {"there": there}
+        return {"there": there, "name": there or self._seconds.get(name, name), "size": size}
 
     def do_publish(self, policy: str, files: int, blob: bytes) -> dict[str, Any]:
         """Put the staged tree into place if it holds the `files` that were proven, and clean up.
@@ -103,7 +104,8 @@ class PublishCommands:
         problems = finisher.problems + opened.problems
         count = finisher.problem_count + len(opened.problems)
         return {
-            "problems": problems, "problem_count": count, "refused": bool(self._refused)
+            "problems": problems, "problem_count": count, "refused": bool(self._refused),
+            "renamed": bool(self._seconds)
         }  # fmt: skip
 
     def _publish(
@@ -111,7 +113,7 @@ class PublishCommands:
     ) -> None:
         tree, target = self._staged()[0], self._context.tree
         place = publisher.Publisher(tree, target, policy, opened, before, self._across)
-        self._refused = place.refused
+        self._refused, self._seconds = place.refused, place.seconds
         place.publish(files)
 
     def _across(self) -> Across:
@@ -122,13 +124,15 @@ class PublishCommands:
         return Across(staging.fd, staging.transfer_id, self._options.readback, self._context.read)
 
     def do_unpublished(self, blob: bytes) -> dict[str, Any]:
-        """Name the entries that could not take their place, with the reason."""
-        kept = []
+        """Name the entries that could not take their place, and those that got a second name."""
+        kept, names = [], []
         for entry in unpack_entries(blob):
             reason = self._refused.reason(entry.path)
             if reason:
                 kept.append([entry.path, reason.code, str(reason)])
-        return {"kept": kept}
+            elif entry.path in self._seconds:
+                names.append([entry.path, self._seconds[entry.path]])
+        return {"kept": kept, "names": names}
 
     def do_adjust(self, mode_bits: int, blob: bytes) -> dict[str, Any]:
         """Give files that the target had the modes of these entries; see `modes.adjust`."""

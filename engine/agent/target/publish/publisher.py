@@ -36,7 +36,7 @@ class Publisher:
 
     `opened` opens folders of the target that are this user's and lock this user out. `before`
     gets the folders that the target has. `across` begins to copy to other file systems. `refused`
-    has what could not take its place afterwards.
+    has what could not take its place afterwards, `seconds` the second names of keep-both.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Publisher:
         self._begin_across = across
         self._across: Across | None = None
         self.refused = Refused()
+        self.seconds: dict[str, str] = {}
         self._free = FreeNames()
         self._policy = policy
         self._both = policy == "keep-both"
@@ -230,6 +231,7 @@ class Publisher:
                 continue
             try:
                 self._rename(entry, path, free=True)
+                self.seconds[entry.path] = path
                 return
             except FileExistsError:
                 continue
