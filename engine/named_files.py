@@ -1,11 +1,13 @@
-"""Files that a person names for output: opened once, through no symlink, closed to other users.
+"""Files that a person names. Those for reading: plain files alone, since a pipe may wait for ever.
 
-They list the names of files, and may lie in a folder that other users can write to.
+Those for output: opened once, through no symlink, closed to other users. They list the names of
+files, and may lie in a folder that other users can write to.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -19,6 +21,51 @@ _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: The most symlinks on the way to a file: more count as a loop.
 _MOST_LINKS = 40
+
+
+#: What a path may be that is no plain file.
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def read(path: str) -> BinaryIO:
+    """Open a plain file, through symlinks as well.
+
+    It never waits: not for a program that writes to a pipe, nor for a device. Raises OSError, or
+    ValueError for what is neither a plain file nor a folder.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if kind := _kind(found):
+            raise ValueError(f"it is {kind}; name a plain file")
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def why_not_plain(path: str) -> str:
+    """Return why a path is no plain file, as a sentence; empty if it is one."""
+    try:
+        kind = _kind(os.stat(path))
+    except (FileNotFoundError, ValueError):
+        return f"there is no file {path}"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return f"{path} is {kind}; name a plain file" if kind else ""
+
+
+def _kind(found: os.stat_result) -> str:
+    """Return what this is, if it is no plain file."""
+    return next((word for matches, word in _KINDS if matches(found.st_mode)), "")
 
 
 def create(path: str) -> BinaryIO:

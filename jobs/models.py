@@ -121,6 +121,9 @@ class Job(TransferOptions):
     heartbeat_at = models.DateTimeField(_("heartbeat"), null=True, blank=True, editable=False)
     tries = models.PositiveIntegerField(_("failures in a row"), default=0, editable=False)
     losses = models.PositiveIntegerField(_("lost workers in a row"), default=0, editable=False)
+    #: Until when a worker clears away what a cancelled job has left, and how many took it up since.
+    clearing_until = models.DateTimeField(null=True, blank=True, editable=False)
+    clearings = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     next_run_at = models.DateTimeField(_("next run"), null=True, blank=True, editable=False)
     waits_for = models.TextField(_("waits for"), blank=True, default="", editable=False)
     pause_requested_at = models.DateTimeField(
@@ -200,6 +203,12 @@ class Job(TransferOptions):
             # The reaper asks every few seconds: which leases have expired?
             models.Index(
                 fields=["lease_until"], name="job_leases", condition=Q(status=Status.RUNNING.value)
+            ),
+            # It asks, too: which clean-ups after a cancelled job's end have lost their worker?
+            models.Index(
+                fields=["clearing_until"],
+                name="job_clearing",
+                condition=Q(clearing_until__isnull=False),
             ),
             # The reaper asks: which jobs have been queued for a while?
             models.Index(

@@ -9,6 +9,7 @@ import engine
 from jobs.errors import AWAY, HandedBack, Orphaned, StaleJob
 from jobs.models import Job
 from jobs.queueing.attempts import job_claim, job_hand_back, job_lost
+from jobs.queueing.clearing import clearing_take
 from jobs.queueing.elsewhere import pass_on_elsewhere
 from jobs.running.execution import (
     clear_after_cancel,
@@ -42,10 +43,13 @@ def run_job(woken_for: str) -> None:
 
 
 def clear_one(*, worker: str) -> None:
-    """Claim a cancelled job, if one is queued, and remove its data at the target."""
+    """Remove the data of a cancelled job that is queued, or whose clean-up has lost its worker."""
     job = job_claim(worker=worker, cancelled_only=True)
     if job is not None:
         _run(job)
+    elif job := clearing_take():
+        logger.info("Job %s: clears away what it has left at the target", job.pk)
+        clear_after_cancel(job)
 
 
 def _run(job: Job) -> None:
@@ -74,4 +78,4 @@ def _attempt(job: Job) -> None:
         finish(job, end_of_bug(job, bug))
         raise  # rq keeps the traceback.
     else:
-        clear_after_cancel(job, end)
+        clear_after_cancel(job)

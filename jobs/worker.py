@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from types import FrameType
@@ -32,6 +32,7 @@ from engine.proof import manifest
 from engine.share import helper, lending
 from jobs import tasks
 from jobs.queueing import reaper
+from jobs.queueing.clearing import clearing_waits
 from jobs.rq_worker.reaping import ReapingWorker
 from jobs.running import shutdown
 
@@ -212,17 +213,23 @@ class KetterWorker(ReapingWorker):
 
     # --- Cleaning up after cancelled jobs ----------------------------------------------
 
-    def _start_cleaner(self) -> None:
+    def run_maintenance_tasks(self) -> None:
+        """Run the reaper, rq's maintenance, and the clean-up that a dead worker has left."""
+        super().run_maintenance_tasks()
+        self._start_cleaner(clearing_waits)
+
+    def _start_cleaner(self, waits: Callable[[], bool] = reaper.cancelled_job_waits) -> None:
         """Fork a process that removes the data of a cancelled job, if one waits for that.
 
         All workers may be busy for hours. One such process runs at a time; if it dies, the lease
-        of its job expires as any other does.
+        of its job, or of its clean-up, expires as any other does. Idle workers have wake-ups for
+        jobs that wait.
         """
         try:
             if self._cleaner and os.waitpid(self._cleaner, os.WNOHANG) == (0, 0):
                 return
             self._cleaner = 0
-            if self._stop_requested or not self._guarded(reaper.cancelled_job_waits):
+            if self._stop_requested or not self._guarded(waits):
                 return
             with _ending_blocked():
                 self._cleaner = os.fork()

@@ -20,8 +20,8 @@ from redis.exceptions import (
     ReadOnlyError,
     ResponseError,
 )
-from rq import Worker
 
+from jobs.queueing.notify import workers
 from ketter_site import __version__
 
 logger = logging.getLogger(__name__)
@@ -114,9 +114,10 @@ def _refusal(error: ResponseError) -> str:
 def _worker() -> None:
     # An idle or busy worker reports every KETTER_REAPER_SECONDS.
     silent = timedelta(seconds=30 + 2 * settings.KETTER_REAPER_SECONDS)
-    for worker in Worker.all(connection=django_rq.get_connection()):
+    for worker in workers():
         seen = worker.last_heartbeat
-        if seen and datetime.now(UTC) - seen.replace(tzinfo=UTC) < silent:
+        # One that reports in the future is no worker's entry, or its clock is wrong.
+        if seen and abs(datetime.now(UTC) - seen.replace(tzinfo=UTC)) < silent:
             return
     raise Unhealthy("failing: no worker is running")
 

@@ -20,7 +20,7 @@ import engine
 from portals import services
 from portals.errors import OtherMachine, PortalError
 from portals.findings import size
-from portals.forms import CredentialForm, MachineForm, PinForm, PortalForm, RootForm
+from portals.forms import ABOUT, CredentialForm, MachineForm, PinForm, PortalForm, RootForm
 from portals.host_keys import host_key_parse
 from portals.kinds import KINDS
 from portals.machines import machine_rename, machines_alive, renamed_to, why_not
@@ -31,6 +31,7 @@ from portals.models import (
     PortalHealth,
 )
 from portals.roots import shown
+from portals.stale import as_opened
 
 HEALTH_COLOURS = {
     PortalHealth.UNKNOWN: "info",
@@ -38,6 +39,10 @@ HEALTH_COLOURS = {
     PortalHealth.FAILING: "danger",
     PortalHealth.HOST_KEY_CHANGED: "danger",
 }
+
+
+#: The page's JavaScript condition for a field that no person sees.
+NEVER = "false"
 
 
 def shown_if_kind(kind: str) -> str:
@@ -55,13 +60,16 @@ class PortalAdmin(ModelAdmin):
     search_fields = ("name", "host", "root_path")
     readonly_fields = ("fingerprint", "real_place", "health", "health_message", "checked_at")
     fieldsets: ClassVar = (
-        (None, {"fields": PortalForm.Meta.fields}),
+        (None, {"fields": (*PortalForm.Meta.fields, "as_opened")}),
         (_("Last test"), {"fields": readonly_fields}),
     )
     conditional_fields: ClassVar = {
-        name: shown_if_kind(kind)
-        for kind, each in KINDS.items()
-        for name in (*each.fields, *each.shown)
+        "as_opened": NEVER,
+        **{
+            name: shown_if_kind(kind)
+            for kind, each in KINDS.items()
+            for name in (*each.fields, *each.shown)
+        },
     }
     actions_row = ("connection",)
     actions_detail = ("connection",)
@@ -93,7 +101,10 @@ class PortalAdmin(ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Portal | None = None) -> Any:
         """Show the last test, which a new portal does not have."""
-        return self.fieldsets if obj else self.fieldsets[:1]
+        if obj and self.has_change_permission(request, obj):
+            return self.fieldsets
+        first = (None, {"fields": PortalForm.Meta.fields})
+        return (first, *self.fieldsets[1:]) if obj else (first,)
 
     def save_model(self, request: HttpRequest, obj: Portal, form: PortalForm, change: bool) -> None:
         """Write through the services, as the API does."""
@@ -141,8 +152,11 @@ class PortalAdmin(ModelAdmin):
         except PortalError as error:
             messages.error(request, str(error))
             return self._connection_page(request, portal)
-        pin = PinForm(initial={"host_key": finding.offer.line}) if finding.offer else None
-        root = RootForm(initial={"real_root": finding.moved_to}) if finding.moved_to else None
+        pin = root = None
+        if finding.offer:
+            pin = PinForm(initial=_shows(portal, host_key=finding.offer.line))
+        if finding.moved_to:
+            root = RootForm(initial=_shows(portal, real_root=finding.moved_to))
         if finding.code == OtherMachine.code:
             messages.warning(request, finding.message)
         return self._connection_page(request, portal, code=finding.code, offer=pin, root=root)
@@ -153,6 +167,9 @@ class PortalAdmin(ModelAdmin):
         form = PinForm(request.POST)
         if not form.is_valid():
             return self._connection_page(request, portal, offer=form)
+        if stale := form.changed_since(portal):
+            messages.error(request, stale)
+            return self._connection_page(request, portal)
         services.portal_pin_host_key(portal, line=form.cleaned_data["host_key"])
         words = {"name": portal.name, "fingerprint": portal.fingerprint}
         done = gettext("The host key %(fingerprint)s is pinned to “%(name)s”.") % words
@@ -166,6 +183,9 @@ class PortalAdmin(ModelAdmin):
         form = RootForm(request.POST)
         if not form.is_valid():
             return self._connection_page(request, portal, root=form)
+        if stale := form.changed_since(portal):
+            messages.error(request, stale)
+            return self._connection_page(request, portal)
         try:
             services.portal_confirm_root(portal, real_root=form.cleaned_data["real_root"])
         except ValidationError as error:
@@ -183,6 +203,9 @@ class PortalAdmin(ModelAdmin):
         form = MachineForm(request.POST)
         if not form.is_valid():
             return self._connection_page(request, portal, renamed=form)
+        if stale := form.changed_since(portal):
+            messages.error(request, stale)
+            return self._connection_page(request, portal)
         before = portal.machine
         try:
             count = machine_rename(portal=portal, to=form.cleaned_data["machine"])
@@ -206,7 +229,7 @@ class PortalAdmin(ModelAdmin):
         renamed: MachineForm | None = None,
     ) -> TemplateResponse:
         if renamed is None and (name := renamed_to(portal)):
-            renamed = MachineForm(initial={"machine": name})
+            renamed = MachineForm(initial=_shows(portal, machine=name))
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -227,6 +250,11 @@ class PortalAdmin(ModelAdmin):
             "may_change": self.has_change_permission(request, portal),
         }
         return TemplateResponse(request, "admin/portals/portal/connection.html", context)
+
+
+def _shows(portal: Portal, **values: str) -> dict[str, str]:
+    """The values of a form on the connection page, with what the page is about."""
+    return {**values, "as_opened": as_opened(portal, ABOUT)}
 
 
 def _offered_key(form: PinForm | None) -> engine.HostKey | None:
@@ -276,6 +304,7 @@ class CredentialAdmin(ModelAdmin):
     list_filter = ("kind",)
     search_fields = ("name",)
     conditional_fields: ClassVar = {
+        "as_opened": NEVER,
         "password": shown_if_kind(CredentialKind.PASSWORD),
         "private_key": shown_if_kind(CredentialKind.PRIVATE_KEY),
         "key_path": shown_if_kind(CredentialKind.KEY_FILE),
@@ -285,7 +314,9 @@ class CredentialAdmin(ModelAdmin):
         """Name, kind and key file; the secret fields only for users who may change it."""
         known = ("name", "kind", "key_path")
         writable = self.has_change_permission(request, obj) if obj else True
-        return (*known, *CredentialForm.SECRET_FIELDS.values()) if writable else known
+        if not writable:
+            return known
+        return (*known, *CredentialForm.SECRET_FIELDS.values(), *(["as_opened"] if obj else []))
 
     @method_decorator(sensitive_post_parameters())
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:

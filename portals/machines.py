@@ -86,8 +86,11 @@ def machine_now(portal: Portal, frozen: dict[str, Any]) -> str:
 
 
 def former_after_edit(portal: Portal, before: str) -> str:
-    """The earlier names of a portal whose machine, called `before`, is another one from now on."""
-    if portal.kind != PortalKind.LOCAL or not portal.former_machines:
+    """The earlier names of a portal whose machine, called `before`, is another one from now on.
+
+    They stay while the portal is one behind SSH, which is on no machine: jobs may have begun there.
+    """
+    if not portal.former_machines:
         return ""
     return f"{portal.former_machines} {before} {EDIT}"
 
@@ -108,10 +111,15 @@ def check_here(portal: Portal) -> None:
     )
 
 
-def why_not(portal: Portal, alive: Collection[str]) -> str:
-    """Why no worker can use a portal of the kind *this machine*; empty if one can."""
+def why_not(portal: Portal, alive: Collection[str], *, now: Portal | None = None) -> str:
+    """Why no worker can use a portal of the kind *this machine*; empty if one can.
+
+    For a job that has begun, `portal` is as it was then, and `now` as it is.
+    """
     if portal.machine in alive:
         return ""
+    if now and now.machine != portal.machine:
+        return _way_back(portal, alive, now)
     words = {"name": portal.name, "machine": portal.machine, "alive": ", ".join(sorted(alive))}
     if not portal.machine and len(alive) > 1:
         return (
@@ -136,6 +144,37 @@ def why_not(portal: Portal, alive: Collection[str]) -> str:
         _("Waits for a worker on machine “%(machine)s”, where portal “%(name)s” is: none is alive.")
         % words
     )
+
+
+def _way_back(then: Portal, alive: Collection[str], now: Portal) -> str:
+    """What to do for a job that began before a person gave its portal another machine or kind.
+
+    To confirm a new name of the machine is refused then: the portal is not on it any more.
+    """
+    words = {
+        "name": then.name,
+        "machine": then.machine,
+        "now": f"“{now.machine}”" if now.machine else now.get_kind_display(),
+        "alive": ", ".join(sorted(alive)),
+    }
+    sentence = (
+        _(
+            "This job began on machine “%(machine)s”, where no worker is alive; portal “%(name)s” "
+            "was changed to %(now)s since. Start a worker with KETTER_MACHINE=%(machine)s on the "
+            "machine that had the folder when the job began."
+        )
+        % words
+    )
+    if now.kind != PortalKind.LOCAL or now.former_machines or len(alive) != 1:
+        return sentence
+    again = (
+        _(
+            "If “%(alive)s” is that machine under a new name, enter “%(machine)s” at the portal "
+            "again instead, and confirm the new name there (“Test connection”)."
+        )
+        % words
+    )
+    return f"{sentence} {again}"
 
 
 def portals_adopt(*, machine: str) -> int:

@@ -245,7 +245,7 @@ class Portal(models.Model):
             ),
             models.CheckConstraint(
                 name="portal_machine_only_local",
-                condition=Q(kind="local") | Q(machine="", former_machines=""),
+                condition=Q(kind="local") | Q(machine=""),
             ),
             models.CheckConstraint(
                 name="portal_credential_only_ssh",

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import django_rq
 from django.conf import settings
-from rq import Worker
 from rq.suspension import is_suspended
 from rq.worker import BaseWorker
 
 from dku.findings import Finding, Verdict
 from jobs.queueing.notify import QUEUE
+from jobs.queueing.notify import workers as registered
 from jobs.queueing.reaper import last_tick
 
 #: A worker reports, and its reaper runs, every KETTER_REAPER_SECONDS; a busy machine may miss
@@ -25,13 +24,13 @@ START_WORKER = "Start one: `python3 manage.py rqworker` (`python3 manage.py up` 
 
 
 def _age(worker: BaseWorker) -> float:
-    """Seconds since the worker last reported."""
+    """Seconds since the worker last reported; an entry of the future is as wrong as an old one."""
     reported = worker.last_heartbeat
     if reported is None:
         return float("inf")
     if reported.tzinfo is None:
         reported = reported.replace(tzinfo=UTC)
-    return max(0.0, (datetime.now(UTC) - reported).total_seconds())
+    return abs((datetime.now(UTC) - reported).total_seconds())
 
 
 def silence_allowed() -> float:
@@ -63,11 +62,7 @@ def is_alive(worker: BaseWorker) -> bool:
 
 def alive() -> list[BaseWorker]:
     """The workers that can take a job."""
-    return [worker for worker in _all() if is_alive(worker)]
-
-
-def _all() -> Sequence[BaseWorker]:
-    return Worker.all(connection=django_rq.get_connection(QUEUE))
+    return [worker for worker in registered() if is_alive(worker)]
 
 
 def _line(worker: BaseWorker) -> str:
@@ -86,7 +81,7 @@ def _line(worker: BaseWorker) -> str:
 
 def workers() -> Finding:
     """Check how many workers can take a job, what they do, and when they last reported."""
-    known = _all()
+    known = registered()
     living = [worker for worker in known if is_alive(worker)]
     ages = [round(_age(worker), 1) for worker in living]
     states = [worker.get_state() for worker in living]
@@ -126,7 +121,7 @@ def reaper() -> Finding:
             "The reaper has never run: jobs of lost workers would wait for ever.",
             f"It runs inside the worker. {START_WORKER}",
         )
-    age = round(max(0.0, time.time() - mark), 1)
+    age = round(abs(time.time() - mark), 1)  # A mark of the future is as wrong as an old one.
     measured = {"age_s": age, "every_s": settings.KETTER_REAPER_SECONDS}
     value = f"ran {age} s ago"
     if age > silence_allowed():

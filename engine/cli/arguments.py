@@ -155,7 +155,10 @@ def _number_up_to(most: int) -> Callable[[str], int]:
 
 
 def _file(text: str) -> str:
-    # Checked here: ssh reports a missing file as a refused login or a lost connection.
+    # Checked here: ssh reports a missing file as a refused login or a lost connection, and waits
+    # for a program that writes to a pipe.
     if text and not os.path.isfile(text):
-        raise argparse.ArgumentTypeError(f"there is no file {text}")
+        from engine.named_files import why_not_plain  # Imported only here: that takes time.
+
+        raise argparse.ArgumentTypeError(why_not_plain(text))
     return text

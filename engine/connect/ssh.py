@@ -9,6 +9,7 @@ from engine.connect import environment, ssh_options
 from engine.connect.ssh_errors import SshEnding, run_apart, text_of
 from engine.connect.ssh_files import SshFiles
 from engine.connect.ssh_options import CONNECT_SECONDS
+from engine.named_files import why_not_plain
 from engine.types import HostKey, SshAccess
 
 _ASKPASS = os.path.join(os.path.dirname(__file__), "askpass.sh")
@@ -50,6 +51,8 @@ class SshClient:
         identity = access.identity_file
         if access.private_key:
             identity = self.files.write("key", access.private_key.strip() + "\n")
+        elif identity and os.path.exists(identity) and (why := why_not_plain(identity)):
+            raise errors.AuthFailed(f"the key file for {access.host}: {why}")  # ssh would wait.
         if identity:
             options["IdentityFile"] = _quoted(identity)
             options["IdentitiesOnly"] = "yes"

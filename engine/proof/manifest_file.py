@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine import errors
+from engine import errors, named_files
 from engine.agent.tree import check_path
 from engine.agent.typed import NamedTuple
 from engine.agent.wire import FILE, FOLDER, HARD_LINK, LINK, MAX_PATH, AgentError, show
@@ -38,10 +38,11 @@ class Listed(NamedTuple):
 def read(manifest: Path) -> Iterator[Listed]:
     """Yield the entries of a manifest, plain or compressed with zlib, a line each.
 
-    Memory: one line. Raises BadRequest if the file cannot be read, or is no manifest.
+    Memory: one line. Raises BadRequest if the file cannot be read, is no plain file, or no
+    manifest.
     """
     try:
-        with manifest.open("rb") as file:
+        with named_files.read(str(manifest)) as file:
             number = 0
             for number, line in enumerate(_lines(file), 1):
                 try:

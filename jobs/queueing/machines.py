@@ -42,7 +42,8 @@ def machine_obstacle(job: Job, alive: Collection[str]) -> str:
     ends = local_ends(job)
     if two := _two_machines(ends):
         return two
-    return next(filter(None, (why_not(portal, alive) for portal in ends)), "")
+    now = {portal.pk: portal for portal in (job.source_portal, job.target_portal)}
+    return next(filter(None, (why_not(end, alive, now=now[end.pk]) for end in ends)), "")
 
 
 def machines_problem(job: Job) -> Problem | None:

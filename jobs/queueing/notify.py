@@ -11,14 +11,15 @@ import re
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import cast
 from uuid import UUID
 
 from django.conf import settings
 from django_rq import get_queue
-from rq import Worker
 from rq.worker import BaseWorker, WorkerStatus
+
+from jobs.queueing.queue_keys import brake_count, brake_set, keys_mend, known_workers
 
 QUEUE = "default"
 #: The function that a worker runs, named by its path: services need not import tasks.
@@ -73,11 +74,13 @@ def idle_by_machine() -> Counter[str]:
     return idle
 
 
-def _workers() -> Sequence[BaseWorker]:
-    try:
-        return Worker.all(queue=get_queue(QUEUE))
-    except ValueError:  # Redis has an entry that no worker wrote.
-        return []
+def workers() -> list[BaseWorker]:
+    """Return the workers that have an entry in Redis and serve the queue of jobs."""
+    return _workers()
+
+
+def _workers() -> list[BaseWorker]:
+    return known_workers(get_queue(QUEUE))
 
 
 def _machine_of(worker: BaseWorker) -> str:
@@ -97,12 +100,8 @@ def pass_on(job_id: UUID, *, waiting: int) -> bool:
     Redis gives a wake-up to the worker that has waited longest. So it finds its machine after as
     many steps as workers wait; they are counted, since the entry of a dead worker may stay idle.
     """
-    steps = _PASSED_ON.format(job_id.hex)
-    with get_queue(QUEUE).connection.pipeline(transaction=True) as pipeline:
-        pipeline.set(steps, 0, nx=True, ex=_interval())  # A later step does not prolong it.
-        pipeline.incr(steps)
-        count = pipeline.execute()[1]
-    if count > waiting + 1:
+    steps = brake_count(get_queue(QUEUE), _PASSED_ON.format(job_id.hex), _interval())
+    if steps > waiting + 1:
         return False
     notify(job_id)
     return True
@@ -114,12 +113,13 @@ def notify_again(job_ids: Iterable[UUID]) -> list[UUID]:
     Several reapers may call this at once: one of them sends the wake-up for a job, and the
     others send none for it until their next interval is over.
     """
+    queue = get_queue(QUEUE)
+    keys_mend(queue)
     notified = _jobs_with_wake_up()
-    redis = get_queue(QUEUE).connection
     again = []
     for job_id in job_ids:
         mark = _NOTIFIED_AGAIN.format(job_id.hex)
-        if job_id.hex in notified or not redis.set(mark, 1, nx=True, ex=_interval()):
+        if job_id.hex in notified or not brake_set(queue, mark, _interval()):
             continue
         notify(job_id)
         again.append(job_id)

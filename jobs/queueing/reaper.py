@@ -17,9 +17,11 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 from django_rq import get_connection
+from redis.exceptions import ResponseError
 
 from jobs.models import Job
 from jobs.queueing.attempts import job_lost, job_queue_due, jobs_eligible
+from jobs.queueing.clearing import clearing_lost, clearing_waits
 from jobs.queueing.elsewhere import worth_waking
 from jobs.queueing.notify import QUEUE, idle_by_machine, notify_again
 from jobs.queueing.parcel_leases import jobs_that_lend, leases_give_back
@@ -78,19 +80,28 @@ def _adopt_portals() -> None:
 def give_back(*, worker: str, reason: str) -> None:
     """Take back all jobs and parcels of a worker whose run is known to be dead, leases or not."""
     leases_give_back(worker=worker)
+    clearing_lost(worker=worker)
     for job in Job.objects.filter(status=Status.RUNNING, worker=worker):
         job_lost(job, reason=reason)
 
 
 def cancelled_job_waits() -> bool:
-    """Whether a cancelled job waits for a worker to remove its data at the target."""
-    return Job.objects.filter(status=Status.QUEUED, cancel_requested_at__isnull=False).exists()
+    """Whether a cancelled job waits for a worker to remove its data, before its end or after."""
+    cancelled = Job.objects.filter(status=Status.QUEUED, cancel_requested_at__isnull=False)
+    return cancelled.exists() or clearing_waits()
 
 
 def last_tick() -> int | None:
-    """Return the time of the last tick in seconds since 1970; None if there was none."""
-    stamp = get_connection(QUEUE).get(LAST_TICK)
-    return int(stamp) if stamp else None
+    """Return the time of the last tick in seconds since 1970; None if there was none.
+
+    What another program has written there counts as none: the next tick writes over it.
+    """
+    try:
+        stamp = get_connection(QUEUE).get(LAST_TICK)
+        return int(stamp) if stamp else None
+    except (ValueError, ResponseError) as error:
+        logger.warning("The key %s in Redis is not readable: %s", LAST_TICK, error)
+        return None
 
 
 @transaction.atomic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -18,9 +19,15 @@ import engine
 from engine.errors import TRANSIENT
 from jobs.choices import ParcelState
 from jobs.errors import AWAY, HandedBack, Paused
-from jobs.events import Note, append, lock
+from jobs.events import lock
 from jobs.models import Job
 from jobs.queueing.attempts import job_wait, stop_requested
+from jobs.queueing.clearing import (
+    clearing_begins,
+    clearing_end,
+    clearing_hand_back,
+    clearing_renew,
+)
 from jobs.queueing.transitions import job_move
 from jobs.running.attempt_writer import RENEW_EVERY, tolerate_outage
 from jobs.running.observer import JobObserver
@@ -206,28 +213,52 @@ def clear_after_end(job: Job) -> None:
         )
 
 
-def clear_after_cancel(job: Job, end: End) -> None:
+def clear_after_cancel(job: Job) -> None:
     """Remove what a cancelled job has left at the target, with more patience than before its end.
 
-    It ends if this worker has to; the event of the job's end says what is left.
+    It ends if this worker has to; another one takes the clean-up up then. If the data stays, the
+    event of the job's end says so.
     """
-    if "left" not in end.data or job.status != Status.CANCELLED:
+    if job.clearing_until is None:
         return
-    parent = os.getppid()
-
-    def alive() -> None:
-        if shutdown_requested() or os.getppid() != parent:
-            raise HandedBack(_("The worker shuts down."))
-
     try:
-        if trouble := _clear(job, alive):
+        trouble = _clear(job, _Clearing(job).alive)
+        if trouble:
             logger.warning("Job %s: its data is still at the target: %s", job.pk, trouble)
-            return
-        with transaction.atomic():
-            message = _("The data that the job had left at the target is removed.")
-            append(job, Note("STAGING_CLEARED", message))
-    except (HandedBack, engine.Replaced, Job.DoesNotExist, *AWAY) as error:
+            if shutdown_requested():
+                raise HandedBack(_("The worker shuts down."))
+        clearing_end(job, cleared=not trouble)
+    except HandedBack as stop:
+        logger.warning("Job %s: another worker goes on clearing away: %s", job.pk, stop)
+        with contextlib.suppress(*AWAY):  # Its lease runs out, too.
+            clearing_hand_back(job)
+    except (engine.Replaced, Job.DoesNotExist, *AWAY) as error:
         logger.warning("Job %s: its data may still be at the target: %s", job.pk, error)
+
+
+class _Clearing:
+    """Keeps the lease of a clean-up while it goes on."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._parent = job, os.getppid()
+        self._renewed = self._tried = time.monotonic()
+
+    def alive(self) -> None:
+        """Renew the lease about once a second; wait out an absent database as long as it lasts.
+
+        Raises HandedBack if this worker has to end, engine.Replaced if another has the clean-up.
+        """
+        if shutdown_requested() or os.getppid() != self._parent:
+            raise HandedBack(_("The worker shuts down."))
+        now = time.monotonic()
+        if now < self._tried + RENEW_EVERY:
+            return
+        self._tried = now
+        try:
+            clearing_renew(self._job)
+            self._renewed = now
+        except AWAY as error:
+            tolerate_outage(error, self._job, since=self._renewed)
 
 
 def finish(job: Job, end: End) -> None:
@@ -258,6 +289,8 @@ def _record(job: Job, end: End) -> None:
     if end.status is Status.RETRY_WAIT:
         job_wait(job, code=end.code, message=end.message, advanced=end.advanced)
         return
+    # What is left is cleared away after the end: by this worker, or the one that takes it up.
+    late = clearing_begins() if end.status is Status.CANCELLED and "left" in end.data else {}
     job_move(
         job,
         end.status,
@@ -266,6 +299,7 @@ def _record(job: Job, end: End) -> None:
         level=end.level,
         data=end.data,
         **end.columns,
+        **late,
     )
     if end.at:
         portal_mark(end.at, code=end.code, message=end.message)

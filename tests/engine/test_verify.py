@@ -15,8 +15,11 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BadRequest
+from engine.cli import __main__ as command_line
+from engine.connect.ssh import SshClient
+from engine.errors import AuthFailed, BadRequest
 from engine.proof import manifest_file
+from engine.types import SshAccess
 from tests.rig.project import PROJECT
 from tests.rig.sshd import Sshd
 from tests.rig.trees import build_mixed, build_small
@@ -217,3 +220,58 @@ def test_a_manifest_that_is_swapped_meanwhile_is_not_opened_again(tmp_path: Path
     assert (tmp_path / "precious").read_text() == "precious"
     assert len((tmp_path / "opened").read_text().splitlines()) >= 3000
     assert stat.S_IMODE((tmp_path / "opened").stat().st_mode) == 0o600
+
+
+def devices(folder: Path) -> dict[str, str]:
+    """What is no plain file, each with the words for it."""
+    os.mkfifo(folder / "fifo")
+    (folder / "link").symlink_to(folder / "fifo")
+    (folder / "folder").mkdir()
+    return {
+        str(folder / "fifo"): "a pipe",
+        str(folder / "link"): "a pipe",
+        "/dev/zero": "a device",
+        "/dev/tty": "",  # Without a terminal it cannot be opened.
+        str(folder / "folder"): "",
+    }
+
+
+def test_a_manifest_that_is_a_pipe_or_a_device_is_refused_and_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    """It was opened, which waits until a program writes to the pipe: for ever."""
+    for path, kind in devices(tmp_path).items():
+        began = time.monotonic()
+        with pytest.raises(BadRequest) as refused:
+            list(manifest_file.read(Path(path)))
+        assert time.monotonic() < began + 1
+        if kind:
+            words = f"{path} is not a Ketter manifest: it is {kind}; name a plain file"
+            assert str(refused.value) == words
+
+
+@pytest.mark.parametrize("option", ["--manifest", "--ssh-config", "--identity", "--known-hosts"])
+def test_the_command_line_names_what_a_file_is_that_is_no_plain_one(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said that there was no such file."""
+    devices(tmp_path)
+    plain = tmp_path / "plain"
+    plain.touch()
+    for name, words in {"fifo": "is a pipe", "folder": "is a folder", "none": "no file"}.items():
+        files = {"--manifest": plain, option: tmp_path / name}
+        given = [str(word) for pair in files.items() for word in pair]
+        with pytest.raises(SystemExit) as ended:
+            command_line.main(["verify", "--at", "ssh://h/b", *given])
+        assert ended.value.code == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_key_file_that_is_a_pipe_is_refused_before_ssh_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key")
+    client = SshClient(SshAccess("h", identity_file=str(tmp_path / "key")))
+    try:
+        with pytest.raises(AuthFailed, match=r"the key file for h: .*/key is a pipe; name a plain"):
+            client.command("true")
+    finally:
+        client.files.remove()

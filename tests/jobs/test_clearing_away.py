@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 
 import engine
 from jobs.models import Job
@@ -56,27 +58,27 @@ def cancelled() -> End:
     return End(Status.CANCELLED, "CANCELLED", "A user had cancelled this job.")
 
 
-def left() -> End:
-    """The same, where it is known to be there."""
-    end = cancelled()
-    end.data["left"] = "Its data is still there."
-    return end
+@pytest.fixture
+def ended(job_in: JobIn) -> Job:
+    """A cancelled job that has ended, while its worker goes on clearing away."""
+    soon = Now() + timedelta(seconds=60)
+    return job_in(Status.CANCELLED, attempt=1, cancel_requested_at=Now(), clearing_until=soon)
 
 
 def test_a_host_that_hangs_keeps_the_worker_of_an_ended_job_for_one_patient_try(
-    job_in: JobIn, target_with: Callable[..., Target]
+    ended: Job, target_with: Callable[..., Target]
 ) -> None:
     """There were four, of a minute each; of an hour each, if the host says that it works."""
     target = target_with(engine.Stalled("no sign of work"), 60.0)
-    execution.clear_after_cancel(job_in(Status.CANCELLED, attempt=1), left())
+    execution.clear_after_cancel(ended)
     assert target.tries == 1
 
 
 def test_a_silent_line_is_tried_again_within_a_minute(
-    job_in: JobIn, target_with: Callable[..., Target]
+    ended: Job, target_with: Callable[..., Target]
 ) -> None:
     target = target_with(engine.Stalled("silent"), 45.0)
-    execution.clear_after_cancel(job_in(Status.CANCELLED, attempt=1), left())
+    execution.clear_after_cancel(ended)
     assert target.tries == 2
 
 
@@ -107,11 +109,10 @@ def test_a_person_who_cancels_waits_for_no_second_try_if_the_engines_own_took_lo
 
 
 def test_a_job_that_is_pruned_while_its_data_is_removed_is_no_bug(
-    job_in: JobIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ended: Job, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = job_in(Status.CANCELLED, attempt=1)
     monkeypatch.setattr(engine, "discard", lambda *_args, **_options: None)
     Job.objects.all().delete()
     with caplog.at_level(logging.WARNING):
-        execution.clear_after_cancel(job, left())
+        execution.clear_after_cancel(ended)
     assert "its data may still be at the target" in caplog.text

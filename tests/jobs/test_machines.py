@@ -15,7 +15,7 @@ from engine.loans import LentParcel, Location
 from jobs.errors import InvalidJob
 from jobs.models import Job
 from jobs.queueing import reaper
-from jobs.queueing.attempts import job_claim, jobs_eligible
+from jobs.queueing.attempts import job_claim, job_hand_back, jobs_eligible
 from jobs.queueing.eligibility import next_here
 from jobs.queueing.parcel_leases import lease_take, leases_renew
 from jobs.running import execution
@@ -23,7 +23,7 @@ from jobs.running.request import request_for
 from jobs.services import job_cancel, job_create, job_relaunch
 from jobs.states import Status
 from jobs.tasks import run_job
-from portals.errors import OtherMachine
+from portals.errors import MachineAlive, OtherMachine
 from portals.machines import machine_rename, machine_seen
 from portals.models import Machine, Portal
 from portals.services import portal_update
@@ -308,3 +308,66 @@ def test_no_worker_of_another_machine_helps_with_a_job(job_in: JobIn) -> None:
     with on("lab-2"):
         assert lease_take(worker="w2", label="w2") is None
     assert lease_take(worker="w1", label="w1") is not None
+
+
+# --- The portal of a job that has begun was edited -------------------------------
+
+
+@pytest.fixture
+def given_back(move: Job) -> Job:
+    """That move, begun on this machine and given back."""
+    job = job_claim(worker="w1")
+    assert job
+    return job_hand_back(job)
+
+
+def why(job: Job) -> str:
+    """What a job waits for, as a worker of lab-2 finds it."""
+    with on("lab-2"):
+        machine_seen(name="lab-2")
+        assert job_claim(worker="w2") is None
+    job.refresh_from_db()
+    return job.waits_for
+
+
+def test_a_begun_job_names_a_way_back_that_is_not_refused(
+    given_back: Job, lab: Portal, srvtrf: Portal
+) -> None:
+    """It named the confirmation of a new name, which is refused: the portal is on lab-2."""
+    Machine.objects.filter(name=HERE).delete()
+    for portal in (lab, srvtrf):
+        portal_update(portal, machine="lab-2")
+    said = why(given_back)
+    assert "This job began on machine “lab-1”, where no worker is alive" in said
+    assert "Start a worker with KETTER_MACHINE=lab-1" in said
+    assert "enter “lab-1” at the portal again instead, and confirm the new name" in said
+    with pytest.raises(MachineAlive):
+        machine_rename(portal=lab, to="lab-2")
+
+    for portal in (lab, srvtrf):
+        portal_update(portal, machine="lab-1")
+    machine_rename(portal=lab, to="lab-2")
+    with on("lab-2"):
+        assert job_claim(worker="w2") == given_back
+
+
+def test_a_begun_job_of_a_machine_that_was_renamed_before_names_no_way_that_does_not_work(
+    given_back: Job, lab: Portal
+) -> None:
+    Machine.objects.filter(name=HERE).delete()
+    Portal.objects.filter(pk=lab.pk).update(former_machines="lab-0")
+    portal_update(lab, machine="lab-2")
+    said = why(given_back)
+    assert "Start a worker with KETTER_MACHINE=lab-1" in said
+    assert "confirm" not in said
+    assert job_claim(worker="w1") == given_back
+
+
+def test_a_begun_job_whose_portal_is_behind_ssh_now_names_the_machine_that_it_needs(
+    given_back: Job, lab: Portal
+) -> None:
+    Machine.objects.filter(name=HERE).delete()
+    portal_update(lab, kind="ssh", host="nas")
+    said = why(given_back)
+    assert "portal “lab” was changed to a host behind SSH since" in said
+    assert "confirm" not in said

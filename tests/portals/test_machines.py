@@ -227,6 +227,25 @@ def test_a_portal_given_to_another_machine_takes_no_begun_job_along_by_a_later_n
     assert (portal.machine, thawed(portal, begun).machine) == ("lab-3", "lab-1")
 
 
+def test_a_portal_that_was_behind_ssh_for_a_while_keeps_its_jobs_at_the_machine_where_they_began(
+    elsewhere: Portal,
+) -> None:
+    """The earlier names were lost: such a job was bound to the old name, which another may have."""
+    begun = freeze(elsewhere)
+    alive("lab-2")
+    machine_rename(portal=elsewhere, to="lab-2")
+    portal = portal_update(Portal.objects.get(), kind="ssh", host="nas")
+    assert (portal.machine, portal.former_machines) == ("", "lab-1 lab-2 |")
+    assert thawed(portal, begun).machine == "lab-2"
+    portal = portal_update(portal, kind="local", host="", machine="lab-3")
+    assert thawed(portal, begun).machine == "lab-2"
+    assert thawed(portal, freeze(portal)).machine == "lab-3"
+    silent("lab-2")
+    alive("lab-4")
+    machine_rename(portal=portal, to="lab-4")
+    assert thawed(Portal.objects.get(), begun).machine == "lab-2"
+
+
 # --- This machine was renamed --------------------------------------------------
 
 

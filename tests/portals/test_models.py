@@ -25,7 +25,6 @@ SSH: dict[str, Any] = {"name": "srvtrf", "kind": "ssh", "host": "srvtrf", "root_
         ("portal_host_iff_ssh", {**LOCAL, "kind": "ftp"}),
         ("portal_credential_only_ssh", {**LOCAL, "credential": "agent"}),
         ("portal_machine_only_local", {**SSH, "machine": "lab-1"}),
-        ("portal_machine_only_local", {**SSH, "former_machines": "lab-1"}),
         ("portal_machine_plain", {**LOCAL, "machine": "-x"}),
         ("portal_machine_plain", {**LOCAL, "machine": "a b"}),
         ("portal_root_absolute", {**LOCAL, "root_path": "srv"}),
