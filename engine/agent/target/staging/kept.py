@@ -23,8 +23,9 @@ _SECOND = 10**9
 #: A time (ns) of the year 2004 that is rounded, however it is; steps, each of which may be a
 #: file system's; the step from which on a time may be 2 s off: FAT has several.
 _TRIED = 1_099_999_999_999_999_937
-_STEPS = (*(10**digits for digits in range(1, 10)), 2 * _SECOND)
-_COARSE, _COARSE_NS = 10**7, 2 * _SECOND
+_STEPS: tuple[int, ...] = (*(10**digits for digits in range(1, 10)), 2 * _SECOND)
+_COARSE = 10**7
+_COARSE_NS: int = 2 * _SECOND
 #: Times (ns) that every file system has: from 1980 to 2037.
 _PLAIN = range(315_619_200 * _SECOND, 2_145_916_800 * _SECOND)
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
