@@ -57,11 +57,12 @@ class Refused:
 
     def add(self, path: str, reason: AgentError) -> None:
         """Keep an entry, with all that is below it, in the staging tree."""
-        self._single[path] = reason
+        # Without its traceback: there may be a million of them.
+        self._single[path] = AgentError(reason.code, str(reason))
 
     def close(self, path: str, reason: AgentError) -> None:
         """Keep all that was to be put into this folder of the target in the staging tree."""
-        self._closed[path] = reason
+        self._closed[path] = AgentError(reason.code, str(reason))
 
     def enter(self, path: str) -> None:
         """Except a folder that the target has from a closed folder above it."""
