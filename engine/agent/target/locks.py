@@ -93,6 +93,11 @@ def has_locks(fd: int) -> bool:
     return True
 
 
+def are_missing() -> bool:
+    """True if this agent holds locks that are none: nothing keeps others out."""
+    return bool(_lines)
+
+
 def is_known(fd: int) -> bool:
     """True if a lock that was taken shows that no agent of any machine had it."""
     return fd not in _lines or all(holder[0] == _here() for holder in _holders(fd))

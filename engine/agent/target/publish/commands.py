@@ -7,6 +7,7 @@ import stat
 from engine.agent.context import Context
 from engine.agent.digests import make_durable
 from engine.agent.inspect import machine
+from engine.agent.target import locks
 from engine.agent.target.journal import Journal
 from engine.agent.target.publish import delivered_archive, publisher
 from engine.agent.target.publish.folders import FolderFinisher
@@ -112,7 +113,14 @@ class PublishCommands:
         self, policy: str, opened: OpenedFolders, before: FoldersBefore, files: int
     ) -> None:
         tree, target = self._staged()[0], self._context.tree
-        place = publisher.Publisher(tree, target, policy, opened, before, self._across)
+        assert self._staging
+        where = (tree, target, policy, opened, before, self._across)
+        if locks.are_missing():
+            from engine.agent.target.publish.guarded import GuardedPublisher
+
+            place: publisher.Publisher = GuardedPublisher(self._staging.refuse_replaced, *where)
+        else:
+            place = publisher.Publisher(*where)
         self._refused, self._seconds = place.refused, place.seconds
         place.publish(files)
 
