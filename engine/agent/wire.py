@@ -71,9 +71,8 @@ FILE, FOLDER, LINK, HARD_LINK = "f", "d", "l", "h"
 DIGEST = 32
 NO_DIGEST = bytes(DIGEST)
 
-#: States of a place at the target, in comparison with the source: nothing there, the same, another
-#: content, an older file, an entry of another kind, a folder with the same mode and time, a file of
-#: the same size where no times are kept, an entry that cannot be looked at.
+#: States of a place at the target: nothing there, the same, another content, an older file, another
+#: kind, a folder of the same time, a file of the same size where no times are kept, not to be seen.
 ABSENT, SAME, DIFFERENT, OLDER, OTHER_KIND, UNCHANGED = "a", "s", "d", "o", "t", "u"
 ALIKE, HIDDEN = "c", "x"
 

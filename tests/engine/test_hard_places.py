@@ -109,11 +109,11 @@ _intrude()
 """
     )
 
-    with pytest.raises(engine.TargetExists, match="two"):
-        run(mode=Mode.MOVE, on_conflict=OnConflict.FAIL)
+    report = run(mode=Mode.MOVE, on_conflict=OnConflict.FAIL)
 
+    assert [(one.path, one.code) for one in report.failures] == [("two", "TARGET_EXISTS")]
     assert (tmp_path / "b" / "two").read_bytes() == b"theirs"
-    assert sorted(os.listdir(tmp_path / "a")) == ["one", "two"]
+    assert sorted(os.listdir(tmp_path / "a")) == ["two"]
 
 
 #: Every agent believes it is on a machine of its own.

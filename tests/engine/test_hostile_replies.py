@@ -74,7 +74,7 @@ def test_one_end_that_counts_wrong_is_enough(same: Path, run: Run, lie: Lie, end
 
 
 def test_a_state_of_no_meaning_is_the_agents_failure(same: Path, run: Run, lie: Lie) -> None:
-    lie(target_compare=reply_to("compare", 'done["states"] = "x" * len(done["states"])'))
+    lie(target_compare=reply_to("compare", 'done["states"] = "z" * len(done["states"])'))
 
     assert "states" in failed_agent(run)
 

@@ -245,18 +245,19 @@ def test_bytes_from_a_sender_within_the_receivers_program_end_the_transfer(
 ) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_bytes(b"one")
-    theirs, write = forged(tmp_path / "planted", monkeypatch), Child.write
+    theirs = forged(tmp_path / "planted", monkeypatch)
     meddled: list[Child] = []
 
     def with_theirs(child: Child, data: bytes) -> None:
-        write(child, data[:9000])
+        """As where a pipe has no room for the whole program."""
+        child.write(data[:9000])
         # The first agent that is made is the target's.
-        if len(data) > 9000 and not meddled:
+        if not meddled:
             meddled.append(child)
-            write(child, theirs)
-        write(child, data[9000:])
+            child.write(theirs)
+        child.write(data[9000:])
 
-    monkeypatch.setattr(Child, "write", with_theirs)
+    monkeypatch.setattr(Child, "write_at_once", with_theirs)
 
     with pytest.raises(engine.EngineError):
         run(**ends_of(tmp_path, target, sshd, None))

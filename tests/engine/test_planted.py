@@ -14,6 +14,7 @@ import pytest
 
 import engine
 from engine import Mode
+from engine.cli.arguments import request, transfer_parser
 from tests.rig.command import cli, finish
 from tests.rig.interrupted import build_many, staged, staging
 from tests.rig.needs import needs_root
@@ -262,11 +263,9 @@ def test_a_file_of_another_user_in_the_staging_folder_is_refused(
 
 @needs_root
 def test_the_command_line_reports_a_planted_staging_folder_in_one_line(around: Path) -> None:
-    from hashlib import blake2b
-
     target = around / "b"
-    ends = f"{around / 'a'}\0{target}".encode()
-    name = f".ketter-cli-{blake2b(ends, digest_size=8).hexdigest()}.part"
+    options = transfer_parser("", "").parse_args(["--from", f"{around}/a", "--to", str(target)])
+    name = f".ketter-{request(options).transfer_id}.part"
     target.mkdir()
     folder = target / name
     folder.mkdir()

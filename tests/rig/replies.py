@@ -38,6 +38,7 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
         {"sent": 1, "errors": {"0": ["VANISHED", "x"]}, "torn": False, "archive": ""},
         bytes(32),
     ),
+    "stat": ({"holes": 0}, b""),
     "remove": ({"removed": 1, "kept": [["a", "VANISHED", "x"]]}, b""),
     "remove_folders": ({"removed": 1, "full": 0, "problems": []}, b""),
     "compare": (

@@ -113,7 +113,7 @@ class Publisher:
                     self._rename_to_free(entry)
                 elif self._both:
                     self._rename_to_second(entry)
-                elif not self._is_placed(entry):
+                elif not is_placed(self._staging, self._target, entry):
                     self._rename(entry, entry.path)
 
     def _ready(self, top: str = "", admit: bool = False) -> Iterator[tuple[Entry, str]]:
@@ -185,21 +185,7 @@ class Publisher:
             return state != OTHER_KIND
         if self._both or (self._policy == "overwrite-older" and state == OLDER):
             return True
-        return state == SAME and self._is_placed(entry, keep=True)
-
-    def _is_placed(self, entry: Entry, keep: bool = False) -> bool:
-        """True if the place has this very file: an agent died between its two names.
-
-        Removes the name in the staging tree then, but for `keep`.
-        """
-        folder, name = self._staging.parent(entry.path)
-        there, its_name = self._target.parent(entry.path)
-        ours = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        theirs = os.stat(its_name, dir_fd=there, follow_symlinks=False)
-        same = ours.st_nlink > 1 and os.path.samestat(ours, theirs)
-        if same and not keep:
-            os.unlink(name, dir_fd=folder)
-        return same
+        return state == SAME and is_placed(self._staging, self._target, entry, keep=True)
 
     def _rename_to_free(self, entry: Entry) -> None:
         """Rename an entry whose place was free; what has appeared there is treated by the policy.
@@ -281,6 +267,21 @@ class Publisher:
             raise
         above, staged = self._staging.parent(entry.path)
         os.unlink(staged, dir_fd=above)
+
+
+def is_placed(staging: Tree, target: Tree, entry: Entry, keep: bool = False) -> bool:
+    """True if the place has this very file: an agent died between its two names.
+
+    Removes the name in the staging tree then, but for `keep`.
+    """
+    folder, name = staging.parent(entry.path)
+    there, its_name = target.parent(entry.path)
+    ours = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    theirs = os.stat(its_name, dir_fd=there, follow_symlinks=False)
+    same = ours.st_nlink > 1 and os.path.samestat(ours, theirs)
+    if same and not keep:
+        os.unlink(name, dir_fd=folder)
+    return same
 
 
 def count_files(tree: Tree) -> int:

@@ -57,18 +57,30 @@ _NO_LOCKS = (
 
 
 class _Probe:
-    """An empty file in an open folder, until `close`; the folder keeps its time."""
+    """An empty file in an open folder, until `close`; the folder keeps its time.
+
+    It has no name where the file system can do that (Linux: O_TMPFILE), so that a killed agent
+    leaves none behind.
+    """
 
     def __init__(self, folder: int) -> None:
         self._folder = os.dup(folder)
-        self._name = staging_name(os.urandom(8).hex())
+        self._name = ""
         self._before = os.fstat(folder)
         try:
-            self.fd = os.open(self._name, _NEW, 0o600, dir_fd=folder)
+            self.fd = self._open(folder)
         except OSError:
             os.close(self._folder)
             raise
         self._after = os.fstat(folder).st_mtime_ns
+
+    def _open(self, folder: int) -> int:
+        nameless = getattr(os, "O_TMPFILE", 0)
+        if nameless:
+            with suppress(OSError):
+                return os.open(".", os.O_RDWR | nameless | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        self._name = staging_name(os.urandom(8).hex())
+        return os.open(self._name, _NEW, 0o600, dir_fd=folder)
 
     def time(self, asked: int) -> int | None:
         """The time (ns) that the file has once it was given this one; None if it is refused."""
@@ -81,6 +93,9 @@ class _Probe:
     def close(self) -> None:
         """Remove the file."""
         os.close(self.fd)
+        if not self._name:
+            os.close(self._folder)
+            return
         alone = os.fstat(self._folder).st_mtime_ns == self._after
         with suppress(OSError):
             os.unlink(self._name, dir_fd=self._folder)
