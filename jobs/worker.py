@@ -28,7 +28,7 @@ from rq.timeouts import HorseMonitorTimeoutException, UnixSignalDeathPenalty
 
 from engine import phases
 from engine.connect import bundle
-from engine.proof import manifest
+from engine.proof import manifest, manifest_lines
 from engine.share import helper, lending
 from jobs import tasks
 from jobs.queueing import reaper
@@ -44,7 +44,7 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 #: The parent process loads these once, and not each work-horse: that saves a tenth of a small
 #: job's time. And a worker that runs while a new version is installed keeps its own version: no
 #: work-horse imports a module of Ketter first (`tests/jobs/test_preloaded.py`).
-PRELOADED = (tasks, phases, lending, helper, manifest)
+PRELOADED = (tasks, phases, lending, helper, manifest, manifest_lines)
 
 
 class AlarmForJobs(UnixSignalDeathPenalty):

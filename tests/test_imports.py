@@ -45,6 +45,7 @@ PAST_THE_FACE = {
     "engine.connect.bundle": "jobs.worker makes the agents' programs once, before it forks",
     "engine.phases": "jobs.worker loads it once, before it forks",
     "engine.proof.manifest": "jobs keeps manifests; jobs.worker loads it once, before it forks",
+    "engine.proof.manifest_lines": "jobs.worker loads it once, before it forks",
     "engine.proof.reporter": "NAMED_FAILURES: how many failures a report names",
     "engine.share.helper": "jobs.worker loads it once, before it forks",
     "engine.share.lending": "jobs.worker loads it once, before it forks",

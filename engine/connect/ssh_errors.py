@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from engine import errors
+from engine.agent.wire import MAGIC
 from engine.connect import ssh_options
 from engine.connect.bundle import DAMAGED, SHELL_READS_INPUT, TOO_OLD
 from engine.connect.child import CHECK_SECONDS
@@ -102,6 +104,10 @@ _FAR_MEANINGS: tuple[tuple[str, type[errors.EngineError], str], ...] = (
         "has a profile that reads what is for our program; let it read only what a person types",
     ),
 )
+#: What an agent says first; what a shell adds to the number of the signal that ended a program,
+#: and the signals that come from other people and programs, not from what the program itself did.
+_GREETING, _SIGNALLED = MAGIC.decode("ascii").strip("\n"), 128
+_SENT_BY_OTHERS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 #: What the far shell is asked to say, to show that it runs commands; an SFTP server's greeting (in
 #: reply to ours), and the seconds for both.
 _WORD, _ASK_SECONDS = "KETTER-SHELL", 8.0
@@ -169,9 +175,19 @@ class SshEnding:
             )
         if error := self._by_words(text):
             return error
+        if _GREETING in text:
+            return errors.ConnectionLost(f"the agent at {host} ended (status {status})")
+        if status - _SIGNALLED in _SENT_BY_OTHERS:
+            return errors.ConnectionLost(
+                f"{host} ended our program as it started, by signal {status - _SIGNALLED}"
+            )
         if status in (126, 127):
             return errors.NoPython(f"{host} has no python3 that could run the agent{_said(text)}")
         said = self._ask("echo " + _WORD.replace("-", "''-")).decode("utf-8", "replace")
+        if _WORD in said and status == 255:  # So says ssh where a signal ended the command.
+            return errors.ConnectionLost(
+                f"{host} ended our program as it started, by a signal{_said(text)}"
+            )
         if _WORD in said:
             return errors.NoPython(
                 f"{host} has a python3 that does not run our program; make one of version 3.8 or "

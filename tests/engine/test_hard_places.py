@@ -300,25 +300,42 @@ _closed()
 
 @pytest.mark.parametrize(
     ("name", "target", "named"),
-    [
-        (".ketter-test.part", "b", "b/.ketter-test.part"),
-        ("new", "b/new/deep", "b/new"),
-        ("clip", "b", "reel/clip"),
-    ],
+    [(".ketter-test.part", "b", "b/.ketter-test.part"), ("new", "b/new/deep", "b/new")],
 )
 def test_a_permission_error_names_the_path_that_refused(
     tmp_path: Path, run: Run, plant: Plant, name: str, target: str, named: str
 ) -> None:
-    (tmp_path / "a" / "reel").mkdir(parents=True)
-    (tmp_path / "a" / "reel" / "clip").write_bytes(b"frames")
-    (tmp_path / "b" / "reel").mkdir(parents=True)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "clip").write_bytes(b"frames")
+    (tmp_path / "b").mkdir()
     plant(CLOSED.replace("NAMES", repr([name])))
 
     with pytest.raises(engine.PermissionDenied) as caught:
         run(target=endpoint(tmp_path / target))
 
-    path = named if name == "clip" else tmp_path / named
-    assert str(caught.value) == f"{path}: Permission denied"
+    assert str(caught.value) == f"{tmp_path / named}: Permission denied"
+
+
+def test_one_entry_that_refuses_is_named_and_the_others_arrive(
+    tmp_path: Path, run: Run, plant: Plant
+) -> None:
+    (tmp_path / "a" / "reel").mkdir(parents=True)
+    for name in ("clip", "other"):
+        (tmp_path / "a" / "reel" / name).write_bytes(b"frames")
+    (tmp_path / "b" / "reel").mkdir(parents=True)
+    plant(
+        CLOSED.replace("NAMES", repr(["clip"])).replace(
+            'kwargs.get("dir_fd") is not None',
+            f"os.path.realpath(f\"/proc/self/fd/{{kwargs.get('dir_fd')}}\")"
+            f" == {str(tmp_path / 'b' / 'reel')!r}",
+        )
+    )
+
+    report = run()
+
+    found = [(one.path, one.code, one.message) for one in report.failures]
+    assert found == [("reel/clip", "PERMISSION_DENIED", "reel/clip: Permission denied")]
+    assert os.listdir(tmp_path / "b" / "reel") == ["other"]
 
 
 def test_a_source_file_that_cannot_be_removed_is_reported_as_delivered(

@@ -149,6 +149,21 @@ def _no_python(server: Sshd, folder: Path) -> dict[str, Any]:
     return {}
 
 
+def _killed_python(server: Sshd, folder: Path) -> dict[str, Any]:
+    server.hide_python("#!/bin/sh\nkill -9 $$\n")
+    return {}
+
+
+def _killed_agent(server: Sshd, folder: Path) -> dict[str, Any]:
+    server.hide_python("#!/bin/sh\nprintf '\\n\\0KETTER AGENT 2\\n' >&2\nkill -9 $$\n")
+    return {}
+
+
+def _agent_that_gives_up(server: Sshd, folder: Path) -> dict[str, Any]:
+    server.hide_python("#!/bin/sh\nprintf '\\n\\0KETTER AGENT 2\\n' >&2\nexit 1\n")
+    return {}
+
+
 REFUSALS: dict[str, Refusal] = {
     "other key": (engine.AuthFailed, _other_key),
     "unknown host": (engine.HostKeyUnknown, _no_known_host),
@@ -157,6 +172,9 @@ REFUSALS: dict[str, Refusal] = {
     "closed port": (engine.ConnectionRefused, _closed_port),
     "no such name": (engine.HostUnreachable, _no_such_name),
     "no python": (engine.NoPython, _no_python),
+    "killed as it starts": (engine.ConnectionLost, _killed_python),
+    "killed after its greeting": (engine.ConnectionLost, _killed_agent),
+    "ended after its greeting": (engine.ConnectionLost, _agent_that_gives_up),
 }
 
 

@@ -242,7 +242,7 @@ class Driven:
         while not said.endswith(wire.MAGIC):
             said += self._process.stderr.read(1)
         assert "hello" in self.hear()
-        self._write(self.token.encode("ascii"))
+        self._write(self.token.encode("ascii") + b"\n")
 
     def _write(self, data: bytes) -> None:
         self._process.stdin.write(data)

@@ -95,14 +95,17 @@ class Sshd:
         """Let no key in any more."""
         self.authorized_keys.write_text("")
 
-    def hide_python(self) -> None:
-        """Give logins a PATH with the usual small tools and no python at all."""
+    def hide_python(self, instead: str = "") -> None:
+        """Give logins a PATH with the usual small tools, and no python or a script `instead`."""
         tools = self.folder / "bin"
         tools.mkdir()
         for name in ("sh", "cat", "ls", "env", "uname", "mkdir", "rm", "true"):
             found = shutil.which(name, path=SYSTEM_PATH)
             if found:
                 (tools / name).symlink_to(found)
+        if instead:
+            (tools / "python3").write_text(instead)
+            (tools / "python3").chmod(0o755)
         self._path = str(tools)
         self._restart()
 

@@ -22,12 +22,11 @@ from engine.agent.tree import OPEN_FILE, Tree
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import (
     FILE,
-    STAGING_PREFIX,
-    STAGING_SUFFIX,
     AgentError,
     Entry,
     is_staging,
     show,
+    staging_name,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ _CHUNK = 1 << 20
 
 def copy_name(transfer_id: str) -> str:
     """The name of a copy before it takes its place; no scan takes it for an entry."""
-    return f"{STAGING_PREFIX}{transfer_id}.copy{STAGING_SUFFIX}"
+    return staging_name(f"{transfer_id}.copy")
 
 
 class Across:

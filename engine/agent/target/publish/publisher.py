@@ -170,8 +170,11 @@ class Publisher:
         return None
 
     def _state(self, path: str) -> tuple[Entry, str]:
-        folder, name = self._staging.parent(path)
-        entry = entry_of(folder, name, path)
+        try:
+            folder, name = self._staging.parent(path)
+            entry = entry_of(folder, name, path)
+        except OSError as error:
+            raise explain(error, path) from error
         if entry is None:
             raise AgentError(
                 "AGENT_FAILED", f"{show(path)} in the staging folder is no file, folder or symlink"
