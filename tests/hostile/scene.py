@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import stat
-from _blake2 import blake2b
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -34,6 +33,14 @@ _RESIDENT = (b"cat\0", b"sshd: ")
 STATUSES = {0, 1, 2, 3, 4, 5, 6, 130}
 #: Seconds in which nothing of an ended transfer is left.
 GOING_SECONDS = 10.0
+
+
+#: Prints the id of the transfer that these words of the command line name.
+_TRANSFER_ID = """
+import sys
+from engine.cli.arguments import request, transfer_parser
+print(request(transfer_parser("", "").parse_args(sys.argv[1:])).transfer_id)
+"""
 
 
 class Fact(NamedTuple):
@@ -69,6 +76,7 @@ class Scene:
             os.chown(path, mine, mine)
         host.there(self.precious).chmod(0o700)
         host.there(self.target).chmod(bits)
+        self._staging_name = ""
         self._before = self._untouchable()
 
     # -- what the runner does ---------------------------------------------------------
@@ -100,9 +108,14 @@ class Scene:
         return self.host.there(self.target) / self.staging_name()
 
     def staging_name(self) -> str:
-        """What the command line calls the folder: everybody can tell beforehand."""
-        ends = os.fsencode(f"{self.source}\0{self.target}")
-        return f".ketter-cli-{blake2b(ends, digest_size=8).hexdigest()}.part"
+        """What the command line calls the folder; its host's own eyes tell, before it is made."""
+        if not self._staging_name:
+            ends = ["--from", self.source, "--to", self.target]
+            line = [*python(), "-c", _TRANSFER_ID, *ends]
+            status, said = self.host.run(self.runner, line, cwd=CHECKOUT)
+            assert status == 0, said
+            self._staging_name = f".ketter-{said.split()[-1]}.part"
+        return self._staging_name
 
     # -- what mallory does --------------------------------------------------------------
 
