@@ -26,7 +26,7 @@ from engine.proof.delivery_report import DeliveryReport
 from engine.proof.proofs import Proofs
 from engine.proof.reporter import Reporter
 from engine.protocol.commands import PUBLISH, PUBLISH_ARCHIVE
-from engine.session.preflight import inspect_target, open_source
+from engine.session.preflight import inspect_target, open_source, warnings_of
 from engine.session.session import Session
 from engine.types import Mode, ParcelState, Phase, Report
 
@@ -44,6 +44,7 @@ class Transfer:
         self._spool = Spool()
         self._reporter = Reporter(observer, self._spool)
         session.staging.on_note = self._reporter.warned
+        session.staging.on_made = self._reporter.report_made
         self._proofs = Proofs(self._session, self._spool, self._reporter)
         self._plan = TransferPlan(
             self._session,
@@ -103,6 +104,8 @@ class Transfer:
         open_source(self._session)
         inspect_target(self._session)
         request = self._session.request
+        for code, sentence in warnings_of(self._session):
+            self._reporter.warned(code, sentence)
         # Before any write, or read but the scan: the observer may know that a root has moved.
         self._observer.rooted(request.source.real_root, request.target.real_root)
 
@@ -282,6 +285,7 @@ class Transfer:
             parcels=len(plan.builder.parcels) + len(plan.builder.last_parcels),
             failures=tuple(reporter.failures),
             failures_total=reporter.failures_total,
+            folders_made=self._session.staging.made,
             plan=plan.summary(),
         )
 

@@ -179,7 +179,8 @@ class Request(NamedTuple):
     reserves the disk space of large files before it writes them. With `streams` 0 the engine
     chooses by measurement, up to `max_streams`. `bwlimit` is in bytes per second over
     all streams, 0 for none. `inject_fault="flip-byte"` makes the sender damage one
-    byte after hashing it, to prove that the engine detects it. `on_record` means that the
+    byte after hashing it, to prove that the engine detects it. Without `make_parents` only the
+    last folder of the target's path is made, none above it. `on_record` means that the
     caller keeps the id on record, and that the id cannot be guessed: a staging folder of that
     id is then this transfer's, even if the file system does not keep the user that made it.
     """
@@ -204,6 +205,7 @@ class Request(NamedTuple):
     max_streams: int = 8
     bwlimit: int = 0
     inject_fault: str = ""
+    make_parents: bool = True
     on_record: bool = False
 
     @property
@@ -293,6 +295,8 @@ class Report(NamedTuple):
     parcels: int
     failures: tuple[EntryFailure, ...] = ()
     failures_total: int = 0
+    #: The folders that were made on the way to the target, and the target's, outermost first.
+    folders_made: tuple[str, ...] = ()
     plan: dict[str, Any] = {}
 
     @property

@@ -123,7 +123,7 @@ def place_of(real: str, found: os.stat_result) -> list[Any]:
         os.close(folder)
     if not mount:
         return [found.st_dev, real]
-    top, point = map(_plain, mount[3:5])
+    top, point = map(plain, mount[3:5])
     return [found.st_dev, os.path.normpath(f"{top}/{real[len(point.rstrip('/')) :]}").lstrip("/")]
 
 
@@ -157,8 +157,17 @@ def _mount_of(folder: int, name: str) -> Sequence[str]:
     return ()
 
 
-def _plain(field: str) -> str:
-    r"""A path as mountinfo writes it, with its escapes (\040 is a blank) replaced."""
+def mount_points() -> set[str] | None:
+    """The folders on which something is mounted; None if unknown."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            return {plain(line.split(" ")[4]) for line in mounts}
+    except (OSError, IndexError):
+        return None
+
+
+def plain(field: str) -> str:
+    r"""A path as mountinfo and fstab(5) have it, with its escapes (\040 is a blank) replaced."""
     for code in ("\\040", "\\011", "\\012", "\\134"):
         field = field.replace(code, chr(int(code[1:], 8)))
     return field

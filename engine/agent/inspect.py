@@ -8,7 +8,7 @@ import struct
 from itertools import islice
 
 from engine.agent.context import Context
-from engine.agent.inodes import keeps, number_of, place_of
+from engine.agent.inodes import keeps, mount_points, number_of, place_of, plain
 from engine.agent.tree import entry_from, holes_of
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import pack_entries
@@ -16,6 +16,8 @@ from engine.agent.wire import pack_entries
 if TYPE_CHECKING:
     from typing import Any
 
+#: Where a system lists what it mounts, see fstab(5).
+FSTAB = "/etc/fstab"
 #: The most names of a folder to try, to find if it folds cases.
 _TRIED = 50
 #: The most exposed folders in a reply.
@@ -84,7 +86,7 @@ def inspect_place(real_root: str, real: str, staging: str) -> dict[str, Any]:
     """Describe a place below a root, both real paths: kind, space, limits of names, machine.
 
     Space is in bytes and in inodes. `left` is true if a folder with the name `staging` lies in the
-    place, or beside it; `foreign` see `_is_foreign`.
+    place, or beside it; `foreign` see `_is_foreign`, `unmounted` see `unmounted_above`.
     """
     try:
         found = os.stat(real)
@@ -107,6 +109,8 @@ def inspect_place(real_root: str, real: str, staging: str) -> dict[str, Any]:
         "writable": os.access(folder, os.W_OK | os.X_OK),
         "free": space.f_bavail * space.f_frsize,
         "size": space.f_blocks * space.f_frsize,
+        "read_only": bool(space.f_flag & os.ST_RDONLY),
+        "unmounted": unmounted_above(real),
         "free_inodes": space.f_favail if space.f_files else -1,
         "name_max": space.f_namemax,
         "case_folding": _case_folding(folder),
@@ -117,6 +121,28 @@ def inspect_place(real_root: str, real: str, staging: str) -> dict[str, Any]:
         "machine": machine(),
         "ancestor_ids": _ancestor_ids(real),
     }
+
+
+def unmounted_above(real: str) -> str:
+    """The innermost folder on the way to a place on which FSTAB mounts something, if it is not.
+
+    "" if there is none.
+    """
+    points = [p for p in _points_of_fstab() if f"{real}/".startswith(f"{p.rstrip('/')}/")]
+    innermost = max(points, key=len, default="/")
+    mounted = mount_points()
+    is_there = innermost in mounted if mounted is not None else os.path.ismount(innermost)
+    return "" if innermost == "/" or is_there else innermost
+
+
+def _points_of_fstab() -> list[str]:
+    try:
+        with open(FSTAB, encoding="utf-8", errors="surrogateescape") as table:
+            lines = [line.split() for line in table]
+    except OSError:
+        return []
+    points = [plain(line[1]) for line in lines if len(line) > 2 and line[0][:1] != "#"]
+    return [os.path.realpath(point) for point in points if point.startswith("/")]
 
 
 def exposed_to(real: str) -> list[str]:

@@ -29,7 +29,7 @@ from engine.cli.output import (
 from engine.cli.places import place
 from engine.cli.proof_record import RecordFile
 from engine.cli.stop import Stop
-from engine.observer import SilentObserver
+from engine.observer import FOLDERS_MADE, SilentObserver
 from engine.types import Report
 
 if TYPE_CHECKING:
@@ -127,10 +127,11 @@ class _PlainObserver(SilentObserver):
             self._record.write_if_due()
 
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        """Print warnings and errors."""
-        if level != "info":
+        """Print warnings and errors, and which folders were made."""
+        if level != "info" or code == FOLDERS_MADE:
+            shown = "note" if level == "info" else level
             with OUTPUT_MAY_FAIL:
-                print(f"{level}: {message} ({code})", file=sys.stderr)
+                print(f"{shown}: {message} ({code})", file=sys.stderr)
 
     def end(self) -> None:
         """Do nothing: no progress was drawn."""

@@ -60,6 +60,12 @@ def transfer_parser(description: str, epilog: str) -> argparse.ArgumentParser:
         help="go on with what an interrupted run left; at a signal, leave what has arrived",
     )
     add("--manifest", default="", metavar="FILE", help="write a JSON line for each proven entry")
+    add(
+        "--no-mkpath",
+        action="store_false",
+        dest="make_parents",
+        help="fail if the folder in which B lies does not exist",
+    )
     add("--dry-run", action="store_true", help="print the plan and change nothing")
     add_access(parser)
     return parser
@@ -120,6 +126,7 @@ def request(options: argparse.Namespace) -> Request:
         mode=Mode(options.mode),
         filters=tuple(options.filters),
         bwlimit=options.bwlimit,
+        make_parents=options.make_parents,
         **{option.name: option.value_of(getattr(options, option.name)) for option in OPTIONS},
     )
 

@@ -60,6 +60,8 @@ _STATES = frozenset(ABSENT + SAME + DIFFERENT + OLDER + OTHER_KIND + UNCHANGED +
 _SHOWN_REFUSALS, _SHOWN_FOLDERS = 100, 5
 #: Things that a file system does not keep, at most.
 _MOST_NOTES = 8
+#: The most folders that were made for a target folder, of which a reply names the first.
+_MOST_MADE = 20
 
 
 class Nothing(Record):
@@ -74,7 +76,9 @@ class Nothing(Record):
 class InspectReply(Record):
     """What the agent found at a place below a root; sizes in bytes, times in ns.
 
-    `foreign`: its file system is one of other systems, or a program's. `ancestor_ids` are device
+    `foreign`: its file system is one of other systems, or a program's. `read_only`: it is mounted
+    so. `unmounted`: a folder on the way to the place on which the host's /etc/fstab mounts a file
+    system that is not mounted now; "" if there is none. `ancestor_ids` are device
     and inode of the place and of all folders above it. `exposed` are
     folders above it that other users can write to, and so replace a folder on the way to it.
     """
@@ -88,6 +92,8 @@ class InspectReply(Record):
     free: int
     size: int
     free_inodes: int
+    read_only: bool
+    unmounted: str
     name_max: int
     case_folding: bool | None
     left: bool
@@ -119,6 +125,8 @@ class InspectReply(Record):
             free=fields.get("free", COUNT_OR_UNKNOWN),
             size=fields.get("size", COUNT_OR_UNKNOWN),
             free_inodes=fields.get("free_inodes", COUNT_OR_UNKNOWN),
+            read_only=fields.get("read_only", FLAG),
+            unmounted=fields.get("unmounted", SHOWN),
             name_max=fields.get("name_max", COUNT_OR_UNKNOWN),
             case_folding=fields.get("case_folding", OPTIONAL_FLAG),
             left=fields.get("left", FLAG),
@@ -303,7 +311,8 @@ class StageReply(Record):
 
     `left`: an earlier attempt left something. `transfer_id` is part of the staging folder's
     name. `keeps_owners`: the file system keeps the user that made a folder. `notes`: what else
-    it does not keep, a code and a sentence each.
+    it does not keep, a code and a sentence each. `made`: the folders that were made on the way to
+    the target folder, outermost first, twenty at most.
     """
 
     fresh: bool
@@ -311,6 +320,7 @@ class StageReply(Record):
     transfer_id: str
     keeps_owners: bool
     notes: tuple[Failure, ...]
+    made: tuple[str, ...]
 
     @classmethod
     def read(cls, fields: Fields) -> StageReply:
@@ -321,6 +331,7 @@ class StageReply(Record):
             fields.get("transfer_id", name(255)),
             fields.get("keeps_owners", FLAG),
             fields.get("notes", each(NOTE, _MOST_NOTES)),
+            fields.get("made", each(SHOWN, _MOST_MADE)),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterator
 
 from engine import errors
 from engine.agent.wire import FILE, staging_name
@@ -55,6 +56,8 @@ def inspect_target(session: Session) -> None:
     if not found.has_root:
         # The root is not made: its disk may not be mounted, and a move would fill another one.
         raise errors.RootMissing(f"the root {request.target.root} does not exist at the target")
+    if not request.make_parents and found.kind == "absent":
+        _refuse_to_make_parents(session)
     if source.kind == "file":
         aim.at_file(request, source, found)
     if request.strategy == Strategy.ARCHIVE:
@@ -67,6 +70,27 @@ def inspect_target(session: Session) -> None:
         )
     if source.kind == "file":
         _open_file(session)
+
+
+def warnings_of(session: Session) -> Iterator[tuple[str, str]]:
+    """Yield a code and a sentence for what both ends have, and a person may not expect."""
+    source, target = session.source_found, session.target_found
+    if session.request.mode is Mode.MOVE and source.read_only:
+        sentence = "its files are copied, but none can be removed there"
+        yield "SOURCE_READ_ONLY", f"{source.shown} is mounted read-only: {sentence}"
+    if target.unmounted:
+        sentence = f"{target.unmounted} is in the target's /etc/fstab, but nothing is mounted there"
+        yield "NOT_MOUNTED", f"{sentence}: the transfer fills the disk below; mount it first"
+
+
+def _refuse_to_make_parents(session: Session) -> None:
+    above = posixpath.dirname(session.request.target.path.rstrip("/"))
+    found = session.inspect(session.target, above)
+    if found.kind == "absent":
+        raise errors.BadRequest(
+            f"{found.shown} does not exist at the target, and the folders above the last one are "
+            "not to be made: make it first"
+        )
 
 
 def _source_missing(session: Session, found: InspectReply) -> errors.EngineError:

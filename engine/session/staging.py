@@ -34,12 +34,16 @@ class StagingFolder:
         self.is_there = False
         #: True if the target folder was made for this transfer, even by an attempt that died.
         self.fresh_target = False
+        #: The folders that were made on the way to the target folder, and that one.
+        self.made: tuple[str, ...] = ()
         #: True if the target's file system keeps the user that made a folder.
         self.keeps_owners = True
         #: Codes of the notes on the target's file system that were passed on.
         self._noted: set[str] = set()
         #: Called with code and sentence of each of them.
         self.on_note: Callable[[str, str], None] = lambda code, sentence: None
+        #: Called with the folders that were made, if there are some above the target folder.
+        self.on_made: Callable[[tuple[str, ...]], None] = lambda folders: None
         request = session.request
         self._id, self._spare_id = request.transfer_id, ""
         if not request.on_record:
@@ -84,6 +88,9 @@ class StagingFolder:
             raise errors.AgentFailed("the agent at the target made a folder of another transfer")
         self.fresh_target, self.keeps_owners = reply.fresh, reply.keeps_owners
         self._id = reply.transfer_id
+        if len(reply.made) > max(1, len(self.made)):
+            self.on_made(reply.made)
+        self.made = reply.made
         for note in reply.notes:
             if note.code not in self._noted:
                 self._noted.add(note.code)

@@ -28,13 +28,25 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-@pytest.mark.parametrize("to", ["2>/dev/full", "2>&-", ">/dev/full", ">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "to",
+    [
+        "2>/dev/full",
+        "2>&-",
+        ">/dev/full",
+        ">&-",
+        "<&- >&- 2>&-",
+        "> >(exec >&- <&-)",
+        "2> >(exec >&- <&-)",
+        "&> >(exec >&- <&-)",
+    ],
+)
 def test_a_move_is_done_whatever_becomes_of_its_output(place: Path, to: str, as_json: bool) -> None:
     words = [sys.executable, "-m", "engine.cli", "--from", f"{place}/a", "--to", f"{place}/b"]
     words += ["--mode", "move", *(["--json"] if as_json else [])]
 
     done = subprocess.run(
-        ["sh", "-c", f"{shlex.join(words)} {to}"],
+        ["bash", "-c", f"{shlex.join(words)} {to}"],
         cwd=PROJECT,
         capture_output=True,
         text=True,

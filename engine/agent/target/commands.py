@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: Flags to open a staged file for a second writing.
 _STAGED = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: The most folders that were made for a target folder, of which a reply names the first.
+_NAMED = 20
 
 
 class Target(PublishCommands):
@@ -81,7 +83,8 @@ class Target(PublishCommands):
         the agent of that helper. With `resume`, first report what an earlier attempt left. With
         `announced`, refuse parcels that no `expect` announced. `options` are flags of WriteOptions.
         `sibling` see `sibling_pid`; `spare_id` see `Staging`. The reply's `fresh` is true if the
-        target folder was made for this transfer; `notes` see `kept.notes`.
+        target folder was made for this transfer; `made` are the first folders that were made on
+        the way to it; `notes` see `kept.notes`.
         """
         if self._context.controller_gone():
             raise EndOfStream
@@ -109,6 +112,7 @@ class Target(PublishCommands):
             "transfer_id": staging.transfer_id,
             "keeps_owners": staging.keeps_owners,
             "notes": [] if attach else kept.notes(staging.fd),
+            "made": [show(folder.path) for folder in folders[:_NAMED]],
         }
 
     def _report_left(self, keeps_owners: bool, tree: Tree, journal: Journal) -> None:
