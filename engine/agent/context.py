@@ -11,7 +11,7 @@ from contextlib import suppress
 from engine.agent.inodes import keeps, watch
 from engine.agent.tree import Tree, open_real, resolve
 from engine.agent.typed import TYPE_CHECKING
-from engine.agent.wire import JSON, AgentError, encode, show, write_all
+from engine.agent.wire import JSON, AgentError, EndOfStream, encode, show, write_all
 
 if TYPE_CHECKING:
     from typing import Any, Callable
@@ -116,6 +116,10 @@ class Context:
         #: Called by another thread: true if another agent asks this one to end.
         self.is_over: Callable[[], bool] = lambda: False
         self._sibling = 0
+        #: Folders of a target, by path, at which another file system begins; and what is called
+        #: with each that is found.
+        self.mounts: list[str] = []
+        self.on_mount: Callable[[str], None] = lambda path: None
         #: The root's real path: on record, or as it was at the first use.
         self.real_root = ""
 
@@ -134,6 +138,11 @@ class Context:
     def sibling_lives(self) -> bool:
         """True if the watched agent still runs, or none is watched."""
         return not self._sibling or self._lives(self._sibling)
+
+    def end_if_alone(self) -> None:
+        """Raise EndOfStream if the worker is gone; see `controller_gone`."""
+        if self.controller_gone():
+            raise EndOfStream
 
     @staticmethod
     def controller_gone() -> bool:

@@ -97,6 +97,12 @@ def digests_of(
     return ids, bytes(digests), gone
 
 
+def make_tree_durable(tree: Tree) -> None:
+    """As `make_durable`, for each file system that a tree is known to lie on."""
+    for fd in tree.on_each_system():
+        make_durable(fd)
+
+
 def make_durable(fd: int) -> None:
     """Write everything out that the file system of an open folder still has in memory.
 

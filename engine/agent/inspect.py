@@ -77,7 +77,9 @@ class Inspector:
         """Make everything in the tree durable, names included; see `check_in_place`."""
         from engine.agent.digests import make_durable
 
-        make_durable(self._context.tree.fd)
+        tree = self._context.tree
+        for path in ("", *self._context.mounts):
+            make_durable(tree.folder(path))
         self._context.check_in_place()
         return {}
 
@@ -123,16 +125,16 @@ def inspect_place(real_root: str, real: str, staging: str) -> dict[str, Any]:
     }
 
 
-def unmounted_above(real: str) -> str:
+def unmounted_above(real: str) -> list[str]:
     """The innermost folder on the way to a place on which FSTAB mounts something, if it is not.
 
-    "" if there is none.
+    [] if there is none, or it is mounted.
     """
     points = [p for p in _points_of_fstab() if f"{real}/".startswith(f"{p.rstrip('/')}/")]
     innermost = max(points, key=len, default="/")
     mounted = mount_points()
     is_there = innermost in mounted if mounted is not None else os.path.ismount(innermost)
-    return "" if innermost == "/" or is_there else innermost
+    return [] if innermost == "/" or is_there else [innermost]
 
 
 def _points_of_fstab() -> list[str]:

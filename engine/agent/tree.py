@@ -130,6 +130,8 @@ class Tree:
         self._cache: OrderedDict[str, int] = OrderedDict()
         #: The last folder that was asked for: most entries lie beside the one before.
         self._last = ("", fd)
+        #: The `staging.grafts.Grafts` of a staging tree: its folders on other file systems.
+        self.grafts: Any = None
 
     def folder(self, path: str) -> int:
         """A descriptor of a folder; it belongs to the tree, and the caller must not keep it."""
@@ -145,8 +147,9 @@ class Tree:
         check_path(path)
         walked, fd = self._nearest(path)
         for name in path[len(walked) :].strip("/").split("/"):
-            fd = _enter(name, fd)
             walked = f"{walked}/{name}" if walked else name
+            grafts = self.grafts
+            fd = grafts.open(walked) if grafts and walked in grafts else _enter(name, fd)
             self._keep(walked, fd)
         self._last = (path, fd)
         return fd
@@ -201,9 +204,18 @@ class Tree:
         while self._cache:
             os.close(self._cache.popitem()[1])
 
+    def on_each_system(self) -> Iterator[int]:
+        """Yield a descriptor of a folder on each file system that the tree is known to lie on."""
+        yield self.fd
+        for path in self.grafts.paths() if self.grafts else ():
+            yield self.folder(path)
+
     def close(self) -> None:
         """Close all descriptors."""
         self.forget()
+        if self.grafts:
+            self.grafts.close()
+            self.grafts = None
         os.close(self.fd)
 
     def _nearest(self, path: str) -> tuple[str, int]:
@@ -220,6 +232,12 @@ class Tree:
         while len(self._cache) > self.CACHE:
             os.close(self._cache.popitem(last=False)[1])
         self._last = (path, fd)
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close open files."""
+    for fd in descriptors:
+        os.close(fd)
 
 
 def entry_of(folder: int, name: str, path: str) -> Entry | None:

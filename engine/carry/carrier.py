@@ -31,8 +31,8 @@ from engine.protocol.replies import (
     HashReply,
     ReceivedReply,
     SentReply,
-    StageReply,
 )
+from engine.protocol.target_replies import StageReply
 from engine.session.session import Session
 from engine.session.stream import Stream
 from engine.types import ParcelKind

@@ -187,6 +187,8 @@ def _show_plan(plan: dict[str, Any]) -> None:
     )
     free = f"{plan['free_bytes']:,} bytes" if plan["free_bytes"] >= 0 else "not known"
     print(f"free at the target: {free}{inodes}")
+    if plan["mounts"]:
+        print(f"other file systems begin at the target at: {', '.join(plan['mounts'])}")
     if plan["replaced"]:
         print(f"{plan['replaced']} would replace, or stand beside, entries at the target")
     if plan["conflicts"]:

@@ -47,6 +47,8 @@ from engine.types import (
 #: Conflicts that the error names if the policy is to fail, at most.
 NAMED_CONFLICTS = 5
 
+#: Folders at which other file systems begin, of which a plan names the first.
+NAMED_MOUNTS = 20
 #: Lists of entries that are sent to the target for comparison before its first reply.
 ASKED_AHEAD = 8
 #: Entries in one such list, at most: as many as in a message of a scan.
@@ -69,6 +71,10 @@ class Tally:
         #: Places that hold something the policy forbids to replace, and the names of some.
         self.conflicts = 0
         self.conflict_names: list[str] = []
+        #: The first folders of the target at which other file systems begin, and the bytes free
+        #: on all of them.
+        self.mounts: list[str] = []
+        self.room = 0
         #: Folders that the target has with the same time.
         self.unchanged = 0
         #: Lists of entries as the target has them, which get their modes at the end.
@@ -185,8 +191,11 @@ class TreeComparison:
 
     def _sort(self, entries: list[Entry]) -> None:
         """Sort entries by the target's next reply about them."""
-        states, others, failures = self._session.target.reply(COMPARE)
+        reply = self._session.target.reply(COMPARE)
+        states, others, failures = reply.states, reply.others, reply.failures
         require_count(len(states), len(entries))
+        self.tally.mounts += reply.mounts[: NAMED_MOUNTS - len(self.tally.mounts)]
+        self.tally.room += reply.room
         same: list[tuple[Entry, Entry]] = []
         alike: list[tuple[Entry, Entry]] = []
         send: list[Entry] = []

@@ -122,7 +122,8 @@ class TransferPlan:
         """Raises TargetExists for conflicts, NoSpace if the target has too few bytes or inodes.
 
         Holes need no room, except in an archive, or if all is reserved. A target that reports no
-        size at all has an unknown one.
+        size at all has an unknown one. What is free on file systems that begin below the target
+        counts with that: each of them may become full for itself.
         """
         self.comparison.refuse_conflicts()
         session, found, need = self._session, self._session.target_found, self.builder.bytes
@@ -132,10 +133,9 @@ class TransferPlan:
         if not found.size:
             sentence = "the target's file system does not say how much room it has"
             self._reporter.warned("SPACE_UNKNOWN", f"{sentence}: it may become full")
-        elif need > found.free:
-            raise errors.NoSpace(
-                f"the target has {found.free:,} bytes free, the transfer needs {need:,}"
-            )
+        elif need > found.free + self.comparison.tally.room:
+            free = found.free + self.comparison.tally.room
+            raise errors.NoSpace(f"the target has {free:,} bytes free, the transfer needs {need:,}")
         entries = 1 if self._session.aim.archive_name else self.builder.counts.total()
         if 0 <= found.free_inodes < entries:
             raise errors.NoSpace(
@@ -166,6 +166,7 @@ class TransferPlan:
             "streams": self.streams,
             "one_file": bool(self._session.aim.single),
             "round_trip_ms": round(self._session.round_trip * 1000, 1),
+            "mounts": comparison.tally.mounts,
             "free_bytes": found.free if found.size else -1,
             "free_inodes": found.free_inodes,
         }

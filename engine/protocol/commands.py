@@ -18,22 +18,20 @@ from engine.protocol.publish_replies import (
 )
 from engine.protocol.replies import (
     CloseArchiveReply,
-    CompareReply,
     CompleteReply,
     DigestsReply,
     FenceOutReply,
     HashReply,
     InspectReply,
-    NamesReply,
     Nothing,
     ReceivedReply,
     RemoveFoldersReply,
     RemoveReply,
     ScanReply,
     SentReply,
-    StageReply,
     StatReply,
 )
+from engine.protocol.target_replies import CompareReply, NamesReply, StageReply
 
 Reply = TypeVar("Reply", covariant=True)
 

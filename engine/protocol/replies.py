@@ -6,19 +6,8 @@ Each `read` takes a reply's fields, and raises AgentError (AGENT_FAILED) if one 
 
 from __future__ import annotations
 
-from typing import Any
-
-from engine.agent.typed import NamedTuple
 from engine.agent.wire import (
-    ABSENT,
-    ALIKE,
-    DIFFERENT,
     DIGEST,
-    HIDDEN,
-    OLDER,
-    OTHER_KIND,
-    SAME,
-    UNCHANGED,
     AgentError,
 )
 from engine.protocol.fields import (
@@ -30,7 +19,6 @@ from engine.protocol.fields import (
     NAME,
     NODE,
     NODE_OR_NONE,
-    NOTE,
     OPTIONAL_FLAG,
     PATH,
     PROBLEM,
@@ -39,11 +27,9 @@ from engine.protocol.fields import (
     EntryProblem,
     Failure,
     Fields,
-    Form,
     Node,
     by_number,
     each,
-    letters,
     name,
     one_of,
     sentence,
@@ -54,14 +40,8 @@ from engine.protocol.record import Record
 
 #: The kinds of entry that INSPECT reports.
 KINDS = ("absent", "folder", "file", "other")
-#: The letters that COMPARE answers with.
-_STATES = frozenset(ABSENT + SAME + DIFFERENT + OLDER + OTHER_KIND + UNCHANGED + ALIKE + HIDDEN)
 #: Refused attributes, and exposed folders, that one report names, at most.
 _SHOWN_REFUSALS, _SHOWN_FOLDERS = 100, 5
-#: Things that a file system does not keep, at most.
-_MOST_NOTES = 8
-#: The most folders that were made for a target folder, of which a reply names the first.
-_MOST_MADE = 20
 
 
 class Nothing(Record):
@@ -77,8 +57,8 @@ class InspectReply(Record):
     """What the agent found at a place below a root; sizes in bytes, times in ns.
 
     `foreign`: its file system is one of other systems, or a program's. `read_only`: it is mounted
-    so. `unmounted`: a folder on the way to the place on which the host's /etc/fstab mounts a file
-    system that is not mounted now; "" if there is none. `ancestor_ids` are device
+    so. `unmounted`: the folder on the way to the place on which the host's /etc/fstab mounts a file
+    system that is not mounted now, if there is one. `ancestor_ids` are device
     and inode of the place and of all folders above it. `exposed` are
     folders above it that other users can write to, and so replace a folder on the way to it.
     """
@@ -93,7 +73,7 @@ class InspectReply(Record):
     size: int
     free_inodes: int
     read_only: bool
-    unmounted: str
+    unmounted: tuple[str, ...]
     name_max: int
     case_folding: bool | None
     left: bool
@@ -126,7 +106,7 @@ class InspectReply(Record):
             size=fields.get("size", COUNT_OR_UNKNOWN),
             free_inodes=fields.get("free_inodes", COUNT_OR_UNKNOWN),
             read_only=fields.get("read_only", FLAG),
-            unmounted=fields.get("unmounted", SHOWN),
+            unmounted=fields.get("unmounted", each(SHOWN, 1)),
             name_max=fields.get("name_max", COUNT_OR_UNKNOWN),
             case_folding=fields.get("case_folding", OPTIONAL_FLAG),
             left=fields.get("left", FLAG),
@@ -283,77 +263,6 @@ class RemoveFoldersReply(Record):
             fields.get("full", COUNT),
             fields.get("problems", each(PROBLEM)),
         )
-
-
-class CompareReply(NamedTuple):
-    """A letter for each entry, see `agent.target.compare`.
-
-    `others`: by position, another name at the target that has the same content. `failures`: by
-    position, why an entry cannot be looked at.
-    """
-
-    states: str
-    others: dict[int, str]
-    failures: dict[int, Failure]
-
-    @classmethod
-    def read(cls, fields: Fields) -> CompareReply:
-        """Read all fields; raises AgentError if an entry is hidden for no reason."""
-        states = fields.get("states", letters(_STATES, 1 << 20))
-        failures = fields.get("errors", by_number(ENTRY_FAILURE, len(states)))
-        if {index for index, state in enumerate(states) if state == HIDDEN} != failures.keys():
-            raise AgentError("AGENT_FAILED", "protocol error: an entry is hidden without a reason")
-        return cls(states, fields.get("others", by_number(NAME, len(states))), failures)
-
-
-class StageReply(Record):
-    """The staging folder in the target folder. `fresh`: the target folder was made for it.
-
-    `left`: an earlier attempt left something. `transfer_id` is part of the staging folder's
-    name. `keeps_owners`: the file system keeps the user that made a folder. `notes`: what else
-    it does not keep, a code and a sentence each. `made`: the folders that were made on the way to
-    the target folder, outermost first, twenty at most.
-    """
-
-    fresh: bool
-    left: bool
-    transfer_id: str
-    keeps_owners: bool
-    notes: tuple[Failure, ...]
-    made: tuple[str, ...]
-
-    @classmethod
-    def read(cls, fields: Fields) -> StageReply:
-        """Read all fields."""
-        return cls(
-            fields.get("fresh", FLAG),
-            fields.get("left", FLAG),
-            fields.get("transfer_id", name(255)),
-            fields.get("keeps_owners", FLAG),
-            fields.get("notes", each(NOTE, _MOST_NOTES)),
-            fields.get("made", each(SHOWN, _MOST_MADE)),
-        )
-
-
-class NamesReply(NamedTuple):
-    """The target's rules for names, see `agent.target.name_rules.NameRules`."""
-
-    name_max: int
-    folds_case: bool
-    normalises: bool
-    utf8_only: bool
-
-    @classmethod
-    def read(cls, fields: Fields) -> NamesReply:
-        """Read the rules, which come as a list."""
-        return fields.get("rules", Form("a number and three flags", cls._of_list))
-
-    @classmethod
-    def _of_list(cls, value: Any) -> NamesReply:
-        rules = cls(*value) if isinstance(value, list) and len(value) == 4 else None
-        if rules is None or [type(rule) for rule in rules] != [int, bool, bool, bool]:
-            raise ValueError
-        return rules
 
 
 class DigestsReply(Record):

@@ -78,8 +78,8 @@ def warnings_of(session: Session) -> Iterator[tuple[str, str]]:
     if session.request.mode is Mode.MOVE and source.read_only:
         sentence = "its files are copied, but none can be removed there"
         yield "SOURCE_READ_ONLY", f"{source.shown} is mounted read-only: {sentence}"
-    if target.unmounted:
-        sentence = f"{target.unmounted} is in the target's /etc/fstab, but nothing is mounted there"
+    for folder in target.unmounted:
+        sentence = f"{folder} is in the target's /etc/fstab, but nothing is mounted there"
         yield "NOT_MOUNTED", f"{sentence}: the transfer fills the disk below; mount it first"
 
 

@@ -10,7 +10,7 @@ from engine import errors
 from engine.agent.wire import staging_name
 from engine.protocol.commands import CLEAN, STAGE, STAT
 from engine.protocol.messages import DeliveredArchive, Done, StagedEntries, StagedParts
-from engine.protocol.replies import StageReply
+from engine.protocol.target_replies import StageReply
 from engine.session.places import named
 from engine.types import OPTIONS, Endpoint, Verify
 

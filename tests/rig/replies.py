@@ -21,7 +21,7 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
             "size": 2,
             "free_inodes": -1,
             "read_only": False,
-            "unmounted": "/mnt",
+            "unmounted": ["/mnt"],
             "name_max": 255,
             "case_folding": False,
             "left": False,
@@ -44,7 +44,13 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
     "remove": ({"removed": 1, "kept": [["a", "VANISHED", "x"]]}, b""),
     "remove_folders": ({"removed": 1, "full": 0, "problems": []}, b""),
     "compare": (
-        {"states": "sx", "others": {"0": "b"}, "errors": {"1": ["PERMISSION_DENIED", "x"]}},
+        {
+            "states": "sx",
+            "others": {"0": "b"},
+            "errors": {"1": ["PERMISSION_DENIED", "x"]},
+            "mounts": ["proj"],
+            "room": 1,
+        },
         b"",
     ),
     "stage": (

@@ -7,7 +7,7 @@ import struct
 from collections import deque
 
 from engine.agent.context import Context
-from engine.agent.digests import digest_file, digests_of, make_durable
+from engine.agent.digests import digest_file, digests_of, make_tree_durable
 from engine.agent.inspect import machine, sibling_pid
 from engine.agent.reader import FrameReader
 from engine.agent.target.archive_file import ArchiveFile
@@ -81,13 +81,11 @@ class Target(PublishCommands):
 
         With `attach`, use the staging folder that another agent has prepared; with a `label`, as
         the agent of that helper. With `resume`, first report what an earlier attempt left. With
-        `announced`, refuse parcels that no `expect` announced. `options` are flags of WriteOptions.
-        `sibling` see `sibling_pid`; `spare_id` see `Staging`. The reply's `fresh` is true if the
-        target folder was made for this transfer; `made` are the first folders that were made on
-        the way to it; `notes` see `kept.notes`.
+        `announced`, refuse parcels that no `expect` announced. `options` are WriteOptions, `sibling`
+        see `sibling_pid`, `spare_id` see `Staging`. In the reply, `fresh` says that the target
+        folder was made for this transfer, `made` are the first folders made on the way there.
         """
-        if self._context.controller_gone():
-            raise EndOfStream
+        self._context.end_if_alone()
         self._context.watch_sibling(sibling_pid(*sibling))
         made = self._context.open(root, path, make=not attach)
         make_readable(self._context.tree)
@@ -98,14 +96,15 @@ class Target(PublishCommands):
         folders, left = ([], False) if attach else staging.prepare(made, resume)
         if attach:
             staging.attach(label)
+        else:
+            self._use_other_systems(staging)
         tree, journal = place_of(staging)
         self._options = self._options._replace(made_as=made_as(staging.fd))
         # Only now: this agent must take nothing that comes behind a `stage` that has failed.
-        self._staging = staging
-        self._context.is_over = staging.is_over
+        self._staging, self._context.is_over = staging, staging.is_over
         if left:
             self._report_left(staging.keeps_owners, tree, journal)
-        journal.keep_durable(lambda: make_durable(tree.fd))
+        journal.keep_durable(lambda: make_tree_durable(tree))
         return {
             "fresh": self._context.real in [folder.path for folder in folders],
             "left": left,
@@ -114,6 +113,20 @@ class Target(PublishCommands):
             "notes": [] if attach else kept.notes(staging.fd),
             "made": [show(folder.path) for folder in folders[:_NAMED]],
         }
+
+    def _use_other_systems(self, staging: Staging) -> None:
+        """Have what goes below folders on other file systems wait there, where that is possible."""
+
+        def graft(path: str) -> None:
+            from engine.agent.target.staging import grafts  # Few targets have such a folder.
+
+            tree, _ = place_of(staging)
+            if not (tree.grafts and path in tree.grafts):
+                grafts.make(self._context.tree.fd, staging.fd, tree, path, staging.name)
+
+        self._context.on_mount = graft
+        for path in self._context.mounts:
+            graft(path)
 
     def _report_left(self, keeps_owners: bool, tree: Tree, journal: Journal) -> None:
         """Report to the worker what an earlier attempt left."""
@@ -141,7 +154,7 @@ class Target(PublishCommands):
     def do_check(self, blob: bytes) -> dict[str, Any]:
         """Return the digests of staged entries as the medium holds them."""
         tree, _ = self._staged()
-        make_durable(tree.fd)  # Otherwise the page cache would answer for the medium.
+        make_tree_durable(tree)  # Otherwise the page cache would answer for the medium.
         return {"blob": digests_of(self._context, tree, blob)[1]}
 
     def do_expect(self, head: dict[str, Any], digest: str, blob: bytes) -> dict[str, Any]:
@@ -230,7 +243,7 @@ class Target(PublishCommands):
         tree, journal = self._staged()
         (entry,) = unpack_entries(blob)
         if self._options.readback:
-            make_durable(tree.fd)
+            make_tree_durable(tree)
         digest = digest_file(tree, entry, self._context.read, medium=self._options.readback)
         folder, name = tree.parent(entry.path)
         fd = refuse_shared(os.open(name, _STAGED, dir_fd=folder))
@@ -257,7 +270,7 @@ class Target(PublishCommands):
         digest, self._archive = self._archive.close(), None
         if self._options.readback:
             tree, _ = self._staged()
-            make_durable(tree.fd)
+            make_tree_durable(tree)
             entry = Entry(path, FILE, 0, 0, 0, 0)
             digest = digest_file(tree, entry, self._context.read, medium=True).hex()
         return {"archive": digest}

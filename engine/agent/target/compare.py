@@ -11,6 +11,7 @@ import stat
 
 from engine.agent import write_access
 from engine.agent.context import Context
+from engine.agent.inodes import mount_points
 from engine.agent.target.staging.kept import KeptTimes
 from engine.agent.tree import Tree, entry_from
 from engine.agent.typed import TYPE_CHECKING
@@ -30,6 +31,7 @@ from engine.agent.wire import (
     Entry,
     brief,
     explain,
+    show,
     unpack_entries,
 )
 
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 #: Errors by which a file system says that it has no such name: what is written there says so.
 _NO_NAME = (errno.EINVAL, errno.EILSEQ, errno.EBADMSG, errno.ENAMETOOLONG)
 
+#: Folders at which other file systems begin: as many are staged there, and named in one reply.
+_MOST_MOUNTS, _NAMED = 100, 20
+#: Free bytes where a file system does not say how many there are.
+_NOT_KNOWN = 1 << 60
 #: Codes of errors that are about one entry, not about its whole file system.
 _OF_ENTRY = ("PERMISSION_DENIED", "DISK_ERROR", "IO_ERROR")
 
@@ -50,6 +56,7 @@ class Comparison:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._times: KeptTimes | None = None
+        self._mounted: set[str] | None = None
 
     def do_compare(
         self, keep_both: bool, by_content: bool, blob: bytes, guess: bool = False
@@ -60,15 +67,54 @@ class Comparison:
         change nothing there.
         """
         write_access.recover(self._context.tree.fd)
+        if self._mounted is None:
+            self._mounted = mounted_below(self._context.real)
         if self._times is None:
             self._times = KeptTimes(guess)
         try:
+            entries = unpack_entries(blob)
             states, others, errors = compare(
-                self._context.tree, unpack_entries(blob), keep_both, by_content, self._times
+                self._context.tree, entries, keep_both, by_content, self._times
             )
         finally:
             self._times.close()
-        return {"states": states, "others": others, "errors": errors}
+        mounts = [
+            entry.path
+            for entry, state in zip(entries, states)
+            if entry.kind == FOLDER and state in (SAME, UNCHANGED) and self._is_mount(entry.path)
+        ]
+        room = self._found(mounts)
+        return {
+            "states": states, "others": others, "errors": errors,
+            "mounts": [show(path) for path in mounts[:_NAMED]], "room": room,
+        }  # fmt: skip
+
+    def _is_mount(self, path: str) -> bool:
+        """True if another file system begins at a folder: a mount, or a subvolume of Btrfs."""
+        assert self._mounted is not None
+        if path in self._mounted:
+            return True
+        folder, name = self._context.tree.parent(path)
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return found.st_dev != os.fstat(folder).st_dev
+
+    def _found(self, mounts: list[str]) -> int:
+        """Take in the folders at which other file systems begin; return their free bytes."""
+        room = 0
+        for path in mounts:
+            if path in self._context.mounts or len(self._context.mounts) >= _MOST_MOUNTS:
+                continue
+            self._context.mounts.append(path)
+            self._context.on_mount(path)
+            space = os.statvfs(self._context.tree.folder(path))
+            room += space.f_bavail * space.f_frsize if space.f_blocks else _NOT_KNOWN
+        return min(room, _NOT_KNOWN)
+
+
+def mounted_below(real: str) -> set[str]:
+    """The paths below a folder, relative to it, on which something is mounted."""
+    top = f"{real.rstrip('/')}/"
+    return {point[len(top) :] for point in mount_points() or () if point.startswith(top)}
 
 
 def compare(

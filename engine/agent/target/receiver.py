@@ -6,7 +6,7 @@ import hashlib
 import os
 from functools import partial
 
-from engine.agent.digests import digest_file, make_durable
+from engine.agent.digests import digest_file, make_tree_durable
 from engine.agent.reader import FrameReader, Payload
 from engine.agent.target.incoming_file import IncomingFile, is_bare, is_hole
 from engine.agent.target.journal import Journal, file_key
@@ -113,7 +113,7 @@ class Receiver:
 
     def _read_back(self) -> None:
         """Replace the digests by those of the bytes that the medium holds."""
-        make_durable(self._staging.fd)
+        make_tree_durable(self._staging)
         self._bytes = self._reported = 0
         for index, entry in enumerate(self._entries):
             at = index * DIGEST

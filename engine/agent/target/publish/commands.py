@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 
 from engine.agent.context import Context
-from engine.agent.digests import make_durable
+from engine.agent.digests import make_durable, make_tree_durable
 from engine.agent.inspect import machine
 from engine.agent.target import locks
 from engine.agent.target.journal import Journal
@@ -17,7 +17,7 @@ from engine.agent.target.publish.refused import Refused
 from engine.agent.target.staged_files import WriteOptions, discard
 from engine.agent.target.staging import made_folders
 from engine.agent.target.staging.folder import Staging
-from engine.agent.tree import Tree
+from engine.agent.tree import Tree, close_all
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FILE, AgentError, Entry, unpack_entries
 
@@ -84,12 +84,13 @@ class PublishCommands:
         """
         tree, journal = self._staged()
         assert self._staging
-        make_durable(tree.fd)
+        make_tree_durable(tree)
         before = FoldersBefore(self._staging.fd)
         with OpenedFolders(self._context.tree, self._staging.fd) as opened:
             with self._staging.publishing():
                 self._context.check_in_place()
                 self._publish(policy, opened, before, files)
+                elsewhere = self._staging.clear_grafts()
             finisher = FolderFinisher(self._context.tree, self._options, opened.modes, before)
             finisher.finish(journal, self._refused)
         tops = [top._replace(path="") for top in unpack_entries(blob)]
@@ -100,7 +101,9 @@ class PublishCommands:
         self._remove_staging(self._staging, undo=False)
         for top in tops:
             finisher.give(top)
-        make_durable(self._context.tree.fd)
+        for fd in (self._context.tree.fd, *elsewhere):
+            make_durable(fd)
+        close_all(elsewhere)
         self._context.check_in_place()
         problems = finisher.problems + opened.problems
         count = finisher.problem_count + len(opened.problems)

@@ -47,7 +47,7 @@ from engine.agent.target.staging import made_folders
 from engine.agent.target.staging.made_folders import Made
 from engine.agent.target.staging.names import checked, mark, remove_earlier
 from engine.agent.target.staging.place import GATE, StagingGone, StagingPlace
-from engine.agent.tree import Tree, list_names, remove_tree
+from engine.agent.tree import Tree, close_all, list_names, remove_tree
 from engine.agent.wire import AgentError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -107,6 +107,7 @@ class Staging(StagingPlace):
                 # No agent writes any more, even one that still lives; the records stay.
                 left = True
                 os.mkdir(f"a{self._attempt}", 0o700, dir_fd=self._fd)
+            close_all(self.clear_grafts(but_keep=left))
             mine = (f"a{self._attempt}.lock", f"a{self._attempt}" if left else "")
             for name in list_names(self._fd):
                 if (name[:1] == "a" and name not in mine) or (name == "journal" and not left):
@@ -126,6 +127,24 @@ class Staging(StagingPlace):
             from engine.agent.target.publish.across import clear_copies  # It is seldom needed.
 
             clear_copies(self._target, self._fd)
+
+    def clear_grafts(self, but_keep: bool = False) -> list[int]:
+        """Remove what waits on other file systems; with `but_keep`, only what is gone there.
+
+        Returns descriptors of the folders there, to be flushed.
+        """
+        if not is_there(self._fd, "grafts"):
+            return []
+        from engine.agent.target.staging import grafts  # Few targets have some.
+
+        if but_keep:
+            grafts.keep(self._target, self._fd)
+            return []
+        if self.tree and self.tree.grafts:
+            self.tree.forget()
+            self.tree.grafts.close()
+            self.tree.grafts = None
+        return grafts.clear(self._target, self._fd)
 
     def _enter(self, made: list[str]) -> None:
         """Open the folder; make it if it does not exist."""
@@ -179,6 +198,10 @@ class Staging(StagingPlace):
             if self.is_over():
                 raise AgentError("REPLACED", "this helper was shut out of the transfer")
         self.tree = Tree(self._open_tree())
+        if is_there(self._fd, "grafts"):
+            from engine.agent.target.staging import grafts  # Few targets have some.
+
+            grafts.attach(self._target, self._fd, self.tree)
         self.journal = Journal(self._fd, self._machine)
 
     def _open_tree(self) -> int:
@@ -284,6 +307,7 @@ class Staging(StagingPlace):
             made += made_folders.read(self._fd)
             opened_folders.put_back(self._target, self._fd)
             self._clear_copies()
+            close_all(self.clear_grafts())
             times = made_folders.read_list(self._fd, "times", int)
             if self.tree:
                 self.tree.forget()

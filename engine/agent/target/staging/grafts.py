@@ -1,0 +1,199 @@
+"""Parts of a staging tree that wait on another file system, which begins below the target folder.
+
+A rename goes within one file system only. So what goes below a mounted disk or share, or into a
+subvolume, waits in a folder there, which has the staging folder's name and is closed to others;
+the staging tree leads into it (`Tree.grafts`). The note `grafts` in the staging folder names these
+places: other agents of the attempt use them, too, and a later one resumes from them or clears up.
+Where no such folder can be made, the entries wait with all others, and are copied: see
+`publish.across`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+
+from engine.agent.target.ownership import not_ours, open_plain, open_private, write_note
+from engine.agent.tree import Tree, check_path, remove_tree
+from engine.agent.typed import TYPE_CHECKING, NamedTuple
+from engine.agent.wire import AgentError, is_staging
+from engine.agent.write_access import accessed, writable
+
+if TYPE_CHECKING:
+    from typing import Iterator
+
+NOTE = "grafts"
+#: The most bytes of the note; file systems beyond that are filled by copying.
+_MOST = 1 << 16
+_UNKNOWN = -1
+#: Errors that say that a part, or the file system under it, is gone.
+_GONE = (FileNotFoundError, NotADirectoryError, AgentError)
+
+
+class Graft(NamedTuple):
+    """A folder of the target, and the name of the folder in it in which entries wait.
+
+    `before` and `after` are the outer one's times (ns) around making the inner one. `after` is 0
+    until the tree leads there, and _UNKNOWN if the agent was killed meanwhile.
+    """
+
+    path: str
+    name: str
+    before: int
+    after: int
+
+
+class Grafts:
+    """The parts of one staging tree; the tree asks for them by path."""
+
+    def __init__(self, target: int, tree: Tree) -> None:
+        self._target = Tree(os.dup(target))
+        self._names: dict[str, str] = {}
+        tree.grafts = self
+        self._tree = tree
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._names
+
+    def paths(self) -> list[str]:
+        """The places at which another file system begins."""
+        return [*self._names]
+
+    def open(self, path: str) -> int:
+        """Open the part of one place; raises STAGING_NOT_OURS if it is not this user's alone."""
+        folder, name = self._target.folder(path), self._names[path]
+        fd, is_kept = open_private(folder, name)
+        if not is_kept:
+            os.close(fd)
+            raise not_ours(name, f"lies at {path}, where no owners are kept any more")
+        return fd
+
+    def add(self, path: str, name: str) -> None:
+        """Have the tree lead into a part that is there."""
+        self._tree.forget()
+        self._names[path] = name
+        try:
+            os.close(self.open(path))
+            self._make_way(path)
+        except BaseException:
+            del self._names[path]
+            raise
+
+    def _make_way(self, path: str) -> None:
+        """Make the folders that lead to a part: a walk through the tree must meet them."""
+        parts = path.split("/")
+        for end in range(1, len(parts) + 1):
+            above, name = self._tree.parent("/".join(parts[:end]))
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=above)
+
+    def close(self) -> None:
+        """Close the target's descriptors."""
+        self._target.close()
+
+
+def make(target: int, staging: int, tree: Tree, path: str, name: str) -> bool:
+    """Have what goes below a folder of the target wait there; False if that is not possible."""
+    place = Tree(os.dup(target))
+    try:
+        folder = place.folder(path)
+        graft = Graft(path, name, os.fstat(folder).st_mtime_ns, 0)
+        if not _write(staging, graft):
+            return False
+        with writable(folder):
+            os.mkdir(name, 0o700, dir_fd=folder)
+            try:
+                (tree.grafts or Grafts(target, tree)).add(path, name)
+            except BaseException:
+                os.rmdir(name, dir_fd=folder)
+                raise
+        _write(staging, graft._replace(after=os.fstat(folder).st_mtime_ns))
+        return True
+    except (OSError, AgentError):
+        return False
+    finally:
+        place.close()
+
+
+def attach(target: int, staging: int, tree: Tree) -> None:
+    """Have a staging tree lead into all its parts; raises an error if one is gone."""
+    for graft in _read(staging):
+        if graft.after:
+            (tree.grafts or Grafts(target, tree)).add(graft.path, graft.name)
+
+
+def keep(target: int, staging: int) -> None:
+    """Leave only those parts in the note that are there: what the others held is sent again."""
+    place, kept = Tree(os.dup(target)), []
+    try:
+        for graft in _read(staging):
+            with suppress(OSError, AgentError):
+                fd, is_kept = open_private(place.folder(graft.path), graft.name)
+                os.close(fd)
+                if is_kept:
+                    kept.append(graft._replace(after=graft.after or _UNKNOWN))
+    finally:
+        place.close()
+    write_note(staging, NOTE, "".join(json.dumps(graft) + "\n" for graft in kept))
+
+
+def clear(target: int, staging: int) -> list[int]:
+    """Remove all parts; return descriptors of the folders in which they were, to be flushed."""
+    place, cleared = Tree(os.dup(target)), []
+    try:
+        for graft in reversed(list(_read(staging))):
+            with suppress(*_GONE):
+                folder = place.folder(graft.path)
+                _remove(folder, graft)
+                cleared.append(os.dup(folder))
+    finally:
+        place.close()
+    with suppress(FileNotFoundError):
+        os.unlink(NOTE, dir_fd=staging)
+    return cleared
+
+
+def _remove(folder: int, graft: Graft) -> None:
+    fd, is_kept = open_private(folder, graft.name)
+    os.close(fd)
+    if not is_kept:
+        return
+    found = os.fstat(folder)
+    with writable(folder):
+        remove_tree(folder, graft.name)
+    if found.st_mtime_ns == graft.after:
+        # Only this folder came and went: restore the time from before.
+        with suppress(OSError):
+            os.utime(folder, ns=(accessed(found), graft.before))
+
+
+def _write(staging: int, graft: Graft) -> bool:
+    """Add a line to the note; False if it would become too long."""
+    fd = open_plain(staging, NOTE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        line = (json.dumps(graft) + "\n").encode("ascii")
+        if os.fstat(fd).st_size + 2 * len(line) > _MOST:
+            return False
+        os.write(fd, line)
+        os.fsync(fd)
+        return True
+    finally:
+        os.close(fd)
+
+
+def _read(staging: int) -> Iterator[Graft]:
+    """Yield the parts that the note names, each with its last line, the outer ones first."""
+    try:
+        fd = open_plain(staging, NOTE, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    found: dict[str, Graft] = {}
+    with open(fd, "rb") as lines:
+        for line in lines.read(_MOST).splitlines():
+            with suppress(ValueError, TypeError, RecursionError):  # A line that was cut off.
+                path, name, before, after = json.loads(line)
+                kinds = [type(value) for value in (path, name, before, after)]
+                if kinds == [str, str, int, int] and is_staging(name):
+                    found[check_path(path)] = Graft(path, name, before, after)
+    yield from found.values()
