@@ -204,11 +204,9 @@ class Tree:
         while self._cache:
             os.close(self._cache.popitem()[1])
 
-    def on_each_system(self) -> Iterator[int]:
-        """Yield a descriptor of a folder on each file system that the tree is known to lie on."""
-        yield self.fd
-        for path in self.grafts.paths() if self.grafts else ():
-            yield self.folder(path)
+    def on_each_system(self) -> list[int]:
+        """A descriptor on each file system that the tree is known to lie on; any thread may ask."""
+        return [self.fd, *(self.grafts.descriptors() if self.grafts else ())]
 
     def close(self) -> None:
         """Close all descriptors."""

@@ -81,9 +81,9 @@ class Target(PublishCommands):
 
         With `attach`, use the staging folder that another agent has prepared; with a `label`, as
         the agent of that helper. With `resume`, first report what an earlier attempt left. With
-        `announced`, refuse parcels that no `expect` announced. `options` are WriteOptions, `sibling`
-        see `sibling_pid`, `spare_id` see `Staging`. In the reply, `fresh` says that the target
-        folder was made for this transfer, `made` are the first folders made on the way there.
+        `announced`, refuse parcels that no `expect` announced. For `options` see WriteOptions, for
+        `sibling` see `sibling_pid`, for `spare_id` see `Staging`. The reply's `made` are the first
+        folders made on the way there, `fresh` says that the target folder is one of them.
         """
         self._context.end_if_alone()
         self._context.watch_sibling(sibling_pid(*sibling))
@@ -91,15 +91,13 @@ class Target(PublishCommands):
         make_readable(self._context.tree)
         if announced:
             self._expected = deque()
-        self._options = WriteOptions(**options)
         staging = Staging(self._context.tree.fd, transfer_id, attempt, machine(), spare_id)
         folders, left = ([], False) if attach else staging.prepare(made, resume)
+        self._options = WriteOptions(**options, made_as=made_as(staging.fd))
         if attach:
             staging.attach(label)
-        else:
-            self._use_other_systems(staging)
+        self._use_other_systems(staging, [] if attach else self._context.mounts)
         tree, journal = place_of(staging)
-        self._options = self._options._replace(made_as=made_as(staging.fd))
         # Only now: this agent must take nothing that comes behind a `stage` that has failed.
         self._staging, self._context.is_over = staging, staging.is_over
         if left:
@@ -114,19 +112,23 @@ class Target(PublishCommands):
             "made": [show(folder.path) for folder in folders[:_NAMED]],
         }
 
-    def _use_other_systems(self, staging: Staging) -> None:
+    def _use_other_systems(self, staging: Staging, mounts: list[str]) -> None:
         """Have what goes below folders on other file systems wait there, where that is possible."""
+        tree, _ = place_of(staging)
 
         def graft(path: str) -> None:
             from engine.agent.target.staging import grafts  # Few targets have such a folder.
 
-            tree, _ = place_of(staging)
             if not (tree.grafts and path in tree.grafts):
                 grafts.make(self._context.tree.fd, staging.fd, tree, path, staging.name)
+            # What a mode becomes was tried in the staging folder only.
+            self._options = self._options._replace(made_as=0)
 
         self._context.on_mount = graft
-        for path in self._context.mounts:
+        for path in mounts:
             graft(path)
+        if tree.grafts:
+            self._options = self._options._replace(made_as=0)
 
     def _report_left(self, keeps_owners: bool, tree: Tree, journal: Journal) -> None:
         """Report to the worker what an earlier attempt left."""

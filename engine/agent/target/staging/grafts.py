@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 
 from engine.agent.target.ownership import not_ours, open_plain, open_private, write_note
-from engine.agent.tree import Tree, check_path, remove_tree
+from engine.agent.tree import Tree, check_path, close_all, remove_tree
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 from engine.agent.wire import AgentError, is_staging
 from engine.agent.write_access import accessed, writable
@@ -45,52 +45,48 @@ class Graft(NamedTuple):
 
 
 class Grafts:
-    """The parts of one staging tree; the tree asks for them by path."""
+    """The parts of one staging tree; the tree asks for them by path.
 
-    def __init__(self, target: int, tree: Tree) -> None:
-        self._target = Tree(os.dup(target))
-        self._names: dict[str, str] = {}
-        tree.grafts = self
+    One descriptor of each stays open, as of the staging folder: no part is found by its name twice.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._open: dict[str, int] = {}
         self._tree = tree
+        tree.grafts = self
 
     def __contains__(self, path: str) -> bool:
-        return path in self._names
+        return path in self._open
 
-    def paths(self) -> list[str]:
-        """The places at which another file system begins."""
-        return [*self._names]
+    def descriptors(self) -> list[int]:
+        """A descriptor of each part; they belong to this object. Any thread may ask."""
+        return [*self._open.values()]
 
     def open(self, path: str) -> int:
-        """Open the part of one place; raises STAGING_NOT_OURS if it is not this user's alone."""
-        folder, name = self._target.folder(path), self._names[path]
+        """A new descriptor of the part of one place."""
+        return os.dup(self._open[path])
+
+    def add(self, folder: int, path: str, name: str) -> None:
+        """Have the tree lead into a part that is in an open folder.
+
+        Raises STAGING_NOT_OURS if it is not certainly this user's alone.
+        """
         fd, is_kept = open_private(folder, name)
-        if not is_kept:
+        if not is_kept or len(self._open) >= Tree.CACHE:
             os.close(fd)
-            raise not_ours(name, f"lies at {path}, where no owners are kept any more")
-        return fd
-
-    def add(self, path: str, name: str) -> None:
-        """Have the tree lead into a part that is there."""
+            raise not_ours(name, "lies where no owners are kept, or is one of too many")
         self._tree.forget()
-        self._names[path] = name
-        try:
-            os.close(self.open(path))
-            self._make_way(path)
-        except BaseException:
-            del self._names[path]
-            raise
-
-    def _make_way(self, path: str) -> None:
-        """Make the folders that lead to a part: a walk through the tree must meet them."""
+        self._open[path] = fd
         parts = path.split("/")
-        for end in range(1, len(parts) + 1):
-            above, name = self._tree.parent("/".join(parts[:end]))
+        for end in range(1, len(parts) + 1):  # A walk through the tree must meet them.
+            above, part = self._tree.parent("/".join(parts[:end]))
             with suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=above)
+                os.mkdir(part, 0o700, dir_fd=above)
 
     def close(self) -> None:
-        """Close the target's descriptors."""
-        self._target.close()
+        """Close all descriptors."""
+        close_all(self.descriptors())
+        self._open.clear()
 
 
 def make(target: int, staging: int, tree: Tree, path: str, name: str) -> bool:
@@ -104,7 +100,7 @@ def make(target: int, staging: int, tree: Tree, path: str, name: str) -> bool:
         with writable(folder):
             os.mkdir(name, 0o700, dir_fd=folder)
             try:
-                (tree.grafts or Grafts(target, tree)).add(path, name)
+                (tree.grafts or Grafts(tree)).add(folder, path, name)
             except BaseException:
                 os.rmdir(name, dir_fd=folder)
                 raise
@@ -118,9 +114,14 @@ def make(target: int, staging: int, tree: Tree, path: str, name: str) -> bool:
 
 def attach(target: int, staging: int, tree: Tree) -> None:
     """Have a staging tree lead into all its parts; raises an error if one is gone."""
-    for graft in _read(staging):
-        if graft.after:
-            (tree.grafts or Grafts(target, tree)).add(graft.path, graft.name)
+    place = Tree(os.dup(target))
+    try:
+        for graft in _read(staging):
+            if graft.after:
+                grafts = tree.grafts or Grafts(tree)
+                grafts.add(place.folder(graft.path), graft.path, graft.name)
+    finally:
+        place.close()
 
 
 def keep(target: int, staging: int) -> None:
