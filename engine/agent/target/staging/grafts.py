@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 
 from engine.agent.target.ownership import not_ours, open_plain, open_private, write_note
-from engine.agent.tree import Tree, check_path, close_all, remove_tree
+from engine.agent.tree import Tree, check_path, close_all, remove_open
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 from engine.agent.wire import AgentError, is_staging
 from engine.agent.write_access import accessed, writable
@@ -75,13 +75,21 @@ class Grafts:
         if not is_kept or len(self._open) >= Tree.CACHE:
             os.close(fd)
             raise not_ours(name, "lies where no owners are kept, or is one of too many")
+        try:
+            self._make_way(path)
+        except BaseException:
+            os.close(fd)
+            raise
         self._tree.forget()
         self._open[path] = fd
+
+    def _make_way(self, path: str) -> None:
+        """Make the folders that lead to a part: a walk through the tree must meet them."""
         parts = path.split("/")
-        for end in range(1, len(parts) + 1):  # A walk through the tree must meet them.
-            above, part = self._tree.parent("/".join(parts[:end]))
+        for end in range(1, len(parts) + 1):
+            above, name = self._tree.parent("/".join(parts[:end]))
             with suppress(FileExistsError):
-                os.mkdir(part, 0o700, dir_fd=above)
+                os.mkdir(name, 0o700, dir_fd=above)
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -157,13 +165,14 @@ def clear(target: int, staging: int) -> list[int]:
 
 def _remove(folder: int, graft: Graft) -> None:
     fd, is_kept = open_private(folder, graft.name)
-    os.close(fd)
-    if not is_kept:
-        return
     found = os.fstat(folder)
-    with writable(folder):
-        remove_tree(folder, graft.name)
-    if found.st_mtime_ns == graft.after:
+    try:
+        if is_kept:
+            with writable(folder):
+                remove_open(folder, graft.name, fd)
+    finally:
+        os.close(fd)
+    if is_kept and found.st_mtime_ns == graft.after:
         # Only this folder came and went: restore the time from before.
         with suppress(OSError):
             os.utime(folder, ns=(accessed(found), graft.before))
