@@ -13,6 +13,7 @@ import os
 import select
 import signal
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -23,6 +24,28 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two tries to use a Redis that is away or refuses, at most.
 TRY_EVERY = 5.0
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Give a list to which each SIGINT is added, before Python raises KeyboardInterrupt.
+
+    It stays empty where SIGINT has another handler than Python's own.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield came
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class OutageTolerantWorker(Worker):
@@ -80,19 +103,24 @@ class OutageTolerantWorker(Worker):
     def _retry(self, what: str, call: Callable[[], object]) -> None:
         """Call until Redis takes it; run the reaper between two tries.
 
-        Raises StopRequested if the worker has to shut down: rq raises that in the signal handler,
-        where it can get lost, for example while a log line is written.
+        Raises StopRequested if the worker has to shut down, and KeyboardInterrupt for a Ctrl-C
+        before rq has its signal handlers: both are raised in the handler, too, where they can get
+        lost, for example while an object is destroyed.
         """
-        while True:
-            try:
-                call()
-                return
-            except RedisError as error:
-                self._redis_fails(what, error)
-            if self._stop_requested:
-                raise StopRequested
-            self._reap_if_due()
-            self._pause(self._wait_for_redis)
+        with _interrupts() as came:
+            while True:
+                try:
+                    call()
+                    return
+                except RedisError as error:
+                    self._redis_fails(what, error)
+                if self._stop_requested:
+                    raise StopRequested
+                self._reap_if_due()
+                if not came:
+                    self._pause(self._wait_for_redis)
+                if came:
+                    raise KeyboardInterrupt
 
     def _reap_if_due(self) -> None:
         """Run the reaper, which needs no Redis; `ReapingWorker` has one."""
