@@ -36,10 +36,14 @@ class Inspector:
     def do_inspect(
         self, root: str, path: str, blob: bytes, staging: str = "", exposed: bool = False
     ) -> dict[str, Any]:
-        """Inspect a place, see `inspect_place`; with `exposed` also `exposed_to`."""
+        """Inspect a place, see `inspect_place`; with `exposed` also `exposed_to`.
+
+        `linked` is true if the path's last name is a symlink.
+        """
         real = self._context.place(root, path)
         found = inspect_place(self._context.real_root, real, staging)
-        return {**found, "exposed": exposed_to(real) if exposed else []}
+        linked = bool(path) and os.path.islink(os.path.join(root, path.rstrip("/")))
+        return {**found, "linked": linked, "exposed": exposed_to(real) if exposed else []}
 
     def do_open(
         self,

@@ -56,11 +56,11 @@ class Nothing(Record):
 class InspectReply(Record):
     """What the agent found at a place below a root; sizes in bytes, times in ns.
 
-    `foreign`: its file system is one of other systems, or a program's. `read_only`: it is mounted
-    so. `unmounted`: the folder on the way to the place on which the host's /etc/fstab mounts a file
-    system that is not mounted now, if there is one. `ancestor_ids` are device
-    and inode of the place and of all folders above it. `exposed` are
-    folders above it that other users can write to, and so replace a folder on the way to it.
+    `linked`: the last name of the path is a symlink. `foreign`: its file system is one of other
+    systems, or a program's. `read_only`: it is mounted so. `unmounted`: the folder on the way to
+    the place on which the host's /etc/fstab mounts a file system that is not mounted now, if there
+    is one. `ancestor_ids` are device and inode of the place and of all folders above it. `exposed`
+    are folders above it that other users can write to, and so replace a folder on the way to it.
     """
 
     kind: str
@@ -77,6 +77,7 @@ class InspectReply(Record):
     name_max: int
     case_folding: bool | None
     left: bool
+    linked: bool
     foreign: bool
     cores: int
     host: str
@@ -110,6 +111,7 @@ class InspectReply(Record):
             name_max=fields.get("name_max", COUNT_OR_UNKNOWN),
             case_folding=fields.get("case_folding", OPTIONAL_FLAG),
             left=fields.get("left", FLAG),
+            linked=fields.get("linked", FLAG),
             foreign=fields.get("foreign", FLAG),
             cores=fields.get("cores", COUNT),
             host=fields.get("host", SHOWN_NAME),

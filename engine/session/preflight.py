@@ -12,7 +12,7 @@ from engine.protocol.lists import entries_of
 from engine.protocol.replies import InspectReply
 from engine.session.places import named
 from engine.session.session import Session
-from engine.types import HardLinks, Mode, Request, Strategy
+from engine.types import HardLinks, Mode, Request, Strategy, display_path
 
 
 def open_source(session: Session) -> None:
@@ -29,6 +29,8 @@ def open_source(session: Session) -> None:
     if found.kind == "other":
         raise errors.BadRequest(f"{found.shown} is neither a folder nor a file")
     request = session.request
+    if request.mode is Mode.MOVE and found.linked:
+        _refuse_to_move_link(request, found)
     if found.kind == "folder":
         session.source.request(OPEN, removes=_removes(request), **named(request.source))
         session.source.send(
@@ -90,6 +92,20 @@ def _refuse_to_make_parents(session: Session) -> None:
         raise errors.BadRequest(
             f"{found.shown} does not exist at the target, and the folders above the last one are "
             "not to be made: make it first"
+        )
+
+
+def _refuse_to_move_link(request: Request, found: InspectReply) -> None:
+    """Raise BadRequest: a move would take what a symlink leads to, and leave the link behind.
+
+    With a `/` at its end a path means what a folder holds, as `mv` and `rsync` take it.
+    """
+    path = posixpath.join(request.source.root, request.source.path)
+    if found.kind == "file" or not path.endswith("/"):
+        either = ", or end the path with / to move what it holds" if found.kind == "folder" else ""
+        raise errors.BadRequest(
+            f"{display_path(path.rstrip('/'))} is a symlink to {found.shown}: a move would leave "
+            f"the link and take what it leads to; name {found.shown} itself{either}"
         )
 
 

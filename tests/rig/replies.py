@@ -25,6 +25,7 @@ GOOD: dict[str, tuple[dict[str, Any], bytes]] = {
             "name_max": 255,
             "case_folding": False,
             "left": False,
+            "linked": False,
             "foreign": False,
             "cores": 2,
             "host": "lab",
