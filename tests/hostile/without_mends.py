@@ -80,7 +80,11 @@ def run(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     """Run tests of the copy."""
     python = copy / ".venv" / "bin" / "python"
     line = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--lane", "nightly"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KETTER_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("KETTER_", "PYTEST_"))
+    }
     for name in ("DATABASE_URL", "REDIS_URL"):
         kept.pop(name, None)
     return subprocess.run(
