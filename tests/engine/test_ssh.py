@@ -189,6 +189,18 @@ def test_a_refused_connection_is_reported_with_its_cause(
     wait_until(lambda: not fresh_sshd.sessions(), 5)
 
 
+@pytest.mark.parametrize("what", ["other key", "unknown host", "changed host", "closed port"])
+def test_a_quiet_configuration_hides_no_cause(
+    fresh_sshd: Sshd, small: Path, tmp_path: Path, what: str
+) -> None:
+    expected, spoil = REFUSALS[what]
+    (tmp_path / "quiet").write_text("Host *\n  LogLevel QUIET\n")
+    access = through(fresh_sshd)._replace(**spoil(fresh_sshd, tmp_path))
+    access = access._replace(config_file=str(tmp_path / "quiet"))
+
+    refused(expected, small, tmp_path / "target", None, access)
+
+
 def refused(
     expected: type[EngineError],
     source: Path,

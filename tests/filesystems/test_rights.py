@@ -263,3 +263,22 @@ def test_a_move_from_read_only_folders_of_the_user_empties_them(tree: Path) -> N
     assert done.status == 0, done
     assert os.listdir(tree / "a") == []
     assert json.dumps(done.result)
+
+
+def test_both_ends_lie_below_folders_that_one_may_only_pass_through(tree: Path) -> None:
+    """The user may not list the folder above, which is root's."""
+    above = tree.stat()
+    os.chown(tree, 0, 0)
+    (tree / "b" / "state").mkdir()
+    (tree / "state").symlink_to("b/state")
+    os.lchown(tree / "b" / "state", STRANGER, STRANGER)
+    tree.chmod(0o711)
+    try:
+        done = transfer(tree, "--mode", "move")
+    finally:
+        os.chown(tree, above.st_uid, above.st_gid)
+        (tree / "state").unlink()
+
+    assert (done.status, done.codes) == (0, {})
+    assert content(tree / "b") == {name: f"new {name}" for name in NAMES}
+    assert os.listdir(tree / "a") == []
