@@ -120,8 +120,8 @@ MENDS = (
     Mend(
         "H9",
         "engine/named_files.py",
-        "            return os.fdopen(_opened(path, folder, name), \"wb\")\n",
-        "            return open(path, \"wb\")\n",
+        "            return _opened(self._path, self._folder, self._name)\n",
+        "            return os.open(self._path, os.O_WRONLY | os.O_TRUNC)\n",
         f"{_PLANTS}::test_a_manifest_that_mallory_planted_is_refused[root-link]",
     ),
     Mend(
