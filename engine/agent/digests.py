@@ -25,6 +25,8 @@ from engine.agent.wire import (
 if TYPE_CHECKING:
     from typing import Callable
 
+#: The size of an entry that has to be read as it is.
+UNKNOWN = -1
 _CHUNK = 1 << 20
 _DROP_CACHE = getattr(os, "posix_fadvise", None)
 _EMPTY = hashlib.sha256().digest()
@@ -42,7 +44,8 @@ def digest_file(
     """Return the SHA-256 of an entry as it is now; calls `read` with the bytes of each read.
 
     At the source a file may lie elsewhere than its path says: behind a link that is followed.
-    With `medium` a file is first dropped from the page cache, where the platform can (Linux), so
+    Of a file it reads no more than the entry's size, unless that is UNKNOWN; raises OSError if
+    there is more. With `medium` a file is first dropped from the page cache, where the platform can (Linux), so
     that its bytes come from the disk; they must be durable already.
     """
     if entry.kind in (FOLDER, HARD_LINK):
@@ -54,8 +57,10 @@ def digest_file(
     digest = hashlib.sha256()
     fd = os.open(name, OPEN_FILE, dir_fd=folder)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):  # A pipe or a device may have no end.
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):  # A pipe or a device may have no end.
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        left = found.st_size if entry.size == UNKNOWN else entry.size
         if medium and _DROP_CACHE is not None:
             _DROP_CACHE(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         buffer = memoryview(bytearray(_CHUNK))
@@ -65,6 +70,9 @@ def digest_file(
                 return digest.digest()
             digest.update(buffer[:got])
             read(got)
+            left -= got
+            if left < 0:  # Its owner may make it longer all the time, by a hole of exabytes.
+                raise OSError(errno.EFBIG, "the file is longer than it was")
     finally:
         os.close(fd)
 

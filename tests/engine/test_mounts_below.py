@@ -260,8 +260,8 @@ def _note():
     mark = names.mark
     def marking(fd, name):
         note = os.open("grafts", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=fd)
-        for line in (b'["precious", ".ketter-test.part", 1, 2]', b'["precious", "x", 1, 2]',
-                     b'["../..", ".ketter-x.part", 1, 2]', b'[[[', b'7', b'["precious"'):
+        for line in (b'["precious", ".ketter-test.part", 1, 2, 3]', b'["precious", "x", 1, 2, 3]',
+                     b'["../..", ".ketter-x.part", 1, 2, 3]', b'[[[', b'7', b'["precious"'):
             os.write(note, line + b"\\n")
         os.close(note)
         mark(fd, name)

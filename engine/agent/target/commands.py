@@ -7,7 +7,7 @@ import struct
 from collections import deque
 
 from engine.agent.context import Context
-from engine.agent.digests import digest_file, digests_of, make_tree_durable
+from engine.agent.digests import UNKNOWN, digest_file, digests_of, make_tree_durable
 from engine.agent.inspect import machine, sibling_pid
 from engine.agent.reader import FrameReader
 from engine.agent.target.archive_file import ArchiveFile
@@ -273,6 +273,6 @@ class Target(PublishCommands):
         if self._options.readback:
             tree, _ = self._staged()
             make_tree_durable(tree)
-            entry = Entry(path, FILE, 0, 0, 0, 0)
+            entry = Entry(path, FILE, UNKNOWN, 0, 0, 0)
             digest = digest_file(tree, entry, self._context.read, medium=True).hex()
         return {"archive": digest}

@@ -192,20 +192,28 @@ class EntryWriter:
             os.close(above)
 
     def _link(self, folder: int, name: str, entry: Entry) -> None:
-        """Give another name to a file that arrived before or is at the target already."""
+        """Give another name to a file that arrived before or is at the target already.
+
+        Another user's file is not linked: its owner could change what stands under the new name.
+        It arrives as a file then.
+        """
         for tree in (self._staging, self._target):
             try:
                 above, first = tree.parent(check_path(entry.link))
                 found = os.stat(first, dir_fd=above, follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            if stat.S_ISREG(found.st_mode) and _is_file(above, found, entry):
+            is_ours = tree is self._staging or found.st_uid == os.geteuid()
+            if is_ours and stat.S_ISREG(found.st_mode) and _is_file(above, found, entry):
                 try:
                     os.link(first, name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
                 except OSError as error:
                     option = "--hard-links copy"
                     raise _link_error(error, entry, folder, "hard links", option) from error
-                return
+                linked = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if (linked.st_ino, linked.st_uid) == (found.st_ino, found.st_uid):
+                    return
+                os.unlink(name, dir_fd=folder)  # Another file has taken that name meanwhile.
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 

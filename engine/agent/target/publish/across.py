@@ -15,7 +15,7 @@ import stat
 from contextlib import suppress
 
 from engine.agent import xattrs
-from engine.agent.digests import digest_file, make_durable
+from engine.agent.digests import UNKNOWN, digest_file, make_durable
 from engine.agent.target.ownership import open_plain
 from engine.agent.target.staged_files import NEW_FILE, write_whole
 from engine.agent.tree import OPEN_FILE, Tree
@@ -50,8 +50,8 @@ class Across:
         self._note_in, self._name = staging, copy_name(transfer_id)
         self._medium, self._read = medium, read
         self._noted: set[str] = set()
-        #: Files with several names, by inode: the first place of each.
-        self._twins: dict[int, str] = {}
+        #: Files with several names, by inode: the first place of each, and its own inode there.
+        self._twins: dict[int, tuple[str, int]] = {}
         #: A folder of each file system that was written to, by device.
         self._written: dict[int, int] = {}
 
@@ -73,7 +73,8 @@ class Across:
                 self._copy_file(folder, name, beside, found)
                 self._verify(target, f"{above}/{self._name}" if above else self._name, place)
                 if found.st_nlink > 1:
-                    self._twins[found.st_ino] = place
+                    number = os.stat(self._name, dir_fd=beside, follow_symlinks=False).st_ino
+                    self._twins[found.st_ino] = place, number
         except BaseException:
             discard_copy(beside, self._name)
             raise
@@ -86,10 +87,14 @@ class Across:
         """Give a file of several names one more, if another one is in place already."""
         if found.st_ino not in self._twins:
             return False
-        folder, name = target.parent(self._twins[found.st_ino])
+        place, number = self._twins[found.st_ino]
+        folder, name = target.parent(place)
         with suppress(OSError):  # No links there, or on yet another file system: it is copied.
             os.link(name, self._name, src_dir_fd=folder, dst_dir_fd=beside, follow_symlinks=False)
-            return True
+            linked = os.stat(self._name, dir_fd=beside, follow_symlinks=False)
+            if linked.st_ino == number and linked.st_uid == os.geteuid():
+                return True
+            os.unlink(self._name, dir_fd=beside)  # Another user has put it there meanwhile.
         return False
 
     def _copy_file(self, folder: int, name: str, beside: int, found: os.stat_result) -> None:
@@ -117,7 +122,7 @@ class Across:
         self._digest = digest.digest()
 
     def _verify(self, target: Tree, copy: str, place: str) -> None:
-        entry = Entry(copy, FILE, 0, 0, 0, 0)
+        entry = Entry(copy, FILE, UNKNOWN, 0, 0, 0)
         if digest_file(target, entry, self._read, medium=self._medium) != self._digest:
             raise AgentError(
                 "CHECKSUM_MISMATCH",

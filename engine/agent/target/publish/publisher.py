@@ -97,7 +97,7 @@ class Publisher:
 
         Whatever other users did to the target meanwhile, a source must not lose it.
         """
-        if not self.refused:
+        if not self.refused and not self._staging.grafts:
             return
         self._staging.forget()
         for path in left_files(self._staging):
@@ -235,6 +235,8 @@ class Publisher:
             from_folder, from_name = self._staging.parent(entry.path)
             to_folder, to_name = self._target.parent(place)
             try:
+                if entry.kind == FOLDER and leads_elsewhere(self._staging, entry.path):
+                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
                 self._move(entry.kind, free, from_name, from_folder, to_name, to_folder)
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -270,6 +272,11 @@ class Publisher:
             raise
         above, staged = self._staging.parent(entry.path)
         os.unlink(staged, dir_fd=above)
+
+
+def leads_elsewhere(staging: Tree, path: str) -> bool:
+    """True if a part of a folder waits on another file system: one rename does not move that."""
+    return bool(staging.grafts and staging.grafts.are_below(path))
 
 
 def is_placed(staging: Tree, target: Tree, entry: Entry, keep: bool = False) -> bool:

@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 NOTE = "grafts"
 #: The most bytes of the note; file systems beyond that are filled by copying.
 _MOST = 1 << 16
-_UNKNOWN = -1
 #: Errors that say that a part, or the file system under it, is gone.
 _GONE = (FileNotFoundError, NotADirectoryError, AgentError)
 
 
 class Graft(NamedTuple):
-    """A folder of the target, and the name of the folder in it in which entries wait.
+    """A folder of the target, and the name and inode number of the folder in it for entries.
 
-    `before` and `after` are the outer one's times (ns) around making the inner one. `after` is 0
-    until the tree leads there, and _UNKNOWN if the agent was killed meanwhile.
+    `before` and `after` are the outer one's times (ns) around making the inner one. `number` is 0
+    until the tree leads there: if the agent is killed meanwhile, the folder is empty.
     """
 
     path: str
     name: str
     before: int
     after: int
+    number: int
 
 
 class Grafts:
@@ -66,15 +66,19 @@ class Grafts:
         """A new descriptor of the part of one place."""
         return os.dup(self._open[path])
 
-    def add(self, folder: int, path: str, name: str) -> None:
-        """Have the tree lead into a part that is in an open folder.
+    def are_below(self, path: str) -> bool:
+        """True if a part has its place at or below a path."""
+        return any(f"{part}/".startswith(f"{path}/") for part in self._open)
 
-        Raises STAGING_NOT_OURS if it is not certainly this user's alone.
+    def add(self, folder: int, path: str, name: str, number: int = 0) -> int:
+        """Have the tree lead into a part that is in an open folder; return its number.
+
+        Raises STAGING_NOT_OURS if it is not certainly this user's alone, or has another `number`.
         """
-        fd, is_kept = open_private(folder, name)
-        if not is_kept or len(self._open) >= Tree.CACHE:
+        fd = _opened(folder, name, number)
+        if len(self._open) >= Tree.CACHE:
             os.close(fd)
-            raise not_ours(name, "lies where no owners are kept, or is one of too many")
+            raise not_ours(name, "is one of too many")
         try:
             self._make_way(path)
         except BaseException:
@@ -82,6 +86,7 @@ class Grafts:
             raise
         self._tree.forget()
         self._open[path] = fd
+        return os.fstat(fd).st_ino
 
     def _make_way(self, path: str) -> None:
         """Make the folders that lead to a part: a walk through the tree must meet them."""
@@ -102,17 +107,17 @@ def make(target: int, staging: int, tree: Tree, path: str, name: str) -> bool:
     place = Tree(os.dup(target))
     try:
         folder = place.folder(path)
-        graft = Graft(path, name, os.fstat(folder).st_mtime_ns, 0)
+        graft = Graft(path, name, os.fstat(folder).st_mtime_ns, 0, 0)
         if not _write(staging, graft):
             return False
         with writable(folder):
             os.mkdir(name, 0o700, dir_fd=folder)
             try:
-                (tree.grafts or Grafts(tree)).add(folder, path, name)
+                number = (tree.grafts or Grafts(tree)).add(folder, path, name)
             except BaseException:
                 os.rmdir(name, dir_fd=folder)
                 raise
-        _write(staging, graft._replace(after=os.fstat(folder).st_mtime_ns))
+        _write(staging, graft._replace(after=os.fstat(folder).st_mtime_ns, number=number))
         return True
     except (OSError, AgentError):
         return False
@@ -125,11 +130,20 @@ def attach(target: int, staging: int, tree: Tree) -> None:
     place = Tree(os.dup(target))
     try:
         for graft in _read(staging):
-            if graft.after:
+            if graft.number:
                 grafts = tree.grafts or Grafts(tree)
-                grafts.add(place.folder(graft.path), graft.path, graft.name)
+                grafts.add(place.folder(graft.path), graft.path, graft.name, graft.number)
     finally:
         place.close()
+
+
+def _opened(folder: int, name: str, number: int) -> int:
+    """Open a part; raises STAGING_NOT_OURS if it is not this user's alone, or not that one."""
+    fd, is_kept = open_private(folder, name)
+    if is_kept and number in (0, os.fstat(fd).st_ino):
+        return fd
+    os.close(fd)
+    raise not_ours(name, "is not certainly this user's, or another folder of the same name")
 
 
 def keep(target: int, staging: int) -> None:
@@ -138,10 +152,12 @@ def keep(target: int, staging: int) -> None:
     try:
         for graft in _read(staging):
             with suppress(OSError, AgentError):
-                fd, is_kept = open_private(place.folder(graft.path), graft.name)
-                os.close(fd)
-                if is_kept:
-                    kept.append(graft._replace(after=graft.after or _UNKNOWN))
+                folder = place.folder(graft.path)
+                if graft.number:
+                    os.close(_opened(folder, graft.name, graft.number))
+                    kept.append(graft)
+                else:
+                    _remove(folder, graft)
     finally:
         place.close()
     write_note(staging, NOTE, "".join(json.dumps(graft) + "\n" for graft in kept))
@@ -164,15 +180,19 @@ def clear(target: int, staging: int) -> list[int]:
 
 
 def _remove(folder: int, graft: Graft) -> None:
-    fd, is_kept = open_private(folder, graft.name)
+    """Remove a part with all that is in it; whatever else has its name by now stays."""
+    fd = _opened(folder, graft.name, graft.number)
     found = os.fstat(folder)
     try:
-        if is_kept:
-            with writable(folder):
+        with writable(folder):
+            if graft.number:
                 remove_open(folder, graft.name, fd)
+            else:
+                with suppress(OSError):
+                    os.rmdir(graft.name, dir_fd=folder)
     finally:
         os.close(fd)
-    if is_kept and found.st_mtime_ns == graft.after:
+    if found.st_mtime_ns == graft.after:
         # Only this folder came and went: restore the time from before.
         with suppress(OSError):
             os.utime(folder, ns=(accessed(found), graft.before))
@@ -202,8 +222,8 @@ def _read(staging: int) -> Iterator[Graft]:
     with open(fd, "rb") as lines:
         for line in lines.read(_MOST).splitlines():
             with suppress(ValueError, TypeError, RecursionError):  # A line that was cut off.
-                path, name, before, after = json.loads(line)
-                kinds = [type(value) for value in (path, name, before, after)]
-                if kinds == [str, str, int, int] and is_staging(name):
-                    found[check_path(path)] = Graft(path, name, before, after)
+                path, name, *numbers = json.loads(line)
+                kinds = [type(value) for value in (path, name, *numbers)]
+                if kinds == [str, str, int, int, int] and is_staging(name):
+                    found[check_path(path)] = Graft(path, name, *numbers)
     yield from found.values()
