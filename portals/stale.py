@@ -36,6 +36,10 @@ def as_opened(row: Model, names: Iterable[str]) -> str:
     return json.dumps(_values(row, names))
 
 
+#: The most characters of a page's values: a row's fields are shorter.
+_MOST = 1 << 20
+
+
 class Meanwhile:
     """What was changed since a page was opened: by others in the row, by the person in the form.
 
@@ -47,8 +51,8 @@ class Meanwhile:
         self._row, self._now = row, _values(row, names) if opened else {}
         self.damaged = ""
         try:
-            self._then: dict[str, Any] = json.loads(opened or "{}")
-        except ValueError:
+            self._then: dict[str, Any] = json.loads(opened[:_MOST] or "{}")
+        except (ValueError, RecursionError):
             self._then = {"": ""}
         if not isinstance(self._then, dict) or self._then.keys() != self._now.keys():
             self.damaged = _(

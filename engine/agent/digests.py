@@ -45,8 +45,8 @@ def digest_file(
 
     At the source a file may lie elsewhere than its path says: behind a link that is followed.
     Of a file it reads no more than the entry's size, unless that is UNKNOWN; raises OSError if
-    there is more. With `medium` a file is first dropped from the page cache, where the platform can (Linux), so
-    that its bytes come from the disk; they must be durable already.
+    there is more. With `medium` a file is first dropped from the page cache, where the platform
+    can (Linux), so that its bytes come from the disk; they must be durable already.
     """
     if entry.kind in (FOLDER, HARD_LINK):
         return _EMPTY

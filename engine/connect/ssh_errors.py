@@ -111,6 +111,9 @@ _SENT_BY_OTHERS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 #: What the far shell is asked to say, to show that it runs commands; an SFTP server's greeting (in
 #: reply to ours), and the seconds for both.
 _WORD, _ASK_SECONDS = "KETTER-SHELL", 8.0
+#: Bytes, or characters, of a host's words in which a reason is looked for: patterns take long in
+#: more.
+_ENOUGH = 8 << 10
 _SFTP_HELLO, _SFTP_ANSWER = b"\0\0\0\5\1\0\0\0\3", b"\2\0\0\0\3"
 
 
@@ -183,7 +186,7 @@ class SshEnding:
             )
         if status in (126, 127):
             return errors.NoPython(f"{host} has no python3 that could run the agent{_said(text)}")
-        said = self._ask("echo " + _WORD.replace("-", "''-")).decode("utf-8", "replace")
+        said = self._ask("echo " + _WORD.replace("-", "''-"))[-_ENOUGH:].decode("utf-8", "replace")
         if _WORD in said and status == 255:  # So says ssh where a signal ended the command.
             return errors.ConnectionLost(
                 f"{host} ended our program as it started, by a signal{_said(text)}"
@@ -220,7 +223,7 @@ class SshEnding:
         if not any(re.search(pattern, text) for pattern, _, _ in (*_PASSING_ON, *_MEANINGS[:-1])):
             if not jump or jump == "none":
                 return None
-            text = self._ask_jump(before, jump, config)
+            text = self._ask_jump(before, jump, config)[-_ENOUGH:]
         for pattern, kind, meaning in (*_PASSING_ON, *_MEANINGS):
             if re.search(pattern, text):
                 which = f"jump host {jump}" if jump else "ProxyCommand"

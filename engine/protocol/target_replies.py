@@ -18,6 +18,7 @@ from engine.agent.wire import (
 )
 from engine.protocol.fields import (
     COUNT,
+    COUNT_OR_UNKNOWN,
     ENTRY_FAILURE,
     FLAG,
     NAME,
@@ -120,4 +121,4 @@ class NamesReply(NamedTuple):
         rules = cls(*value) if isinstance(value, list) and len(value) == 4 else None
         if rules is None or [type(rule) for rule in rules] != [int, bool, bool, bool]:
             raise ValueError
-        return rules
+        return rules._replace(name_max=COUNT_OR_UNKNOWN.read(rules.name_max))

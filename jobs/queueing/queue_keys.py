@@ -120,6 +120,10 @@ def brake_set(queue: Queue, key: str, seconds: int) -> bool:
     return False
 
 
+#: How Redis says that a key's value cannot be counted up.
+_NO_COUNT = ("not an integer", "would overflow")
+
+
 def brake_count(queue: Queue, key: str, seconds: int) -> int:
     """Count one more in a key that ends some seconds after the first; return the count."""
     connection: Any = queue.connection
@@ -130,7 +134,7 @@ def brake_count(queue: Queue, key: str, seconds: int) -> int:
             try:
                 count = int(pipeline.execute()[1])
             except ResponseError as error:
-                spoiled = _of_wrong_type(error) or "not an integer" in str(error)
+                spoiled = _of_wrong_type(error) or any(why in str(error) for why in _NO_COUNT)
                 if not (again and spoiled):
                     raise
                 connection.delete(key)

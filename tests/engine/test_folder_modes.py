@@ -170,7 +170,7 @@ def test_a_folder_of_a_killed_publishing_is_open_to_others_as_the_umask_allows(
     with pytest.raises(engine.EngineError):
         run()
 
-    assert mode(b / "ours") == 0o777 & ~_umask()
+    assert mode(b / "ours") == 0o755 & ~_umask()
 
 
 def _umask() -> int:

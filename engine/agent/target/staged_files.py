@@ -83,7 +83,7 @@ class EntryWriter:
         """
         if entry.kind == FOLDER:
             try:
-                make_folder(self._staging, entry.path, entry.mode & 0o777 | 0o700)
+                make_folder(self._staging, entry.path, entry.mode & 0o755 | 0o700)
             except OSError as error:
                 raise name_error(error, entry) from error
             return

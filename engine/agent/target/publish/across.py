@@ -50,6 +50,8 @@ class Across:
         self._note_in, self._name = staging, copy_name(transfer_id)
         self._medium, self._read = medium, read
         self._noted: set[str] = set()
+        #: The inode of the last copy.
+        self._number = 0
         #: Files with several names, by inode: the first place of each, and its own inode there.
         self._twins: dict[int, tuple[str, int]] = {}
         #: A folder of each file system that was written to, by device.
@@ -73,8 +75,7 @@ class Across:
                 self._copy_file(folder, name, beside, found)
                 self._verify(target, f"{above}/{self._name}" if above else self._name, place)
                 if found.st_nlink > 1:
-                    number = os.stat(self._name, dir_fd=beside, follow_symlinks=False).st_ino
-                    self._twins[found.st_ino] = place, number
+                    self._twins[found.st_ino] = place, self._number
         except BaseException:
             discard_copy(beside, self._name)
             raise
@@ -115,6 +116,7 @@ class Across:
                 os.fchmod(new, stat.S_IMODE(found.st_mode))
                 os.utime(new, ns=(found.st_mtime_ns, found.st_mtime_ns))
                 os.fsync(new)
+                self._number = os.fstat(new).st_ino
             finally:
                 os.close(new)
         finally:

@@ -44,7 +44,9 @@ class FolderFinisher:
         for at in reversed(places):  # A later record overrules an earlier one.
             body = journal.record(at)
             done.update(hash(path) for path in body.get("void", ()))
-            for entry, _ in Journal.proven(body, FOLDER) if "parcel" in body else ():
+            found = Journal.proven(body, FOLDER) if "parcel" in body else ()
+            # A folder comes after what is in it: others may rename that once it has its mode.
+            for entry, _ in reversed(list(found)):
                 if hash(entry.path) in done or refused.reason(entry.path):
                     continue
                 done.add(hash(entry.path))
@@ -62,6 +64,7 @@ class FolderFinisher:
         """
         keeps = entry.path in self._before
         try:
+            self._before.placed.require(self._target, entry.path)
             fd = self._target.folder(entry.path)
             try:
                 give(fd, entry, self._options, keeps)

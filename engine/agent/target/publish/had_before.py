@@ -5,13 +5,18 @@ A source must not open a folder of the target to other users, nor close it to th
 
 from __future__ import annotations
 
+import json
 import os
+import stat
+from contextlib import suppress
 
+from engine.agent.inodes import keeps
 from engine.agent.target.ownership import open_plain
 from engine.agent.tree import Tree
+from engine.agent.wire import AgentError, show
 
-#: In the staging folder: the paths, each with a NUL behind it.
-_NOTE = "had"
+#: In the staging folder: the paths, each with a NUL behind it; paths and inode numbers, in JSON.
+_NOTE, _PLACED = "had", "placed"
 _UNFINISHED = "had.new"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
@@ -26,6 +31,8 @@ class FoldersBefore:
     def __init__(self, staging: int) -> None:
         self._staging = staging
         self._hashes: set[int] = set()
+        #: The folders that this transfer puts there.
+        self.placed = PlacedFolders(staging)
 
     def note(self, paths: list[str], target: Tree) -> None:
         """Take the note of an earlier attempt, or write these paths; before the first rename.
@@ -63,3 +70,65 @@ class FoldersBefore:
     def __contains__(self, path: str) -> bool:
         """True if the folder was there."""
         return hash(path) in self._hashes
+
+
+class PlacedFolders:
+    """The folders that were put where other users may rename them, by path and inode number.
+
+    One of these users may put another folder in the place of one, which must not get its mode: a
+    private folder of this user's, say. The attempt that goes on after a killed one reads the note.
+    """
+
+    def __init__(self, staging: int) -> None:
+        self._staging = staging
+        self._numbers: dict[str, int] = dict(self._noted())
+        self._asked = (-1, False)
+
+    def note(self, path: str, number: int, folder: int) -> None:
+        """Note a folder with that inode number that is about to be put into an open folder."""
+        found = os.fstat(folder)
+        if self._asked[0] != found.st_ino:
+            self._asked = found.st_ino, _is_others(found) and keeps(found.st_dev, folder, ".")
+        if self._asked[1]:
+            self._numbers[path] = number
+            line = json.dumps([path, number]) + "\n"
+            fd = open_plain(self._staging, _PLACED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            try:
+                os.write(fd, line.encode("ascii"))
+            finally:
+                os.close(fd)
+
+    def require(self, target: Tree, path: str) -> None:
+        """Raise PERMISSION_DENIED if another folder is in this one's place, or of one above."""
+        at = 0
+        while self._numbers and at >= 0:
+            at = path.find("/", at + 1)
+            here = path if at < 0 else path[:at]
+            number = self._numbers.get(here, 0)
+            if number and os.fstat(target.folder(here)).st_ino != number:
+                raise AgentError(
+                    "PERMISSION_DENIED",
+                    f"{show(here)} was replaced by another folder at the target meanwhile, which "
+                    "keeps its mode and time",
+                )
+
+    def _noted(self) -> list[tuple[str, int]]:
+        try:
+            fd = open_plain(self._staging, _PLACED, os.O_RDONLY)
+        except FileNotFoundError:
+            return []
+        found = []
+        with open(fd, "rb") as lines:
+            for line in lines:
+                with suppress(ValueError, TypeError, RecursionError):  # It was cut off.
+                    path, number = json.loads(line)
+                    if isinstance(path, str) and isinstance(number, int):
+                        found.append((path, number))
+        return found
+
+
+def _is_others(folder: os.stat_result) -> bool:
+    """True if others than root and this user may rename what this user has in a folder."""
+    if folder.st_uid not in (0, os.geteuid()):
+        return True
+    return bool(folder.st_mode & 0o022) and not folder.st_mode & stat.S_ISVTX

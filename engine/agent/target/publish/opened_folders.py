@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import stat
 from contextlib import contextmanager, suppress
 
+from engine.agent.inodes import number_of
 from engine.agent.target.ownership import open_plain
 from engine.agent.tree import Tree
 from engine.agent.typed import TYPE_CHECKING
@@ -57,6 +59,8 @@ class OpenedFolders:
     def __init__(self, target: Tree, staging: int) -> None:
         self._target, self._staging = target, staging
         self._waiting: dict[str, int] = {}
+        #: The numbers of their inodes: another folder may have taken a name meanwhile.
+        self._numbers: dict[str, int] = {}
         self._has_noted = False
         #: Their own modes; a folder that gets another mode is taken out.
         self.modes: dict[str, int] = {}
@@ -85,22 +89,26 @@ class OpenedFolders:
 
     def admit(self, path: str) -> None:
         """Have the next `open` open a folder; raises PERMISSION_DENIED if that is impossible."""
-        found = os.fstat(self._target.folder(path))
+        folder = self._target.folder(path)
+        found = os.fstat(folder)
         if not may_open(found):
             raise _refused(path)
         self._waiting[path] = stat.S_IMODE(found.st_mode)
+        self._numbers[path] = number_of(found, folder, ".")
 
     def open(self) -> None:
         """Open the admitted folders, once their modes are on the disk."""
         if not self._waiting:
             return
         self._has_noted = True
-        _note(self._staging, self._waiting.items())
+        _note(self._staging, ((*pair, self._numbers[pair[0]]) for pair in self._waiting.items()))
         while self._waiting:
             path = next(iter(self._waiting))
             mode = self._waiting.pop(path)
             folder = self._target.folder(path)
             try:
+                if self._numbers[path] not in (0, os.fstat(folder).st_ino):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
                 set_mode(folder, mode | stat.S_IRWXU)
             except OSError:  # It is immutable, say.
                 self.refused[path] = _refused(path)
@@ -112,7 +120,8 @@ class OpenedFolders:
     def _put_back(self) -> None:
         """Give the folders their modes back, except one that got another mode meanwhile."""
         if self._has_noted:
-            self.problems = _put_all_back(self._target, self.modes)
+            noted = [(path, mode, self._numbers[path]) for path, mode in self.modes.items()]
+            self.problems = _put_all_back(self._target, noted)
             with suppress(FileNotFoundError):
                 os.unlink(_NOTE, dir_fd=self._staging)
             self._has_noted = False
@@ -120,24 +129,25 @@ class OpenedFolders:
 
 def put_back(target: int, staging: int) -> None:
     """Give folders their modes back that a killed attempt has opened."""
-    modes = dict(_noted(staging))
-    if modes:
+    noted = list({path: (path, mode, number) for path, mode, number in _noted(staging)}.values())
+    if noted:
         tree = Tree(os.dup(target))
         try:
-            _put_all_back(tree, modes)
+            _put_all_back(tree, noted)
         finally:
             tree.close()
         os.unlink(_NOTE, dir_fd=staging)
 
 
-def _put_all_back(target: Tree, modes: dict[str, int]) -> list[list[str]]:
+def _put_all_back(target: Tree, noted: list[tuple[str, int, int]]) -> list[list[str]]:
     problems = []
     target.forget()
-    for path, mode in reversed(list(modes.items())):  # A folder comes after what is in it.
+    for path, mode, number in reversed(noted):  # A folder comes after what is in it.
         try:
             folder = target.folder(path)
             found = os.fstat(folder)
-            if stat.S_IMODE(found.st_mode) == mode | stat.S_IRWXU:
+            is_that = number in (0, found.st_ino)
+            if is_that and stat.S_IMODE(found.st_mode) == mode | stat.S_IRWXU:
                 set_mode(folder, mode)
         except (FileNotFoundError, NotADirectoryError, AgentError):
             continue  # The folder is gone, or something else is in its place.
@@ -147,9 +157,9 @@ def _put_all_back(target: Tree, modes: dict[str, int]) -> list[list[str]]:
     return problems
 
 
-def _note(staging: int, modes: Iterable[tuple[str, int]]) -> None:
-    """Write modes to the note in the staging folder, and the note to the disk."""
-    text = "".join(json.dumps(pair) + "\n" for pair in modes).encode("ascii")
+def _note(staging: int, folders: Iterable[tuple[str, int, int]]) -> None:
+    """Write paths, modes and numbers to the note in the staging folder, and it to the disk."""
+    text = "".join(json.dumps(folder) + "\n" for folder in folders).encode("ascii")
     fd = open_plain(staging, _NOTE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         if os.write(fd, text) != len(text):
@@ -165,8 +175,8 @@ def _note(staging: int, modes: Iterable[tuple[str, int]]) -> None:
         os.fsync(staging)
 
 
-def _noted(staging: int) -> Iterator[tuple[str, int]]:
-    """Yield the modes of the note, as far as it is whole."""
+def _noted(staging: int) -> Iterator[tuple[str, int, int]]:
+    """Yield the lines of the note, as far as it is whole; an older version wrote no numbers."""
     try:
         fd = open_plain(staging, _NOTE, os.O_RDONLY)
     except FileNotFoundError:
@@ -174,12 +184,12 @@ def _noted(staging: int) -> Iterator[tuple[str, int]]:
     with open(fd, "rb") as lines:
         for line in lines:
             try:
-                path, mode = json.loads(line)
+                path, mode, number = [*json.loads(line), 0][:3]
                 os.fsencode(path)
             except (ValueError, TypeError, RecursionError):
                 continue  # The line was cut off: then none of its folders was opened yet.
-            if isinstance(path, str) and isinstance(mode, int):
-                yield path, mode & 0o7777
+            if isinstance(path, str) and isinstance(mode, int) and isinstance(number, int):
+                yield path, mode & 0o7777, number
 
 
 def _refused(path: str) -> AgentError:

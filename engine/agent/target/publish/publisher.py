@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import chain
 
 from engine.agent.target.compare import compare_one, second_names
 from engine.agent.target.publish.free_names import FreeNames
@@ -100,7 +101,7 @@ class Publisher:
         if not self.refused and not self._staging.grafts:
             return
         self._staging.forget()
-        for path in left_files(self._staging):
+        for path in chain(left_files(self._staging), left_elsewhere(self._staging)):
             if self.refused.reason(path) is None:
                 sentence = f"{show(path)} did not take its place: its folder changed meanwhile"
                 self.refused.add(path, AgentError("PERMISSION_DENIED", sentence))
@@ -235,8 +236,10 @@ class Publisher:
             from_folder, from_name = self._staging.parent(entry.path)
             to_folder, to_name = self._target.parent(place)
             try:
-                if entry.kind == FOLDER and leads_elsewhere(self._staging, entry.path):
-                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+                if entry.kind == FOLDER:
+                    self._before.placed.note(place, entry.ino, to_folder)
+                    if leads_elsewhere(self._staging, entry.path):
+                        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
                 self._move(entry.kind, free, from_name, from_folder, to_name, to_folder)
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -260,6 +263,8 @@ class Publisher:
         folder, name = self._target.parent(place)
         if entry.kind == FOLDER:
             os.mkdir(name, 0o700, dir_fd=folder)
+            number = os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
+            self._before.placed.note(place, number, folder)
             self._place(entry.path)
             return
         if self._across is None:
@@ -272,6 +277,17 @@ class Publisher:
             raise
         above, staged = self._staging.parent(entry.path)
         os.unlink(staged, dir_fd=above)
+
+
+def left_elsewhere(tree: Tree) -> Iterator[str]:
+    """Yield the same for its parts on other file systems, also if no walk meets them any more."""
+    for path in tree.grafts.paths() if tree.grafts else ():
+        part = Tree(tree.grafts.open(path))
+        try:
+            for inner in left_files(part):
+                yield f"{path}/{inner}"
+        finally:
+            part.close()
 
 
 def leads_elsewhere(staging: Tree, path: str) -> bool:

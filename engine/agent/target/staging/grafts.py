@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 
 from engine.agent.target.ownership import not_ours, open_plain, open_private, write_note
-from engine.agent.tree import Tree, check_path, close_all, remove_open
+from engine.agent.tree import Tree, check_path, close_all, list_names, remove_open
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 from engine.agent.wire import AgentError, is_staging
 from engine.agent.write_access import accessed, writable
@@ -66,6 +66,10 @@ class Grafts:
         """A new descriptor of the part of one place."""
         return os.dup(self._open[path])
 
+    def paths(self) -> list[str]:
+        """The places of all parts."""
+        return [*self._open]
+
     def are_below(self, path: str) -> bool:
         """True if a part has its place at or below a path."""
         return any(f"{part}/".startswith(f"{path}/") for part in self._open)
@@ -76,9 +80,9 @@ class Grafts:
         Raises STAGING_NOT_OURS if it is not certainly this user's alone, or has another `number`.
         """
         fd = _opened(folder, name, number)
-        if len(self._open) >= Tree.CACHE:
+        if len(self._open) >= Tree.CACHE or (not number and list_names(fd)):
             os.close(fd)
-            raise not_ours(name, "is one of too many")
+            raise not_ours(name, "is one of too many, or was empty when it was made, and is not")
         try:
             self._make_way(path)
         except BaseException:
