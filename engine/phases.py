@@ -212,7 +212,8 @@ class Transfer:
         if there:
             self._session.staging.refuse_same_place()
         self._removed = self._proofs.remove_source(there)
-        self._delivery.settled()
+        if not self._session.staging.is_there:  # Else a signal may end the clean-up, if that hangs.
+            self._delivery.settled()
         self._reporter.report_left_at_source()
         self._proofs.report_state(ParcelState.SOURCE_REMOVED)
         if self._session.staging.is_there:

@@ -223,13 +223,6 @@ MENDS = (
         "engine/test_roots.py::test_an_invalid_inspect_reply_fails_a_transfer_and_a_probe",
     ),
     Mend(
-        "H21",
-        "engine/protocol/replies.py",
-        'host=fields.get("host", SHOWN_NAME)',
-        'host=fields._values["host"]',
-        f"{_JOBS}::test_odd_words_of_an_account_are_short_and_printable_in_jobs_and_connection_tests[ketter-host]",
-    ),
-    Mend(
         "W18",
         "portals/endpoints.py",
         '    then.lost_credential = moved and frozen.get("credential") != _stamp(portal.credential)\n',  # noqa: E501
