@@ -12,8 +12,8 @@ import pytest
 from engine import errors
 from engine.agent.wire import AgentError
 from engine.connect.endings import error_of
-from engine.protocol.commands import COMMANDS
-from engine.protocol.fields import ITEMS, NOTES, SENTENCE, Failure
+from engine.protocol.commands import COMMANDS, NAMES
+from engine.protocol.fields import ITEMS, NOTES, SENTENCE, Failure, Fields
 from engine.protocol.messages import (
     MAX_JSON,
     Done,
@@ -279,3 +279,11 @@ def test_a_parcel_is_not_torn_without_a_failure() -> None:
     with pytest.raises(AgentError, match="torn"):
         read_message(reply("send", {**values, "torn": True, "errors": {}}, blob))
     read_message(reply("send", {**values, "torn": True}, blob))
+
+
+@pytest.mark.parametrize("most", [-5, -(1 << 70), 1 << 70, True])
+def test_an_impossible_length_of_names_counts_as_agent_failed(most: int) -> None:
+    fields = Fields({"rules": [most, False, False, True]}, b"", "names")
+    with pytest.raises(AgentError) as caught:
+        NAMES.read(fields)
+    assert caught.value.code == "AGENT_FAILED"

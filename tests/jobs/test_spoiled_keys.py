@@ -170,7 +170,7 @@ def test_a_mark_without_an_end_holds_a_job_for_one_interval_only(
     assert reaper.tick().notified == [job.pk]
 
 
-@pytest.mark.parametrize("value", ["1000", "nonsense", "", None])
+@pytest.mark.parametrize("value", ["1000", "nonsense", "", str((1 << 63) - 1), None])
 def test_a_count_without_an_end_holds_a_wake_up_for_one_interval_only(
     store: Any, job_in: Callable[..., Job], value: str | None, settings: Any
 ) -> None:

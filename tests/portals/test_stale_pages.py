@@ -171,7 +171,17 @@ def test_a_result_of_a_test_makes_no_form_old(browser: Client, portal: Portal) -
     assert browser.post(url, form).status_code == 302
 
 
-@pytest.mark.parametrize("damaged", ["nonsense", "[1]", "3", "{}", '{"former_machines": ""}'])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "nonsense",
+        "[1]",
+        "3",
+        "{}",
+        '{"former_machines": ""}',
+        pytest.param("[" * 200_000, id="deep"),
+    ],
+)
 def test_a_form_whose_opened_values_are_damaged_saves_nothing(
     browser: Client, portal: Portal, damaged: str
 ) -> None:
