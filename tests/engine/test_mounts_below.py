@@ -247,6 +247,29 @@ def test_what_others_have_put_there_under_that_name_is_not_used(
     }
 
 
+def test_a_disk_that_may_not_be_looked_into_stops_nothing(
+    tree: Path, tmp_path: Path, run: Run, mount: Mounts, lie: Lie
+) -> None:
+    """What goes there is copied there, or named."""
+    mount("disk")
+    lie(
+        target_compare="""
+_statvfs = os.statvfs
+def statvfs(place):
+    if isinstance(place, int):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    return _statvfs(place)
+os.statvfs = statvfs
+"""
+    )
+
+    report = run()
+
+    assert report.status == "done"
+    assert snapshot(tmp_path / "b") == snapshot(tree)
+    assert left(tmp_path / "b") == []
+
+
 def test_a_note_that_leads_elsewhere_makes_no_agent_remove_anything(
     tmp_path: Path, run: Run, lie: Lie
 ) -> None:

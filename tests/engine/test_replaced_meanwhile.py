@@ -248,3 +248,29 @@ def test_a_digest_of_a_file_of_that_size_is_whole(tmp_path: Path) -> None:
     finally:
         tree.close()
     assert found == hashlib.sha256(b"frames").digest()
+
+
+def test_a_folder_that_others_make_in_the_last_moment_is_entered_and_gets_its_time(
+    tmp_path: Path, run: Run, lie: Lie
+) -> None:
+    """It is not taken for one that was replaced."""
+    write(tmp_path / "a", "aaa/x1")
+    os.utime(tmp_path / "a" / "aaa", ns=(7, 7))
+    (tmp_path / "b").mkdir(mode=0o777)
+    (tmp_path / "b").chmod(0o777)
+    theirs = str(tmp_path / "b" / "aaa")
+    code = f"""
+def _act():
+    import os
+    os.mkdir({theirs!r}, 0o750)
+{BEFORE}
+_before(Publisher, "_move")
+"""
+    lie(target_publish_publisher=code)
+
+    report = run()
+
+    assert report.status == "done"
+    assert (tmp_path / "b" / "aaa" / "x1").read_bytes() == b"genuine aaa/x1"
+    assert mode(tmp_path / "b" / "aaa") == 0o750
+    assert (tmp_path / "b" / "aaa").stat().st_mtime_ns == 7

@@ -104,9 +104,12 @@ class Comparison:
         for path in mounts:
             if path in self._context.mounts or len(self._context.mounts) >= _MOST_MOUNTS:
                 continue
+            try:
+                space = os.statvfs(self._context.tree.folder(path))
+            except OSError:
+                continue  # This user may not enter it: publishing names what cannot go there.
             self._context.mounts.append(path)
             self._context.on_mount(path)
-            space = os.statvfs(self._context.tree.folder(path))
             room += space.f_bavail * space.f_frsize if space.f_blocks else _NOT_KNOWN
         return min(room, _NOT_KNOWN)
 

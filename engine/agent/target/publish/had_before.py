@@ -82,21 +82,30 @@ class PlacedFolders:
     def __init__(self, staging: int) -> None:
         self._staging = staging
         self._numbers: dict[str, int] = dict(self._noted())
-        self._asked = (-1, False)
+        self._asked = ((-1, -1), False)
 
     def note(self, path: str, number: int, folder: int) -> None:
         """Note a folder with that inode number that is about to be put into an open folder."""
         found = os.fstat(folder)
-        if self._asked[0] != found.st_ino:
-            self._asked = found.st_ino, _is_others(found) and keeps(found.st_dev, folder, ".")
+        if self._asked[0] != (found.st_dev, found.st_ino):
+            is_open = _is_others(found) and keeps(found.st_dev, folder, ".")
+            self._asked = (found.st_dev, found.st_ino), is_open
         if self._asked[1]:
-            self._numbers[path] = number
-            line = json.dumps([path, number]) + "\n"
-            fd = open_plain(self._staging, _PLACED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            try:
-                os.write(fd, line.encode("ascii"))
-            finally:
-                os.close(fd)
+            self._add(path, number)
+
+    def forget(self, path: str) -> None:
+        """Note that a folder was not put there after all: one is there that others made."""
+        if path in self._numbers:
+            self._add(path, 0)
+
+    def _add(self, path: str, number: int) -> None:
+        self._numbers[path] = number
+        line = json.dumps([path, number]) + "\n"
+        fd = open_plain(self._staging, _PLACED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            os.write(fd, line.encode("ascii"))
+        finally:
+            os.close(fd)
 
     def require(self, target: Tree, path: str) -> None:
         """Raise PERMISSION_DENIED if another folder is in this one's place, or of one above."""

@@ -203,6 +203,7 @@ class Publisher:
             _, state = self._state(entry.path)
             if entry.kind == FOLDER and state == SAME:
                 self._before.add(entry.path)
+                self._before.placed.forget(entry.path)
                 self._place(entry.path)
             elif entry.kind != FOLDER and self._both:
                 self._rename_to_second(entry)
