@@ -80,8 +80,9 @@ class PlacedFolders:
     """
 
     def __init__(self, staging: int) -> None:
-        self._staging = staging
-        self._numbers: dict[str, int] = dict(self._noted())
+        self._staging, self._fd = staging, -1
+        #: The numbers by the paths' hashes: there may be a million of them.
+        self._numbers = {hash(path): number for path, number in self._noted()}
         self._asked = ((-1, -1), False)
 
     def note(self, path: str, number: int, folder: int) -> None:
@@ -95,17 +96,21 @@ class PlacedFolders:
 
     def forget(self, path: str) -> None:
         """Note that a folder was not put there after all: one is there that others made."""
-        if path in self._numbers:
+        if hash(path) in self._numbers:
             self._add(path, 0)
 
     def _add(self, path: str, number: int) -> None:
-        self._numbers[path] = number
-        line = json.dumps([path, number]) + "\n"
-        fd = open_plain(self._staging, _PLACED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            os.write(fd, line.encode("ascii"))
-        finally:
-            os.close(fd)
+        self._numbers[hash(path)] = number
+        if self._fd < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._fd = open_plain(self._staging, _PLACED, flags)
+        os.write(self._fd, (json.dumps([path, number]) + "\n").encode("ascii"))
+
+    def close(self) -> None:
+        """Close the note: an open file keeps a folder on some file systems."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
     def require(self, target: Tree, path: str) -> None:
         """Raise PERMISSION_DENIED if another folder is in this one's place, or of one above."""
@@ -113,7 +118,7 @@ class PlacedFolders:
         while self._numbers and at >= 0:
             at = path.find("/", at + 1)
             here = path if at < 0 else path[:at]
-            number = self._numbers.get(here, 0)
+            number = self._numbers.get(hash(here), 0)
             if number and os.fstat(target.folder(here)).st_ino != number:
                 raise AgentError(
                     "PERMISSION_DENIED",

@@ -92,6 +92,7 @@ class Publisher:
             # Renames may have moved folders of either tree away under their descriptors.
             self._staging.forget()
             self._target.forget()
+            self._before.placed.close()
 
     def _name_what_is_left(self) -> None:
         """Refuse each file that is still in the staging tree: only what is not there is published.

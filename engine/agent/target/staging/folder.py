@@ -15,6 +15,10 @@ It lies at the top of the target folder, so that publishing is a rename:
                             the same for the agent of a helper, another worker of that attempt
         a<attempt>/         the tree as it came in
         journal             which parts of the tree were proven; see `journal`
+        grafts              parts of the tree on other file systems; see `staging.grafts`
+        opened, had, placed, copies
+                            what publishing has begun with; see `publish.opened_folders`,
+                            `publish.had_before`, `publish.across`
 
 An agent uses only a folder that Ketter made; `ownership` decides that. Where the file system
 keeps no owners, only the name decides: the worker has it on record and no other user can guess
