@@ -23,9 +23,9 @@ from engine.agent.context import Context
 from engine.agent.main import Agent
 from engine.agent.reader import FrameReader
 from engine.agent.source.zip_writer import ZipWriter
-from engine.agent.target import commands as agent_target
 from engine.agent.target.commands import Target
 from engine.agent.target.journal import Journal
+from engine.agent.target.publish import commands as publishing
 from engine.agent.target.publish.publisher import count_files
 from engine.agent.target.resume import Survey
 from engine.agent.target.staged_files import WriteOptions
@@ -44,6 +44,10 @@ ORDERLY = (AgentError, EndOfStream)
 #: What taking up a journal may end with whose records are whole and make no sense: nobody but this
 #: user can write one, and `agent.main` has last words for it.
 OF_A_JOURNAL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def _ignore(_: object) -> None:
+    """Do nothing."""
 
 
 def entry(path: str, data: bytes = b"", kind: str = "f", **more: Any) -> Entry:
@@ -262,7 +266,8 @@ class Place:
         """Put what is staged into place, whatever was proven."""
         if files < 0:
             files = count_files(self.target._staged()[0])
-        with mock.patch.object(agent_target, "make_durable"):  # Nothing here outlives a crash.
+        # Nothing here outlives a crash.
+        with mock.patch.multiple(publishing, make_durable=_ignore, make_tree_durable=_ignore):
             return ending(lambda: self.target.do_publish(policy, files, pack_entries([])))
 
     def errors(self) -> list[str]:
