@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from engine.loans import Lender
 
 
-#: The event that names the folders that were made above the target's.
-FOLDERS_MADE = "FOLDERS_MADE"
-
-
 class ProofRecord(Protocol):
     """The caller's own record of what was proven, where no host's people can write.
 

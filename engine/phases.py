@@ -44,7 +44,6 @@ class Transfer:
         self._spool = Spool()
         self._reporter = Reporter(observer, self._spool)
         session.staging.on_note = self._reporter.warned
-        session.staging.on_made = self._reporter.report_made
         self._proofs = Proofs(self._session, self._spool, self._reporter)
         self._plan = TransferPlan(
             self._session,

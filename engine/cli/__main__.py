@@ -29,7 +29,7 @@ from engine.cli.output import (
 from engine.cli.places import place
 from engine.cli.proof_record import RecordFile
 from engine.cli.stop import Stop
-from engine.observer import FOLDERS_MADE, SilentObserver
+from engine.observer import SilentObserver
 from engine.types import Report
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def _transfer(chosen: argparse.Namespace) -> int:
                 report = transfer.run(request, observer)
                 delivery.compare(report)
                 result = _result(report)
+                _note_made(report.folders_made)
                 status = 0 if report.status == "done" else EXIT_PARTIAL
         except BaseException as error:
             ended_by = error
@@ -127,11 +128,10 @@ class _PlainObserver(SilentObserver):
             self._record.write_if_due()
 
     def event(self, level: str, code: str, message: str, data: dict[str, Any]) -> None:
-        """Print warnings and errors, and which folders were made."""
-        if level != "info" or code == FOLDERS_MADE:
-            shown = "note" if level == "info" else level
+        """Print warnings and errors."""
+        if level != "info":
             with OUTPUT_MAY_FAIL:
-                print(f"{shown}: {message} ({code})", file=sys.stderr)
+                print(f"{level}: {message} ({code})", file=sys.stderr)
 
     def end(self) -> None:
         """Do nothing: no progress was drawn."""
@@ -148,6 +148,13 @@ def _observer(as_json: bool, stop: Stop, record: RecordFile | None, delivery: Ma
         record.on_event = observer.event
     delivery.report_to(observer)
     return observer
+
+
+def _note_made(folders: Sequence[str]) -> None:
+    """Print which folders were made above the target: its path may have been mistyped."""
+    if len(folders) > 1:
+        with OUTPUT_MAY_FAIL:
+            print(f"note: folders were made at the target: {', '.join(folders)}", file=sys.stderr)
 
 
 def _result(report: Report) -> dict[str, Any]:

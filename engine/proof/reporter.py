@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine.agent.typed import NamedTuple
-from engine.observer import FOLDERS_MADE, Observer
+from engine.observer import Observer
 from engine.parcels.builder import Parcel
 from engine.parcels.spool import Spool
 from engine.protocol.fields import EntryProblem
@@ -86,11 +86,6 @@ class Reporter:
             files_failed=self.failures_total,
         )
         self._observer.progress(self._progress)
-
-    def report_made(self, folders: tuple[str, ...]) -> None:
-        """Report the folders that were made on the way to the target's place."""
-        sentence = f"folders were made at the target: {', '.join(folders)}"
-        self._observer.event("info", FOLDERS_MADE, sentence, {"folders": list(folders)})
 
     def report_left_at_source(self) -> None:
         """Report the entries that a move leaves at the source, in case this worker is lost."""

@@ -42,8 +42,6 @@ class StagingFolder:
         self._noted: set[str] = set()
         #: Called with code and sentence of each of them.
         self.on_note: Callable[[str, str], None] = lambda code, sentence: None
-        #: Called with the folders that were made, if there are some above the target folder.
-        self.on_made: Callable[[tuple[str, ...]], None] = lambda folders: None
         request = session.request
         self._id, self._spare_id = request.transfer_id, ""
         if not request.on_record:
@@ -88,8 +86,6 @@ class StagingFolder:
             raise errors.AgentFailed("the agent at the target made a folder of another transfer")
         self.fresh_target, self.keeps_owners = reply.fresh, reply.keeps_owners
         self._id = reply.transfer_id
-        if len(reply.made) > max(1, len(self.made)):
-            self.on_made(reply.made)
         self.made = reply.made
         for note in reply.notes:
             if note.code not in self._noted:

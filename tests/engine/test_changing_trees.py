@@ -115,7 +115,7 @@ _not_ours()
 
     assert len(said) == 1
     assert said[0].startswith("FOLDER_NOT_FINISHED 9 9 folders did not take")
-    assert "folder0: Operation not permitted" in said[0]
+    assert "folder8: Operation not permitted" in said[0]
 
 
 def test_names_travel_as_bytes_whatever_the_locale_of_a_host(

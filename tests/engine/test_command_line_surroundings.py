@@ -50,7 +50,7 @@ def test_folders_that_are_made_above_the_target_are_named(source: Path, tmp_path
 
     assert status == 0
     assert json.loads(out)["folders_made"] == [str(first), str(last)]
-    said = f"note: folders were made at the target: {first}, {last} (FOLDERS_MADE)"
+    said = f"note: folders were made at the target: {first}, {last}"
     assert err.splitlines() == [said]
 
 

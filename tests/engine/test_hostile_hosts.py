@@ -245,7 +245,7 @@ def do_send(self, **command):
     answer = _do_send(self, **command)
     time.sleep(0.5)
     place = {"fresh": True, "left": False, "transfer_id": "test", "keeps_owners": True}
-    place["notes"] = []
+    place |= {"notes": [], "made": []}
     self._context.send({"done": place, "op": "stage"})
     return answer
 Source.do_send = do_send

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tracemalloc
 from pathlib import Path
@@ -103,6 +104,7 @@ from engine.agent import wire
 """,
         target_commands="Target.do_discard = lambda self, blob: {}",
     )
+    gc.collect()  # What earlier tests have left counts when it goes.
     tracemalloc.start()
     try:
         run(resume=True)

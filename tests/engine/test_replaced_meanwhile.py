@@ -146,6 +146,59 @@ def test_a_folder_that_took_the_place_of_a_published_one_keeps_its_mode(
     assert mode(taken / "inner") == 0o700
 
 
+def test_a_folder_that_others_may_write_to_is_open_only_once_all_in_it_are_done(
+    tmp_path: Path, run: Run, lie: Lie
+) -> None:
+    """Else another one could take the place of a folder in it that gets its mode later."""
+    for name in ("wide/closed", "wide/deep/wide", "wide/plain"):
+        write(tmp_path / "a", f"{name}/x")
+    modes = {"wide/closed": 0o555, "wide/deep/wide": 0o777, "wide/deep": 0o775, "wide": 0o777}
+    for name, bits in modes.items():
+        (tmp_path / "a" / name).chmod(bits)
+    log = tmp_path / "log"
+    lie(
+        target_publish_folders=f"""
+_give, _set = give, set_mode
+def seen(fd):
+    with open({str(log)!r}, "a") as file:
+        name = os.readlink("/proc/self/fd/%d" % fd).partition("/b/")[2]
+        file.write("%s %o\\n" % (name, os.fstat(fd).st_mode & 0o777))
+def give(fd, *args):
+    _give(fd, *args)
+    seen(fd)
+def set_mode(fd, mode):
+    _set(fd, mode)
+    seen(fd)
+"""
+    )
+
+    run()
+
+    steps = [line.rsplit(" ", 1) for line in log.read_text().splitlines() if line[0] != " "]
+    opened = [number for number, (_, bits) in enumerate(steps) if int(bits, 8) & 0o022]
+    given = {name: number for number, (name, _) in enumerate(steps) if number not in opened}
+    assert max(given.values()) < min(opened)
+    assert [steps[number][0] for number in opened] == ["wide/deep/wide", "wide/deep", "wide"]
+    assert {name: mode(tmp_path / "b" / name) for name in modes} == modes
+
+
+def test_a_folder_below_one_that_others_may_replace_keeps_its_mode(
+    tmp_path: Path, run: Run, lie: Lie
+) -> None:
+    write(tmp_path / "a", "open/mid/new/f")
+    mid, other = tmp_path / "b" / "open" / "mid", tmp_path / "b" / "open" / "other"
+    mid.mkdir(parents=True)
+    (other / "new").mkdir(parents=True)
+    (other / "new").chmod(0o700)
+    mid.parent.chmod(0o777)
+    code = swap(mid, other) + BEFORE
+    lie(target_publish_folders=f"{code}\n_before(FolderFinisher, 'finish')\n")
+
+    run()
+
+    assert mode(mid / "new") == 0o700
+
+
 def test_a_folder_that_took_the_place_of_one_that_is_opened_keeps_its_mode(tmp_path: Path) -> None:
     target = tmp_path / "t"
     for name in ("closed", "private"):

@@ -30,7 +30,10 @@ def worker() -> Any:
     worker.worker_ttl = 60
     worker._signal_reader, worker._signal_writer = os.pipe()
     os.set_blocking(worker._signal_writer, False)
+    # What a shell starts in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield worker
+    signal.signal(signal.SIGINT, before)
     os.close(worker._signal_reader)
     os.close(worker._signal_writer)
 

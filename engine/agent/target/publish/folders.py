@@ -12,10 +12,17 @@ from engine.agent.target.publish.opened_folders import readable
 from engine.agent.target.publish.refused import Refused
 from engine.agent.target.staged_files import WriteOptions
 from engine.agent.tree import Tree
+from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FOLDER, AgentError, Entry, explain
+from engine.agent.write_access import set_mode
+
+if TYPE_CHECKING:
+    from typing import Iterator
 
 #: The most problems that are reported one by one.
 NAMED = 100
+#: The bits that let others write to a folder, and so rename what is in it.
+_WIDE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class FolderFinisher:
@@ -37,25 +44,50 @@ class FolderFinisher:
     def finish(self, journal: Journal, refused: Refused) -> None:
         """Finish every folder of the journal that was not refused its place.
 
-        Last come those that lock this user out, deepest first.
+        Then come those that lock this user out, deepest first; last others may write to those to
+        which they may: until then nobody else can put a folder in the place of one inside.
         """
+        wide = False
+        for entry in self._folders(journal, refused):
+            if entry.mode & stat.S_IRWXU != stat.S_IRWXU:
+                self._closed.append(entry)
+            else:
+                wide = wide or bool(entry.mode & _WIDE)
+                self.give(entry._replace(mode=entry.mode & ~_WIDE))
+        for entry in sorted(self._closed, key=lambda entry: -entry.path.count("/")):
+            self.give(entry)
+        for entry in self._folders(journal, refused) if wide else ():
+            if entry.mode & _WIDE and entry.mode & stat.S_IRWXU == stat.S_IRWXU:
+                self._widen(entry)
+
+    @staticmethod
+    def _folders(journal: Journal, refused: Refused) -> Iterator[Entry]:
+        """Yield the folders of the journal once each; one comes after what is in it, mostly."""
         done: set[int] = set()
         places = [at for at, body in journal.records() if "parcel" in body or "void" in body]
         for at in reversed(places):  # A later record overrules an earlier one.
             body = journal.record(at)
             done.update(hash(path) for path in body.get("void", ()))
             found = Journal.proven(body, FOLDER) if "parcel" in body else ()
-            # A folder comes after what is in it: others may rename that once it has its mode.
             for entry, _ in reversed(list(found)):
-                if hash(entry.path) in done or refused.reason(entry.path):
-                    continue
-                done.add(hash(entry.path))
-                if entry.mode & stat.S_IRWXU == stat.S_IRWXU:
-                    self.give(entry)
-                else:
-                    self._closed.append(entry)
-        for entry in sorted(self._closed, key=lambda entry: -entry.path.count("/")):
-            self.give(entry)
+                if hash(entry.path) not in done and not refused.reason(entry.path):
+                    done.add(hash(entry.path))
+                    yield entry
+
+    def _widen(self, entry: Entry) -> None:
+        """Let others write to a folder that has the rest of its mode already."""
+        if entry.path in self._before:
+            return
+        try:
+            fd = self._target.folder(entry.path)
+            found, bits = os.fstat(fd), self._options.mode_bits
+            narrow = entry.mode & bits & ~_WIDE
+            if found.st_mode & bits & ~stat.S_ISGID == narrow & ~stat.S_ISGID:
+                set_mode(fd, stat.S_IMODE(found.st_mode) | entry.mode & _WIDE)
+        except OSError as error:
+            self._keep(explain(error, entry.path), entry)
+        except AgentError as error:
+            self._keep(error, entry)
 
     def give(self, entry: Entry) -> None:
         """Give a folder of the target its attributes, mode and time; keep a problem.

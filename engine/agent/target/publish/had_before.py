@@ -83,14 +83,13 @@ class PlacedFolders:
         self._staging, self._fd = staging, -1
         #: The numbers by the paths' hashes: there may be a million of them.
         self._numbers = {hash(path): number for path, number in self._noted()}
-        self._asked = ((-1, -1), False)
+        self._asked = ("/", False)
 
-    def note(self, path: str, number: int, folder: int) -> None:
-        """Note a folder with that inode number that is about to be put into an open folder."""
-        found = os.fstat(folder)
-        if self._asked[0] != (found.st_dev, found.st_ino):
-            is_open = _is_others(found) and keeps(found.st_dev, folder, ".")
-            self._asked = (found.st_dev, found.st_ino), is_open
+    def note(self, path: str, number: int, target: Tree) -> None:
+        """Note a folder with that inode number that is about to be put at that path."""
+        above = path.rpartition("/")[0]
+        if self._asked[0] != above:
+            self._asked = above, _may_be_replaced(target, above)
         if self._asked[1]:
             self._add(path, number)
 
@@ -139,6 +138,19 @@ class PlacedFolders:
                     if isinstance(path, str) and isinstance(number, int):
                         found.append((path, number))
         return found
+
+
+def _may_be_replaced(target: Tree, path: str) -> bool:
+    """True if others may rename what is in a folder, or one of the target's above it.
+
+    False if its file system keeps no inode numbers: then nothing tells one folder from another.
+    """
+    folder = target.folder(path)
+    if not keeps(os.fstat(folder).st_dev, folder, "."):
+        return False
+    parts = path.split("/") if path else []
+    above = ("/".join(parts[:end]) for end in range(len(parts) + 1))
+    return any(_is_others(os.fstat(target.folder(each))) for each in above)
 
 
 def _is_others(folder: os.stat_result) -> bool:

@@ -235,13 +235,13 @@ class Publisher:
     def _rename(self, entry: Entry, place: str, free: bool = False) -> None:
         """Rename an entry; with `free` it may replace nothing (FileExistsError)."""
         try:
+            if entry.kind == FOLDER:
+                self._before.placed.note(place, entry.ino, self._target)
             from_folder, from_name = self._staging.parent(entry.path)
             to_folder, to_name = self._target.parent(place)
             try:
-                if entry.kind == FOLDER:
-                    self._before.placed.note(place, entry.ino, to_folder)
-                    if leads_elsewhere(self._staging, entry.path):
-                        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+                if entry.kind == FOLDER and leads_elsewhere(self._staging, entry.path):
+                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
                 self._move(entry.kind, free, from_name, from_folder, to_name, to_folder)
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -266,7 +266,7 @@ class Publisher:
         if entry.kind == FOLDER:
             os.mkdir(name, 0o700, dir_fd=folder)
             number = os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
-            self._before.placed.note(place, number, folder)
+            self._before.placed.note(place, number, self._target)
             self._place(entry.path)
             return
         if self._across is None:
