@@ -87,6 +87,7 @@ def here(
     with (
         mock.patch.object(execution, "JobObserver", killpoints.StruckObserver),
         mock.patch.dict(killpoints.DEEDS),
+        mock.patch.object(killpoints, "MARKS", str(tmp_path)),
     ):
         yield Here(lab, srvtrf, oscar, surroundings)
 

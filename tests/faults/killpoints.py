@@ -87,6 +87,10 @@ class StruckHelper(HelperObserver):
             self._strike.at("helping")
 
 
+#: Where a strike leaves its mark; "" for the temporary folder, which is a crew's own.
+MARKS = ""
+
+
 class Strike:
     """What is to be done to a job, and where; done once."""
 
@@ -95,7 +99,7 @@ class Strike:
         self._point, _, deed = job.idempotency_key.partition(":")
         self._deed = deed.partition(":")[0]
         # Its crew's own: on a busy machine an attempt may be lost before it comes to the point.
-        self._mark = Path(tempfile.gettempdir(), f"struck-{job.pk}-{self._point}")
+        self._mark = Path(MARKS or tempfile.gettempdir(), f"struck-{job.pk}-{self._point}")
 
     def at(self, point: str) -> None:
         """The job has come to that point."""
