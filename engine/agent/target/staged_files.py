@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import suppress
 
-from engine.agent.target.staging.kept import NOT_KEPT, KeptTimes, dates_links
+from engine.agent.target.staging.kept import NOT_KEPT, dates_links, has_size_and_time
 from engine.agent.tree import Tree, check_path, remove_tree
 from engine.agent.typed import TYPE_CHECKING, NamedTuple
 from engine.agent.wire import (
@@ -204,7 +204,8 @@ class EntryWriter:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             is_ours = tree is self._staging or found.st_uid == os.geteuid()
-            if is_ours and stat.S_ISREG(found.st_mode) and _is_file(above, found, entry):
+            is_file = stat.S_ISREG(found.st_mode)
+            if is_ours and is_file and has_size_and_time(above, found, entry) is not False:
                 try:
                     os.link(first, name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
                 except OSError as error:
@@ -215,18 +216,6 @@ class EntryWriter:
                     return
                 os.unlink(name, dir_fd=folder)  # Another file has taken that name meanwhile.
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-
-def _is_file(folder: int, found: os.stat_result, entry: Entry) -> bool:
-    """True if a file in a folder has the entry's size and time, as far as the time is kept."""
-    if found.st_size != entry.size or found.st_mtime_ns == entry.mtime_ns:
-        return found.st_size == entry.size
-    times = KeptTimes()
-    try:
-        fits = times.fits(folder, found.st_dev, entry.mtime_ns, found.st_mtime_ns)
-    finally:
-        times.close()
-    return fits is not False
 
 
 def give_mode(fd: int, mode: int) -> None:

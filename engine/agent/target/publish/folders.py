@@ -37,24 +37,23 @@ class FolderFinisher:
     ) -> None:
         self._target, self._options, self._opened = target, options, opened
         self._before = before
-        self._closed: list[Entry] = []
         self.problems: list[list[str]] = []
         self.problem_count = 0
 
     def finish(self, journal: Journal, refused: Refused) -> None:
         """Finish every folder of the journal that was not refused its place.
 
-        Then come those that lock this user out, deepest first; last others may write to those to
-        which they may: until then nobody else can put a folder in the place of one inside.
+        Then come those that lock this user out, deepest first. Those to which other users may
+        write get that right last: with it such a user can replace a folder inside.
         """
-        wide = False
+        wide, closed = False, []
         for entry in self._folders(journal, refused):
             if entry.mode & stat.S_IRWXU != stat.S_IRWXU:
-                self._closed.append(entry)
+                closed.append(entry)
             else:
                 wide = wide or bool(entry.mode & _WIDE)
                 self.give(entry._replace(mode=entry.mode & ~_WIDE))
-        for entry in sorted(self._closed, key=lambda entry: -entry.path.count("/")):
+        for entry in sorted(closed, key=lambda entry: -entry.path.count("/")):
             self.give(entry)
         for entry in self._folders(journal, refused) if wide else ():
             if entry.mode & _WIDE and entry.mode & stat.S_IRWXU == stat.S_IRWXU:

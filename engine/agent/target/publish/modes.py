@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from engine.agent.target.staging.kept import KeptTimes
+from engine.agent.target.staging.kept import has_size_and_time
 from engine.agent.tree import OPEN_FILE, Tree
 from engine.agent.typed import TYPE_CHECKING
 from engine.agent.wire import FILE, AgentError, Entry, explain, show
@@ -37,17 +37,6 @@ def adjust(tree: Tree, entries: Iterable[Entry], bits: int) -> tuple[list[list[s
     return problems, count
 
 
-def _is_that(folder: int, found: os.stat_result, entry: Entry) -> bool:
-    """True if a file has the entry's size and time, as far as its file system keeps the time."""
-    if found.st_size != entry.size or found.st_mtime_ns == entry.mtime_ns:
-        return found.st_size == entry.size
-    times = KeptTimes()
-    try:
-        return bool(times.fits(folder, found.st_dev, entry.mtime_ns, found.st_mtime_ns))
-    finally:
-        times.close()
-
-
 def _adjust(tree: Tree, entry: Entry, bits: int) -> None:
     folder, name = tree.parent(entry.path)
     before = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -56,7 +45,7 @@ def _adjust(tree: Tree, entry: Entry, bits: int) -> None:
     fd = os.open(name, OPEN_FILE, dir_fd=folder)
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or not _is_that(folder, found, entry):
+        if not stat.S_ISREG(found.st_mode) or not has_size_and_time(folder, found, entry):
             return
         if found.st_nlink > 1:
             raise AgentError(

@@ -19,6 +19,8 @@ from engine.agent.write_access import accessed
 if TYPE_CHECKING:
     from typing import Iterable
 
+    from engine.agent.wire import Entry
+
 _SECOND = 10**9
 #: A time (ns) of the year 2004 that is rounded, however it is; steps, each of which may be a
 #: file system's; the step from which on a time may be 2 s off: FAT has several.
@@ -154,6 +156,20 @@ class KeptTimes:
         """Remove the files; what was found stays known."""
         while self._probes:
             self._probes.popitem()[1].close()
+
+
+def has_size_and_time(folder: int, found: os.stat_result, entry: Entry) -> bool | None:
+    """True if a file in a folder has the entry's size and time, as its file system keeps times.
+
+    None if only the size is known to be the same, since no times are kept.
+    """
+    if found.st_size != entry.size or found.st_mtime_ns == entry.mtime_ns:
+        return found.st_size == entry.size
+    times = KeptTimes()
+    try:
+        return times.fits(folder, found.st_dev, entry.mtime_ns, found.st_mtime_ns)
+    finally:
+        times.close()
 
 
 def step_of(probe: _Probe) -> int:
